@@ -1,1 +1,31 @@
-//! x
+//! Outlast: a server that runs agents as sandboxed WebAssembly components and never loses a run.
+//!
+//! The host owns HTTP, streaming, the life of a run and persistence; an agent's logic is a component behind the
+//! WIT contract in `wit/`. The rooms, and who knows whom:
+//!
+//! ```text
+//! http ──► run ──► plugin ──► model
+//!           │         │
+//!           ▼         ▼
+//!         store ──► protocol
+//! ```
+//!
+//! - [`protocol`]: the words of the Responses API. Pure data.
+//! - [`http`]: translates between HTTP and runs. Decides nothing.
+//! - [`run`]: what a run is: recorder, outbox, writer, feed, manager, recovery.
+//! - [`plugin`]: what an agent is: engine, registry, instance; one file per WIT interface.
+//! - [`model`]: upstream model providers.
+//! - [`store`]: what is kept. The only place with SQL.
+//! - [`config`], [`cli`]: how an operator talks to it.
+//! - [`server`]: puts the rooms together.
+
+pub mod cli;
+pub mod config;
+pub mod http;
+mod machine;
+pub mod model;
+pub mod plugin;
+pub mod protocol;
+pub mod run;
+pub mod server;
+pub mod store;

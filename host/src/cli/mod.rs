@@ -1,0 +1,41 @@
+//! The command line: one file per subcommand.
+
+mod key;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A server that runs agents as sandboxed WebAssembly components and never loses a run.
+///
+/// Point an OpenAI SDK at it: it speaks the Responses API (POST /v1/responses). A run goes on when its client goes
+/// away, and everything that a client has seen is kept.
+#[derive(Debug, Parser)]
+#[command(version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::Serve),
+    #[command(subcommand)]
+    Key(key::Key),
+}
+
+/// Reads the command line and does what it says.
+pub fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Serve(serve) => serve.run(),
+        Command::Key(key) => key.run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("outlast: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}

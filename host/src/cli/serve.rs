@@ -1,0 +1,124 @@
+//! `outlast serve`: the server.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::Args;
+use tokio::{
+    runtime::{Builder, Runtime},
+    signal::unix::{SignalKind, signal},
+};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    config::{Config, Flags, LogFormat},
+    server::Server,
+    store::Backend,
+};
+
+/// Run the server.
+///
+/// Every setting has a place in the configuration file, can be given in the environment (OUTLAST_LISTEN,
+/// OUTLAST_LIMITS__RUN_TIMEOUT, …), and some have a flag here. Flags win over the environment, the environment
+/// over the file. SIGTERM and Ctrl-C stop the server in order; a second one stops it at once.
+#[derive(Debug, Args)]
+pub(super) struct Serve {
+    /// The configuration file (TOML). Without it, defaults and the environment hold.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where to listen [default: 127.0.0.1:8642]. Addresses beyond loopback need a key.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+    /// The path of an SQLite file, or a PostgreSQL URL [default: outlast.db].
+    #[arg(long, value_name = "FILE|URL")]
+    database: Option<String>,
+    /// A folder whose *.wasm files are loaded as agents.
+    #[arg(long, value_name = "DIR")]
+    plugins: Option<PathBuf>,
+}
+
+impl Serve {
+    pub(super) fn run(self) -> Result<(), String> {
+        let Self { config, listen, database, plugins } = self;
+        let flags = Flags { listen, database, plugins };
+        let config = Config::read(config.as_deref(), &flags).map_err(|error| format!("configuration: {error}"))?;
+        log(&config)?;
+        let main = runtime("outlast", |builder| builder)?;
+        // Busy agents come back to their queue every millisecond; whoever waits for a timer or a socket there is
+        // looked after each time, not every 61 times.
+        let guests = runtime("outlast-agent", |builder| builder.event_interval(2).global_queue_interval(2))?;
+        let served = main.block_on(serve(config, &guests));
+        guests.shutdown_background();
+        main.shutdown_background();
+        served
+    }
+}
+
+async fn serve(config: Config, guests: &Runtime) -> Result<(), String> {
+    let stop = CancellationToken::new();
+    watch_signals(stop.clone())?;
+    let server = Server::start(config, guests.handle().clone()).await.map_err(|error| error.to_string())?;
+    greet(&server);
+    server.serve(stop).await;
+    Ok(())
+}
+
+/// Says where the server is and what it has.
+fn greet(server: &Server) {
+    let url = format!("http://{}", server.address());
+    let manager = server.manager();
+    let agents: Vec<_> = manager.agents().iter().map(|agent| agent.description.name.as_str()).collect();
+    let backend = match manager.store().backend() {
+        Backend::Sqlite => "SQLite",
+        Backend::Postgres => "PostgreSQL",
+    };
+    println!("outlast {} listening on {url}", env!("CARGO_PKG_VERSION"));
+    println!("  agents  {}", agents.join(", "));
+    println!("  data    {} ({backend})", manager.store().shown());
+    if server.models().is_empty() {
+        println!("  models  none: set OPENAI_API_KEY or OPENAI_BASE_URL, or [providers.NAME] in the configuration");
+    } else {
+        println!("  models  {}", server.models().providers().join(", "));
+    }
+    println!("  limits  {} runs at once", manager.limits().max_live_runs);
+    println!("  try     curl -N {url}/v1/responses -H 'content-type: application/json' \\");
+    println!(
+        "            -d '{{\"model\":\"echo\",\"stream\":true,\"input\":\"Hello from a run that outlives its client\",\
+         \"metadata\":{{\"delay_ms\":\"300\"}}}}'"
+    );
+}
+
+fn runtime(name: &str, adjust: impl FnOnce(&mut Builder) -> &mut Builder) -> Result<Runtime, String> {
+    let mut builder = Builder::new_multi_thread();
+    builder.enable_all().thread_name(name);
+    adjust(&mut builder).build().map_err(|error| format!("cannot start threads: {error}"))
+}
+
+fn log(config: &Config) -> Result<(), String> {
+    let filter = EnvFilter::try_new(&config.log)
+        .map_err(|error| format!("configuration: log = \"{}\" is not a filter like `info`: {error}", config.log))?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match config.log_format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+    Ok(())
+}
+
+fn watch_signals(stop: CancellationToken) -> Result<(), String> {
+    let watch = |kind| signal(kind).map_err(|error| format!("cannot watch signals: {error}"));
+    let (mut terminate, mut interrupt) = (watch(SignalKind::terminate())?, watch(SignalKind::interrupt())?);
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if stop.is_cancelled() {
+                std::process::exit(130);
+            }
+            stop.cancel();
+        }
+    });
+    Ok(())
+}

@@ -1,0 +1,399 @@
+//! The one configuration.
+//!
+//! Three sources, later ones win: the file (TOML), the environment (`OUTLAST_…`, sections separated by two
+//! underscores: `OUTLAST_LIMITS__RUN_TIMEOUT=5m`), the command line. It is checked once, at the start, and then
+//! passed down as values. A key that is not known and a value that does not fit are errors that name the key,
+//! the value and what is allowed.
+//!
+//! Durations are written `500ms`, `30s`, `10m`; sizes `64KiB`, `10MiB`, or a number of bytes.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use bytesize::ByteSize;
+use figment::{
+    Figment,
+    providers::{Env, Format as _, Serialized, Toml},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    model::{ModelsConfig, ProviderConfig},
+    plugin::PluginLimits,
+    protocol::RequestLimits,
+    run::{OutputLimits, RunLimits},
+};
+
+/// The configuration of a server.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where to listen. Default `127.0.0.1:8642`. Any address that is not loopback needs a key.
+    pub listen: SocketAddr,
+    /// The path of an SQLite file, or a PostgreSQL URL. Default `outlast.db`.
+    pub database: String,
+    /// A folder whose `*.wasm` files are loaded as agents. Default: none.
+    pub plugins: Option<PathBuf>,
+    /// What is logged, in the words of `tracing`: `info`, `debug`, `outlast=debug,plugin=info`. Default `info`.
+    pub log: String,
+    /// How log lines look. Default `text`.
+    pub log_format: LogFormat,
+    /// How long a stopping server waits for its runs. Default `30s`.
+    #[serde(with = "humantime_serde")]
+    pub drain_timeout: Duration,
+    /// What happens to a run that is kept when the client that began it goes away. Default `detach`.
+    pub on_disconnect: OnDisconnect,
+    /// Who may use the server. Default: nobody needs a key, and only loopback is served.
+    pub keys: Vec<Key>,
+    /// The model that agents get when nothing names one: `provider/model`. Default: none.
+    pub default_model: Option<String>,
+    /// Upstream model providers, by name. Default: those whose environment variables are set.
+    pub providers: BTreeMap<String, ProviderConfig>,
+    /// Limits.
+    pub limits: Limits,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What happens to a run that is kept when the client that began it goes away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnDisconnect {
+    /// It goes on.
+    Detach,
+    /// It is cancelled.
+    Cancel,
+}
+
+/// An API key: only its digest is known here. `outlast key new` makes one.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Key {
+    /// The principal: whose responses they are. 1 to 64 characters.
+    pub name: String,
+    /// The sha256 of the key, 64 hexadecimal digits.
+    #[serde(deserialize_with = "digest")]
+    pub sha256: [u8; 32],
+}
+
+/// Limits, each with its default.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// The largest request body. Default `10MiB`.
+    pub body_bytes: ByteSize,
+    /// The largest text part of a request. Default `1MiB`.
+    pub text_bytes: ByteSize,
+    /// The most input items of a request. Default 1000.
+    pub input_items: usize,
+    /// The most runs at once. Default: what `vm.max_map_count` of this machine allows.
+    pub max_live_runs: Option<usize>,
+    /// The longest that a run may take. Default `10m`.
+    #[serde(with = "humantime_serde")]
+    pub run_timeout: Duration,
+    /// How long an agent that is asked to stop may take to return before its instance is dropped. At most `1s`.
+    /// Default `300ms`.
+    #[serde(with = "humantime_serde")]
+    pub cancel_grace: Duration,
+    /// The memory of a run. Default `64MiB`.
+    pub memory: ByteSize,
+    /// The largest text that an agent may write at once. Default `1MiB`.
+    pub event_bytes: ByteSize,
+    /// All that an agent may write in a run. Default `16MiB`.
+    pub output_bytes: ByteSize,
+    /// The most items that an agent may write in a run. Default 1000.
+    pub output_items: usize,
+    /// The most events of a run. Default 1000000.
+    pub events: u64,
+    /// The most lines in the log of a run. Default 10000.
+    pub log_lines: u64,
+    /// How much of a run may wait to be written before its agent is suspended. Default `256KiB`.
+    pub outbox_bytes: ByteSize,
+    /// How much of a run is kept in memory for its subscribers; older events are read from the database. Default
+    /// `64KiB`.
+    pub feed_bytes: ByteSize,
+    /// The most connections at once. Default 10000.
+    pub connections: usize,
+    /// How long a client may take to send the head of a request. Default `30s`.
+    #[serde(with = "humantime_serde")]
+    pub header_timeout: Duration,
+    /// How long a client may take to send the body of a request. Default `60s`.
+    #[serde(with = "humantime_serde")]
+    pub body_timeout: Duration,
+    /// How long a stream may be silent before a comment line is sent. At most `15s`, the default.
+    #[serde(with = "humantime_serde")]
+    pub keep_alive: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8642)),
+            database: "outlast.db".to_owned(),
+            plugins: None,
+            log: "info".to_owned(),
+            log_format: LogFormat::Text,
+            drain_timeout: Duration::from_secs(30),
+            on_disconnect: OnDisconnect::Detach,
+            keys: Vec::new(),
+            default_model: None,
+            providers: BTreeMap::new(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes: ByteSize::mib(10),
+            text_bytes: ByteSize::mib(1),
+            input_items: crate::protocol::MAX_INPUT_ITEMS,
+            max_live_runs: None,
+            run_timeout: Duration::from_secs(600),
+            cancel_grace: Duration::from_millis(300),
+            memory: ByteSize::mib(64),
+            event_bytes: ByteSize::mib(1),
+            output_bytes: ByteSize::mib(16),
+            output_items: 1_000,
+            events: 1_000_000,
+            log_lines: 10_000,
+            outbox_bytes: ByteSize::kib(256),
+            feed_bytes: ByteSize::kib(64),
+            connections: 10_000,
+            header_timeout: Duration::from_secs(30),
+            body_timeout: Duration::from_secs(60),
+            keep_alive: Duration::from_secs(15),
+        }
+    }
+}
+
+/// What the command line says. Whatever is none leaves the other sources alone.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Flags {
+    /// `--listen`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<SocketAddr>,
+    /// `--database`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
+    /// `--plugins`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plugins: Option<PathBuf>,
+}
+
+/// A configuration that is not right.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(String);
+
+impl Config {
+    /// Reads the configuration. `file` must exist when it is given.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that is wrong, with its key, its value and what is allowed.
+    pub fn read(file: Option<&Path>, flags: &Flags) -> Result<Self, ConfigError> {
+        let mut figment = Figment::new();
+        if let Some(file) = file {
+            if !file.is_file() {
+                return Err(ConfigError(format!("there is no configuration file {}", file.display())));
+            }
+            figment = figment.merge(Toml::file_exact(file));
+        }
+        let config: Self = figment
+            .merge(Env::prefixed("OUTLAST_").split("__"))
+            .merge(Serialized::defaults(flags))
+            .extract()
+            .map_err(|error| ConfigError(explain(error)))?;
+        config.checked()
+    }
+
+    fn checked(self) -> Result<Self, ConfigError> {
+        let fail = |message: String| Err(ConfigError(message));
+        if !self.listen.ip().is_loopback() && self.keys.is_empty() {
+            return fail(format!(
+                "listen = \"{}\" would let everybody who reaches this machine use the server. Make a key with \
+                 `outlast key new NAME` and put the lines that it prints into the configuration file, or listen on \
+                 127.0.0.1",
+                self.listen
+            ));
+        }
+        let mut names = std::collections::HashSet::new();
+        for key in &self.keys {
+            if key.name.is_empty() || key.name.chars().count() > 64 || key.name.chars().any(char::is_control) {
+                return fail(format!("keys: the name {:?} must have 1 to 64 characters", key.name));
+            }
+            if key.name == crate::http::LOCAL {
+                return fail(format!("keys: the name \"{}\" is taken: it is who calls without keys", key.name));
+            }
+            if !names.insert(key.sha256) {
+                return fail(format!("keys: \"{}\" has the same sha256 as another key", key.name));
+            }
+        }
+        let limits = &self.limits;
+        let second = Duration::from_secs(1);
+        for (key, value, least, most) in [
+            ("run_timeout", limits.run_timeout, Duration::from_millis(1), second * 31_536_000),
+            ("cancel_grace", limits.cancel_grace, Duration::ZERO, second),
+            ("header_timeout", limits.header_timeout, Duration::from_millis(1), second * 3_600),
+            ("body_timeout", limits.body_timeout, Duration::from_millis(1), second * 3_600),
+            ("keep_alive", limits.keep_alive, Duration::from_millis(10), second * 15),
+        ] {
+            if value < least || value > most {
+                return fail(format!("limits.{key} = \"{value:?}\" must be {least:?} to {most:?}"));
+            }
+        }
+        for (key, value) in [
+            ("max_live_runs", limits.max_live_runs.unwrap_or(1)),
+            ("input_items", limits.input_items),
+            ("output_items", limits.output_items),
+            ("connections", limits.connections),
+            ("body_bytes", bytes(limits.body_bytes)),
+            ("memory", bytes(limits.memory)),
+            ("event_bytes", bytes(limits.event_bytes)),
+            ("outbox_bytes", bytes(limits.outbox_bytes)),
+        ] {
+            if value == 0 {
+                return fail(format!("limits.{key} = 0 must be at least 1"));
+            }
+        }
+        Ok(self)
+    }
+
+    /// The limits of requests.
+    pub fn request_limits(&self) -> RequestLimits {
+        RequestLimits { text_bytes: bytes(self.limits.text_bytes), input_items: self.limits.input_items }
+    }
+
+    /// The limits of plugins.
+    pub fn plugin_limits(&self) -> PluginLimits {
+        PluginLimits { memory: bytes(self.limits.memory), log_line: 8_192, log_lines: self.limits.log_lines }
+    }
+
+    /// The limits of runs.
+    pub fn run_limits(&self) -> RunLimits {
+        RunLimits {
+            max_live_runs: self.limits.max_live_runs.unwrap_or_else(crate::machine::live_runs),
+            run_timeout: self.limits.run_timeout,
+            cancel_grace: self.limits.cancel_grace,
+            outbox_bytes: bytes(self.limits.outbox_bytes),
+            feed_bytes: bytes(self.limits.feed_bytes),
+            cancel_on_disconnect: self.on_disconnect == OnDisconnect::Cancel,
+            output: OutputLimits {
+                event_bytes: bytes(self.limits.event_bytes),
+                output_bytes: bytes(self.limits.output_bytes),
+                output_items: self.limits.output_items,
+                events: self.limits.events,
+            },
+        }
+    }
+
+    /// The model providers, those of the environment included.
+    pub fn models(&self) -> ModelsConfig {
+        ModelsConfig { default_model: self.default_model.clone(), providers: self.providers.clone() }
+            .with_environment(|name| std::env::var(name).ok())
+    }
+}
+
+/// A size as a number.
+pub(crate) fn bytes(size: ByteSize) -> usize {
+    usize::try_from(size.as_u64()).unwrap_or(usize::MAX)
+}
+
+fn digest<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<[u8; 32], D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let mut digest = [0; 32];
+    hex::decode_to_slice(&text, &mut digest)
+        .map_err(|_| serde::de::Error::custom("a sha256 has 64 hexadecimal digits; `outlast key new` prints it"))?;
+    Ok(digest)
+}
+
+/// Every error on a line of its own, each with its key and where it was set.
+fn explain(error: figment::Error) -> String {
+    let lines: Vec<String> = error
+        .into_iter()
+        .map(|error| {
+            let source = match &error.metadata {
+                Some(metadata) => match &metadata.source {
+                    Some(source) => format!(" in {source}"),
+                    None => format!(" in {}", metadata.name),
+                },
+                None => String::new(),
+            };
+            let key = error.path.join(".");
+            if key.is_empty() { format!("{}{source}", error.kind) } else { format!("{key}: {}{source}", error.kind) }
+        })
+        .collect();
+    lines.join("\n")
+}
+
+#[cfg(test)]
+#[allow(clippy::result_large_err)]
+mod tests {
+    use figment::Jail;
+
+    use super::*;
+
+    fn read(toml: &str) -> Result<Config, String> {
+        let mut result = Err(String::new());
+        Jail::expect_with(|jail| {
+            jail.create_file("outlast.toml", toml)?;
+            result = Config::read(Some(Path::new("outlast.toml")), &Flags::default()).map_err(|error| error.to_string());
+            Ok(())
+        });
+        result
+    }
+
+    #[test]
+    fn an_empty_file_gives_the_defaults() {
+        let config = read("").unwrap();
+        assert_eq!(config.listen.to_string(), "127.0.0.1:8642");
+        assert_eq!(bytes(config.limits.memory), 64 << 20);
+    }
+
+    #[test]
+    fn later_sources_win() {
+        Jail::expect_with(|jail| {
+            jail.create_file("outlast.toml", "database = \"a\"\nlisten = \"127.0.0.1:1\"\n[limits]\nrun_timeout = \"5s\"")?;
+            jail.set_env("OUTLAST_DATABASE", "b");
+            jail.set_env("OUTLAST_LIMITS__MEMORY", "1MiB");
+            let flags = Flags { listen: "127.0.0.1:2".parse().ok(), ..Flags::default() };
+            let config = Config::read(Some(Path::new("outlast.toml")), &flags).unwrap();
+            assert_eq!(config.database, "b");
+            assert_eq!(config.listen.port(), 2);
+            assert_eq!(config.limits.run_timeout, Duration::from_secs(5));
+            assert_eq!(bytes(config.limits.memory), 1 << 20);
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_key_and_value() {
+        for (toml, expected) in [
+            ("lisen = \"x\"", "lisen"),
+            ("[limits]\nmemorry = 1", "memorry"),
+            ("[limits]\nrun_timeout = \"soon\"", "limits.run_timeout"),
+            ("[limits]\nmax_live_runs = 0", "limits.max_live_runs = 0 must be at least 1"),
+            ("[limits]\ncancel_grace = \"2s\"", "limits.cancel_grace = \"2s\" must be 0ns to 1s"),
+            ("on_disconnect = \"maybe\"", "`detach`"),
+            ("listen = \"0.0.0.0:1\"", "outlast key new"),
+            ("[[keys]]\nname = \"a\"\nsha256 = \"12\"", "64 hexadecimal digits"),
+        ] {
+            let error = read(toml).unwrap_err();
+            assert!(error.contains(expected), "{toml}: {error}");
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Errors as answers.
+
+use std::any::Any;
+
+use axum::{
+    Json,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use tracing::{error, warn};
+
+use crate::{
+    protocol::{ApiError, ErrorKind},
+    store::StoreError,
+};
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.kind.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, Json(self.envelope())).into_response();
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(_) | StoreError::TimedOut(_) => {
+                warn!(%error, "a request failed because of the database");
+                let message = "The database is not available right now. Repeat the request.";
+                Self::new(ErrorKind::Unavailable, "storage_unavailable", message).with_retry_after(1)
+            }
+            error => {
+                error!(%error, "a request failed");
+                internal()
+            }
+        }
+    }
+}
+
+/// The answer of a handler that panicked.
+pub(super) fn panicked(panic: Box<dyn Any + Send>) -> Response {
+    let text = panic.downcast_ref::<&str>().copied().or(panic.downcast_ref::<String>().map(String::as_str));
+    error!(panic = text.unwrap_or("not a text"), "a handler panicked");
+    internal().into_response()
+}
+
+fn internal() -> ApiError {
+    ApiError::new(ErrorKind::Internal, "internal_error", "The server failed. The log of the server says why.")
+}

@@ -1,0 +1,88 @@
+//! HTTP: translates between requests and runs, and decides nothing.
+//!
+//! One file per resource. Every answer that is not 2xx has the one error envelope, every answer has an
+//! `x-request-id`.
+
+mod auth;
+mod body;
+mod connections;
+mod error;
+mod health;
+mod models;
+mod responses;
+mod sse;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router, middleware,
+    routing::{get, post},
+};
+use tower_http::{
+    catch_panic::CatchPanicLayer,
+    request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer},
+};
+
+pub use auth::{Keys, LOCAL, Principal};
+pub use connections::{ConnectionLimits, serve};
+
+use crate::{
+    protocol::{ApiError, ErrorKind, RequestLimits},
+    run::Manager,
+};
+
+/// What the handlers share.
+#[derive(Clone, Debug)]
+pub struct Api {
+    /// The runs.
+    pub manager: Arc<Manager>,
+    /// Who may come in.
+    pub keys: Arc<Keys>,
+    /// Limits of requests.
+    pub limits: ApiLimits,
+}
+
+/// Limits of requests and streams, from the configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct ApiLimits {
+    /// The largest body, in bytes.
+    pub body_bytes: usize,
+    /// How long a body may take to arrive.
+    pub body_timeout: Duration,
+    /// How long a stream may be silent.
+    pub keep_alive: Duration,
+    /// What is in a body.
+    pub request: RequestLimits,
+}
+
+/// All routes.
+pub fn router(api: Api) -> Router {
+    let authenticated = Router::new()
+        .route("/v1/responses", post(responses::create))
+        .route("/v1/responses/{id}", get(responses::retrieve))
+        .route("/v1/responses/{id}/cancel", post(responses::cancel))
+        .route("/v1/models", get(models::list))
+        .route("/v1/models/{*id}", get(models::retrieve))
+        .route_layer(middleware::from_fn_with_state(api.clone(), auth::authenticate));
+    Router::new()
+        .merge(authenticated)
+        .route("/healthz", get(health::live))
+        .route("/readyz", get(health::ready))
+        .fallback(unknown_route)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(CatchPanicLayer::custom(error::panicked))
+        .layer(PropagateRequestIdLayer::x_request_id())
+        .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
+        .with_state(api)
+}
+
+async fn unknown_route(method: axum::http::Method, uri: axum::http::Uri) -> ApiError {
+    let path: String = uri.path().chars().take(200).collect();
+    ApiError::new(ErrorKind::NotFound, "unknown_url", format!("Unknown request URL: {method} {path}."))
+}
+
+async fn wrong_method(method: axum::http::Method, uri: axum::http::Uri) -> ApiError {
+    let path: String = uri.path().chars().take(200).collect();
+    let message = format!("{method} is not allowed for {path}; the `allow` header names what is.");
+    ApiError::new(ErrorKind::MethodNotAllowed, "method_not_allowed", message)
+}

@@ -1,0 +1,16 @@
+//! The host's side of `wit/`, generated.
+#![allow(missing_docs, clippy::all)]
+
+wasmtime::component::bindgen!({
+    path: "../wit",
+    world: "agent",
+    imports: { default: async | trappable },
+    exports: { default: async },
+    with: {
+        "outlast:agent/respond.message": super::respond::OpenMessage,
+        "outlast:agent/respond.reasoning": super::respond::OpenReasoning,
+        "outlast:agent/model.generation": super::model::OpenGeneration,
+    },
+});
+
+pub use outlast::agent::{context, log, model, respond, tasks, types};

@@ -1,0 +1,86 @@
+//! How a run fails inside its component, in words for two readers: the client and the operator.
+
+use wasmtime::{Trap, WasmBacktrace};
+use wasmtime_wasi::I32Exit;
+
+use super::bindings::types::{Failure, FailureKind};
+
+/// A plugin did what it may not. Ends its run.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Violation(pub String);
+
+/// Why a component did not finish its run.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{operator}")]
+pub struct RunFailure {
+    /// The response's `error.code`: `server_error` or `rate_limit_exceeded`, because SDKs know a closed list.
+    pub code: &'static str,
+    /// What the client reads: short, and nothing of the inside.
+    pub client: String,
+    /// What the operator reads in the log.
+    pub operator: String,
+}
+
+impl RunFailure {
+    /// A failure for which the two readers read the same.
+    pub fn plain(message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self { code: "server_error", client: message.clone(), operator: message }
+    }
+
+    /// The agent's own `err`.
+    pub(super) fn from_agent(failure: Failure) -> Self {
+        let code = match failure.kind {
+            FailureKind::RateLimited => "rate_limit_exceeded",
+            _ => "server_error",
+        };
+        let message = shorten(&failure.message, 1_000);
+        let word = shorten(&failure.code, 64);
+        let operator = format!("the agent returned failure `{word}`: {message}");
+        Self { code, client: if message.is_empty() { word } else { message }, operator }
+    }
+
+    /// A trap. `stderr` is the end of what the component wrote there: Rust and Python put their panics into it.
+    pub(super) fn from_trap(error: &wasmtime::Error, stderr: &str) -> Self {
+        let (client, cause) = if let Some(Violation(message)) = error.downcast_ref() {
+            (format!("The agent was stopped: it {message}."), message.clone())
+        } else if let Some(I32Exit(status)) = error.downcast_ref() {
+            ("The agent exited before it finished.".to_owned(), format!("the component called exit({status})"))
+        } else {
+            match error.downcast_ref::<Trap>() {
+                Some(Trap::StackOverflow) => {
+                    let client = "The agent was stopped: it used more stack than it may.";
+                    (client.to_owned(), "stack overflow".to_owned())
+                }
+                Some(trap) => {
+                    let panic = stderr.lines().rev().find(|line| line.contains("panicked at"));
+                    // The message of a panic stands in the lines after its place.
+                    let cause = match panic {
+                        Some(line) => stderr[stderr.find(line).unwrap_or(0)..].trim().replace('\n', " "),
+                        None => trap.to_string(),
+                    };
+                    ("The agent crashed.".to_owned(), cause)
+                }
+                None => ("The agent failed.".to_owned(), format!("{error:#}")),
+            }
+        };
+        let mut operator = shorten(&cause, 2_000);
+        if let Some(trace) = error.downcast_ref::<WasmBacktrace>() {
+            for frame in trace.frames().iter().take(8) {
+                operator.push_str("\n    at ");
+                operator.push_str(&frame.func_name().map_or("?".into(), demangle));
+            }
+        }
+        Self { code: "server_error", client, operator }
+    }
+}
+
+fn demangle(name: &str) -> String {
+    format!("{:#}", rustc_demangle::demangle(name))
+}
+
+/// At most `most` characters of `text`, without control characters.
+pub(super) fn shorten(text: &str, most: usize) -> String {
+    text.chars().filter(|character| !character.is_control() || *character == '\n').take(most).collect()
+}

@@ -1,0 +1,135 @@
+//! An agent, and the instance of it that executes one run.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    bindings::{AgentPre, types},
+    component::{Description, Loaded, Refused},
+    engine::Engine,
+    failure::RunFailure,
+    limits::PluginLimits,
+    port::RunPort,
+    state::RunState,
+};
+use crate::model::Models;
+
+/// A loaded component that answers as an agent.
+pub struct Agent {
+    engine: Engine,
+    pre: AgentPre<RunState>,
+    limits: PluginLimits,
+    models: Arc<Models>,
+    config: String,
+    /// What it says about itself.
+    pub description: Description,
+    /// The sha256 of the component, hexadecimal.
+    pub sha256: String,
+    /// When it was loaded, in seconds since 1970.
+    pub loaded_at: i64,
+}
+
+/// How an agent finished.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It said all it wanted to.
+    Completed,
+    /// The answer was cut short: `max_output_tokens` or `content_filter`.
+    Incomplete(String),
+}
+
+/// What an instance is given for its run.
+pub struct RunContext {
+    /// The id of the response.
+    pub response_id: String,
+    /// What the client wrote after the `/` of the model.
+    pub upstream: Option<String>,
+    /// The items of this turn, a JSON array.
+    pub input: String,
+    /// The request without its input, a JSON object.
+    pub request: String,
+    /// The items of earlier turns, a JSON array.
+    pub history: String,
+    /// Where its words go.
+    pub port: Box<dyn RunPort>,
+    /// Is cancelled when the run is asked to stop.
+    pub stop: CancellationToken,
+    /// Filled in by the agent.
+    pub(super) config: String,
+    /// Filled in by the agent.
+    pub(super) models: Option<Arc<Models>>,
+}
+
+impl RunContext {
+    /// What an instance is given for the run of `response_id`.
+    pub fn new(response_id: String, port: Box<dyn RunPort>, stop: CancellationToken) -> Self {
+        Self {
+            response_id,
+            upstream: None,
+            input: "[]".to_owned(),
+            request: "{}".to_owned(),
+            history: "[]".to_owned(),
+            port,
+            stop,
+            config: "{}".to_owned(),
+            models: None,
+        }
+    }
+}
+
+impl Agent {
+    /// Loads a component.
+    ///
+    /// # Errors
+    ///
+    /// It does not fit; the error says why.
+    pub async fn load(
+        engine: &Engine,
+        wasm: &[u8],
+        limits: PluginLimits,
+        models: Arc<Models>,
+        loaded_at: i64,
+    ) -> Result<Self, Refused> {
+        let Loaded { pre, sha256, description } = engine.load(wasm, &limits).await?;
+        let config = "{}".to_owned();
+        Ok(Self { engine: engine.clone(), pre, limits, models, config, description, sha256, loaded_at })
+    }
+
+    /// Executes one run in an instance of its own, which is gone when this returns or is dropped.
+    ///
+    /// # Errors
+    ///
+    /// The agent returned a failure, crashed, or did what it may not.
+    pub async fn run(&self, mut context: RunContext) -> Result<Outcome, RunFailure> {
+        let turn = types::Turn {
+            response_id: context.response_id.clone(),
+            model: context.upstream.clone(),
+            input: std::mem::take(&mut context.input),
+        };
+        context.config.clone_from(&self.config);
+        context.models = Some(self.models.clone());
+        let id = context.response_id.clone();
+        let state = RunState::new(&self.description.name, &id, &self.limits, Some(context));
+        let mut store = self.engine.store(state);
+        let called = match self.pre.instantiate_async(&mut store).await {
+            Ok(agent) => agent.call_run(&mut store, &turn).await,
+            Err(error) => Err(error),
+        };
+        match called {
+            Ok(Ok(types::Outcome::Completed)) => Ok(Outcome::Completed),
+            Ok(Ok(types::Outcome::Incomplete(reason))) => Ok(Outcome::Incomplete(match reason.as_str() {
+                "max_output_tokens" => reason,
+                _ => "content_filter".to_owned(),
+            })),
+            Ok(Err(failure)) => Err(RunFailure::from_agent(failure)),
+            Err(error) => Err(RunFailure::from_trap(&error, &store.data().stderr.tail())),
+        }
+    }
+}
+
+impl std::fmt::Debug for Agent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Agent").field("description", &self.description).field("sha256", &self.sha256).finish()
+    }
+}

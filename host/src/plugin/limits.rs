@@ -1,0 +1,88 @@
+//! How much a plugin may use.
+
+use wasmtime::ResourceLimiter;
+
+use super::failure::Violation;
+
+/// The most elements of all tables of an instance: functions that can be called indirectly.
+const TABLE_ELEMENTS: usize = 100_000;
+/// The most core instances, memories and tables of a component. JavaScript and Python components have dozens.
+const CORE_INSTANCES: usize = 100;
+/// The most handles that are open at once.
+pub(super) const HANDLES: usize = 10_000;
+
+/// Limits of one run, from the configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct PluginLimits {
+    /// Linear memory, all memories of the instance together, in bytes: `limits.memory`.
+    pub memory: usize,
+    /// The longest line in the log, in bytes.
+    pub log_line: usize,
+    /// The most lines in the log of a run: `limits.log_lines`.
+    pub log_lines: u64,
+}
+
+/// Counts what an instance uses and says no by name: a denied allocation would otherwise end as a bare
+/// `unreachable`.
+#[derive(Debug)]
+pub(super) struct Limiter {
+    memory: usize,
+    used: usize,
+}
+
+impl Limiter {
+    pub(super) fn new(limits: &PluginLimits) -> Self {
+        Self { memory: limits.memory, used: 0 }
+    }
+}
+
+impl ResourceLimiter for Limiter {
+    fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let wanted = self.used.saturating_add(desired.saturating_sub(current));
+        if wanted > self.memory {
+            let message = format!("asked for {} of memory, limit {} (limits.memory)", mib(wanted), mib(self.memory));
+            return Err(Violation(message).into());
+        }
+        self.used = wanted;
+        Ok(true)
+    }
+
+    fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        if desired > TABLE_ELEMENTS {
+            return Err(Violation(format!("asked for a table of {desired} elements, limit {TABLE_ELEMENTS}")).into());
+        }
+        Ok(true)
+    }
+
+    fn instances(&self) -> usize {
+        CORE_INSTANCES
+    }
+
+    fn tables(&self) -> usize {
+        CORE_INSTANCES
+    }
+
+    fn memories(&self) -> usize {
+        CORE_INSTANCES
+    }
+}
+
+/// Bytes as mebibytes, rounded up to a tenth.
+fn mib(bytes: usize) -> String {
+    let tenths = (bytes * 10).div_ceil(1 << 20);
+    if tenths.is_multiple_of(10) { format!("{} MiB", tenths / 10) } else { format!("{}.{} MiB", tenths / 10, tenths % 10) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_beyond_the_limit_is_refused_by_name() {
+        let limits = PluginLimits { memory: 16 << 20, log_line: 100, log_lines: 10 };
+        let mut limiter = Limiter::new(&limits);
+        assert!(limiter.memory_growing(0, 16 << 20, None).unwrap());
+        let error = limiter.memory_growing(16 << 20, (16 << 20) + 65_536, None).unwrap_err();
+        assert_eq!(error.to_string(), "asked for 16.1 MiB of memory, limit 16 MiB (limits.memory)");
+    }
+}

@@ -1,0 +1,71 @@
+//! The interface `log`: lines for the operator.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tracing::Level;
+
+use super::{
+    bindings::log::{Host, Level as WitLevel},
+    failure::shorten,
+    limits::PluginLimits,
+    state::RunState,
+};
+
+/// The log of one run. A plugin that floods it is cut off, once, with a line that says so.
+#[derive(Debug)]
+pub(super) struct RunLog {
+    agent: String,
+    response: String,
+    longest: usize,
+    most: u64,
+    lines: AtomicU64,
+}
+
+impl RunLog {
+    pub(super) fn new(agent: &str, response: &str, limits: &PluginLimits) -> Self {
+        Self {
+            agent: agent.to_owned(),
+            response: response.to_owned(),
+            longest: limits.log_line,
+            most: limits.log_lines,
+            lines: AtomicU64::new(0),
+        }
+    }
+
+    /// Writes a line.
+    pub(super) fn line(&self, level: Level, source: &str, text: &str) {
+        let (agent, response) = (self.agent.as_str(), self.response.as_str());
+        let count = self.lines.fetch_add(1, Ordering::Relaxed);
+        if count > self.most {
+            return;
+        }
+        if count == self.most {
+            let most = self.most;
+            tracing::warn!(target: "plugin", agent, response, "more than {most} lines (limits.log_lines): the rest is dropped");
+            return;
+        }
+        let text = shorten(text, self.longest);
+        match level {
+            Level::ERROR => tracing::error!(target: "plugin", agent, response, source, "{text}"),
+            Level::WARN => tracing::warn!(target: "plugin", agent, response, source, "{text}"),
+            Level::INFO => tracing::info!(target: "plugin", agent, response, source, "{text}"),
+            Level::DEBUG => tracing::debug!(target: "plugin", agent, response, source, "{text}"),
+            _ => tracing::trace!(target: "plugin", agent, response, source, "{text}"),
+        }
+    }
+}
+
+impl Host for RunState {
+    async fn log(&mut self, level: WitLevel, message: String) -> wasmtime::Result<()> {
+        let level = match level {
+            WitLevel::Trace => Level::TRACE,
+            WitLevel::Debug => Level::DEBUG,
+            WitLevel::Info => Level::INFO,
+            WitLevel::Warn => Level::WARN,
+            WitLevel::Error => Level::ERROR,
+        };
+        self.active("log.log")?;
+        self.log.line(level, "log", &message);
+        Ok(())
+    }
+}

@@ -1,0 +1,36 @@
+//! What a plugin is.
+//!
+//! A plugin is a WebAssembly component that fits the world `outlast:agent/agent` of `wit/`. It is loaded once
+//! ([`Registry`]), checked, asked what it is ([`Agent`]), and instantiated anew for every run: one wasmtime
+//! `Store` a run, dropped at its end. While a run waits in a host call, its instance is a suspended fibre that
+//! holds no thread.
+//!
+//! There is one file per WIT interface that is served: `respond`, `model`, `tasks`, `context`, `log`.
+//!
+//! A plugin is hostile until proven otherwise. It has no files, no sockets, no environment and no real clock; its
+//! memory, tables, handles and output are limited; a loop is interrupted every millisecond so that others go on
+//! and a stop is heard. Whatever it does ends its own run and nothing else.
+
+mod bindings;
+mod component;
+mod context;
+mod engine;
+mod failure;
+mod instance;
+mod limits;
+mod log;
+mod model;
+mod output;
+mod port;
+mod registry;
+mod respond;
+mod state;
+mod tasks;
+
+pub use component::{Description, Refused};
+pub use engine::Engine;
+pub use failure::RunFailure;
+pub use instance::{Agent, Outcome, RunContext};
+pub use limits::PluginLimits;
+pub use port::RunPort;
+pub use registry::{BUNDLED, Registry};

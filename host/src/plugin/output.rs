@@ -1,0 +1,114 @@
+//! Standard output and standard error of a component: lines in the log of its run.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::io::AsyncWrite;
+use wasmtime_wasi::{
+    async_trait,
+    cli::{IsTerminal, StdoutStream},
+    p2::{OutputStream, Pollable, StreamResult},
+};
+
+use super::log::RunLog;
+
+/// How much of the last output is remembered, in bytes: enough for the message of a panic.
+const TAIL: usize = 4_096;
+/// The longest unfinished line, in bytes. A longer one is broken.
+const LINE: usize = 8_192;
+
+/// One of the two outputs.
+#[derive(Clone)]
+pub(super) struct Output {
+    name: &'static str,
+    log: Arc<RunLog>,
+    text: Arc<Mutex<Text>>,
+}
+
+#[derive(Default)]
+struct Text {
+    line: Vec<u8>,
+    tail: Vec<u8>,
+}
+
+impl Output {
+    pub(super) fn new(name: &'static str, log: Arc<RunLog>) -> Self {
+        Self { name, log, text: Arc::default() }
+    }
+
+    /// The end of what was written.
+    pub(super) fn tail(&self) -> String {
+        String::from_utf8_lossy(&self.text.lock().tail).into_owned()
+    }
+
+    fn append(&self, bytes: &[u8]) {
+        let mut text = self.text.lock();
+        text.tail.extend_from_slice(&bytes[bytes.len().saturating_sub(TAIL)..]);
+        let excess = text.tail.len().saturating_sub(TAIL);
+        text.tail.drain(..excess);
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            text.line.extend_from_slice(piece);
+            if piece.ends_with(b"\n") || text.line.len() > LINE {
+                let line = std::mem::take(&mut text.line);
+                self.log.line(tracing::Level::INFO, self.name, String::from_utf8_lossy(&line).trim_end());
+            }
+        }
+    }
+}
+
+impl StdoutStream for Output {
+    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(self.clone())
+    }
+}
+
+impl IsTerminal for Output {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl OutputStream for Output {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        self.append(&bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        Ok(64 << 10)
+    }
+}
+
+#[async_trait]
+impl Pollable for Output {
+    async fn ready(&mut self) {}
+}
+
+impl AsyncWrite for Output {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.append(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,114 @@
+//! The agents that this server has.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc};
+
+use tracing::warn;
+
+use super::{
+    component::Refused,
+    engine::Engine,
+    instance::Agent,
+    limits::PluginLimits,
+};
+use crate::model::Models;
+
+/// The agents that come with the server: name and component.
+pub const BUNDLED: [(&str, &[u8]); 2] =
+    [("echo", include_bytes!(env!("OUTLAST_ECHO_WASM"))), ("chat", include_bytes!(env!("OUTLAST_CHAT_WASM")))];
+
+/// The largest component file, in bytes.
+const COMPONENT_BYTES: u64 = 128 << 20;
+
+/// Agents by name.
+#[derive(Debug)]
+pub struct Registry {
+    engine: Engine,
+    limits: PluginLimits,
+    models: Arc<Models>,
+    agents: BTreeMap<String, Arc<Agent>>,
+}
+
+impl Registry {
+    /// A registry without agents.
+    pub fn new(engine: Engine, limits: PluginLimits, models: Arc<Models>) -> Self {
+        Self { engine, limits, models, agents: BTreeMap::new() }
+    }
+
+    /// Loads the agents that come with the server.
+    ///
+    /// # Errors
+    ///
+    /// One of them does not fit: the server was built wrongly.
+    pub async fn add_bundled(&mut self, now: i64) -> Result<(), Refused> {
+        for (name, wasm) in BUNDLED {
+            self.add(wasm, now).await.map_err(|Refused(why)| Refused(format!("the bundled agent {name}: {why}")))?;
+        }
+        Ok(())
+    }
+
+    /// Loads every `*.wasm` of a folder, in the order of their names. A file that does not fit is passed over,
+    /// with a sentence in the log; the paths and sentences are returned.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be read.
+    pub async fn add_folder(&mut self, folder: &Path, now: i64) -> std::io::Result<Vec<(String, Refused)>> {
+        let mut paths = Vec::new();
+        let mut entries = tokio::fs::read_dir(folder).await?;
+        while let Some(entry) = entries.next_entry().await? {
+            let path = entry.path();
+            if path.extension().is_some_and(|extension| extension == "wasm") {
+                paths.push(path);
+            }
+        }
+        paths.sort();
+        let mut refused = Vec::new();
+        for path in paths {
+            let shown = path.display().to_string();
+            let added = match read(&path).await {
+                Ok(wasm) => self.add(&wasm, now).await,
+                Err(why) => Err(why),
+            };
+            if let Err(why) = added {
+                warn!(plugin = shown, "refused: {why}");
+                refused.push((shown, why));
+            }
+        }
+        Ok(refused)
+    }
+
+    /// Loads one component.
+    ///
+    /// # Errors
+    ///
+    /// It does not fit, or its name is taken.
+    pub async fn add(&mut self, wasm: &[u8], now: i64) -> Result<Arc<Agent>, Refused> {
+        let agent = Agent::load(&self.engine, wasm, self.limits, self.models.clone(), now).await?;
+        let name = agent.description.name.clone();
+        if self.agents.contains_key(&name) {
+            return Err(Refused(format!("there is an agent named `{name}` already")));
+        }
+        let agent = Arc::new(agent);
+        self.agents.insert(name, agent.clone());
+        Ok(agent)
+    }
+
+    /// An agent by its name.
+    pub fn get(&self, name: &str) -> Option<Arc<Agent>> {
+        self.agents.get(name).cloned()
+    }
+
+    /// All agents, by name.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Agent>> {
+        self.agents.values()
+    }
+}
+
+async fn read(path: &Path) -> Result<Vec<u8>, Refused> {
+    let cannot = |error: std::io::Error| Refused(format!("it cannot be read: {error}"));
+    let size = tokio::fs::metadata(path).await.map_err(cannot)?.len();
+    if size > COMPONENT_BYTES {
+        return Err(Refused(format!("it has {size} bytes, and at most {COMPONENT_BYTES} are loaded")));
+    }
+    tokio::fs::read(path).await.map_err(cannot)
+}

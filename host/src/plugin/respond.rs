@@ -1,0 +1,104 @@
+//! The interface `respond`: what the agent says to the client.
+
+use wasmtime::component::Resource;
+
+use super::{
+    bindings::respond::{Host, HostMessage, HostReasoning, Usage},
+    state::RunState,
+};
+use crate::protocol::{self, Emission, Emitted, ItemIndex};
+
+/// A message that a component holds.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenMessage(ItemIndex);
+
+/// A reasoning item that a component holds.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenReasoning(ItemIndex);
+
+impl From<Usage> for protocol::Usage {
+    fn from(usage: Usage) -> Self {
+        let Usage { input_tokens, cached_tokens, cache_write_tokens, output_tokens, reasoning_tokens } = usage;
+        Self::new(input_tokens, cached_tokens, cache_write_tokens, output_tokens, reasoning_tokens)
+    }
+}
+
+impl Host for RunState {
+    async fn call_function(&mut self, name: String, arguments: String) -> wasmtime::Result<String> {
+        let call = Emission::FunctionCall { name: &name, arguments: &arguments, call_id: None };
+        match self.emit("respond.call-function", call).await? {
+            Emitted::Call(id) => Ok(id),
+            Emitted::Done | Emitted::Item(_) => Ok(String::new()),
+        }
+    }
+
+    async fn report_usage(&mut self, usage: Usage) -> wasmtime::Result<()> {
+        self.emit("respond.report-usage", Emission::Usage(usage.into())).await?;
+        Ok(())
+    }
+}
+
+impl HostMessage for RunState {
+    async fn new(&mut self) -> wasmtime::Result<Resource<OpenMessage>> {
+        let item = self.open("respond.message", Emission::OpenMessage).await?;
+        Ok(self.table.push(OpenMessage(item))?)
+    }
+
+    async fn write(&mut self, message: Resource<OpenMessage>, text: String) -> wasmtime::Result<()> {
+        let OpenMessage(item) = *self.table.get(&message)?;
+        self.emit("respond.message.write", Emission::Text(item, &text)).await?;
+        Ok(())
+    }
+
+    async fn refuse(&mut self, message: Resource<OpenMessage>, text: String) -> wasmtime::Result<()> {
+        let OpenMessage(item) = *self.table.get(&message)?;
+        self.emit("respond.message.refuse", Emission::Refusal(item, &text)).await?;
+        Ok(())
+    }
+
+    async fn finish(&mut self, message: Resource<OpenMessage>) -> wasmtime::Result<()> {
+        let OpenMessage(item) = *self.table.get(&message)?;
+        self.emit("respond.message.finish", Emission::Finish(item)).await?;
+        Ok(())
+    }
+
+    async fn drop(&mut self, message: Resource<OpenMessage>) -> wasmtime::Result<()> {
+        let OpenMessage(item) = self.table.delete(message)?;
+        self.emit("respond.message", Emission::Abandon(item)).await?;
+        Ok(())
+    }
+}
+
+impl HostReasoning for RunState {
+    async fn new(&mut self) -> wasmtime::Result<Resource<OpenReasoning>> {
+        let item = self.open("respond.reasoning", Emission::OpenReasoning).await?;
+        Ok(self.table.push(OpenReasoning(item))?)
+    }
+
+    async fn write(&mut self, reasoning: Resource<OpenReasoning>, summary: String) -> wasmtime::Result<()> {
+        let OpenReasoning(item) = *self.table.get(&reasoning)?;
+        self.emit("respond.reasoning.write", Emission::Summary(item, &summary)).await?;
+        Ok(())
+    }
+
+    async fn finish(&mut self, reasoning: Resource<OpenReasoning>) -> wasmtime::Result<()> {
+        let OpenReasoning(item) = *self.table.get(&reasoning)?;
+        self.emit("respond.reasoning.finish", Emission::Finish(item)).await?;
+        Ok(())
+    }
+
+    async fn drop(&mut self, reasoning: Resource<OpenReasoning>) -> wasmtime::Result<()> {
+        let OpenReasoning(item) = self.table.delete(reasoning)?;
+        self.emit("respond.reasoning", Emission::Abandon(item)).await?;
+        Ok(())
+    }
+}
+
+impl RunState {
+    async fn open(&mut self, import: &str, emission: Emission<'_>) -> wasmtime::Result<ItemIndex> {
+        match self.emit(import, emission).await? {
+            Emitted::Item(item) => Ok(item),
+            other => Err(wasmtime::Error::msg(format!("opening an item gave {other:?}"))),
+        }
+    }
+}

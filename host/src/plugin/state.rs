@@ -1,0 +1,125 @@
+//! What the host keeps for one instance: the data of its `Store`.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use rand_chacha::{ChaCha12Rng, rand_core::SeedableRng as _};
+use sha2::{Digest as _, Sha256};
+use wasmtime::component::ResourceTable;
+use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxView, WasiView};
+
+use super::{
+    failure::Violation,
+    instance::RunContext,
+    limits::{HANDLES, Limiter, PluginLimits},
+    log::RunLog,
+    output::Output,
+};
+use crate::protocol::{Emission, Emitted};
+
+/// The data of one instance's `Store`.
+pub(super) struct RunState {
+    wasi: WasiCtx,
+    pub(super) table: ResourceTable,
+    pub(super) limiter: Limiter,
+    pub(super) log: Arc<RunLog>,
+    pub(super) stderr: Output,
+    pub(super) clock: Clock,
+    /// None while the component is only asked what it is.
+    pub(super) run: Option<RunContext>,
+}
+
+impl RunState {
+    /// The state for a run, or for `describe` when there is none. `seed` decides every random number.
+    pub(super) fn new(agent: &str, seed: &str, limits: &PluginLimits, run: Option<RunContext>) -> Self {
+        let log = Arc::new(RunLog::new(agent, seed, limits));
+        let stderr = Output::new("stderr", log.clone());
+        let clock = Clock::default();
+        let digest: [u8; 32] = Sha256::digest(seed.as_bytes()).into();
+        let mut half = [0; 16];
+        half.copy_from_slice(&digest[..16]);
+        let mut wasi = WasiCtx::builder();
+        wasi.secure_random(ChaCha12Rng::from_seed(digest))
+            .insecure_random(ChaCha12Rng::from_seed(digest))
+            .insecure_random_seed(u128::from_le_bytes(half))
+            .wall_clock(clock.clone())
+            .monotonic_clock(clock.clone())
+            .allow_tcp(false)
+            .allow_udp(false)
+            .stdout(Output::new("stdout", log.clone()))
+            .stderr(stderr.clone());
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(HANDLES);
+        Self { wasi: wasi.build(), table, limiter: Limiter::new(limits), log, stderr, clock, run }
+    }
+
+    /// The run; a trap while the component is only asked what it is.
+    pub(super) fn active(&mut self, import: &str) -> wasmtime::Result<&mut RunContext> {
+        self.run.as_mut().ok_or_else(|| Violation(format!("called `{import}` in `describe`")).into())
+    }
+
+    /// Records what the agent says, and waits while there is no room for more.
+    pub(super) async fn emit(&mut self, import: &str, emission: Emission<'_>) -> wasmtime::Result<Emitted> {
+        let run = self.active(import)?;
+        let emitted = run.port.emit(emission).map_err(|error| Violation(error.to_string()))?;
+        if let Some(room) = run.port.room() {
+            room.await;
+        }
+        Ok(emitted)
+    }
+}
+
+impl WasiView for RunState {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+/// The time as a component sees it: it stands still between the host calls that wait, so that the same answers
+/// of the host make the same run.
+#[derive(Clone, Debug)]
+pub(super) struct Clock(Arc<AtomicU64>);
+
+impl Default for Clock {
+    fn default() -> Self {
+        let clock = Self(Arc::new(AtomicU64::new(0)));
+        clock.advance();
+        clock
+    }
+}
+
+impl Clock {
+    /// Sets the time to now. Called when a host call that waited returns.
+    pub(super) fn advance(&self) {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
+        self.0.fetch_max(now, Ordering::Relaxed);
+    }
+}
+
+impl HostWallClock for Clock {
+    fn resolution(&self) -> Duration {
+        Duration::from_millis(1)
+    }
+
+    fn now(&self) -> Duration {
+        Duration::from_nanos(self.0.load(Ordering::Relaxed))
+    }
+}
+
+impl HostMonotonicClock for Clock {
+    fn resolution(&self) -> u64 {
+        1_000_000
+    }
+
+    fn now(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl super::bindings::types::Host for RunState {}

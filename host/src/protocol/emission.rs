@@ -1,0 +1,73 @@
+//! What an agent means, before the protocol gives it ids, indexes and numbers.
+
+use super::response::Usage;
+
+/// The place of an item in the output of its response: the protocol's `output_index`.
+pub type ItemIndex = usize;
+
+/// One thing that an agent says. The recorder turns it into protocol events.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Emission<'a> {
+    /// Opens a message item of the assistant.
+    OpenMessage,
+    /// Opens a reasoning item.
+    OpenReasoning,
+    /// Adds text to an open message.
+    Text(ItemIndex, &'a str),
+    /// Adds to the refusal of an open message.
+    Refusal(ItemIndex, &'a str),
+    /// Adds to the summary of an open reasoning item.
+    Summary(ItemIndex, &'a str),
+    /// Closes an item as completed.
+    Finish(ItemIndex),
+    /// Closes an item as incomplete, if it is still open.
+    Abandon(ItemIndex),
+    /// Hands a function call to the client, whole.
+    FunctionCall {
+        /// The function's name.
+        name: &'a str,
+        /// Its arguments, JSON text.
+        arguments: &'a str,
+        /// The id that the client answers to; none: the recorder makes one.
+        call_id: Option<&'a str>,
+    },
+    /// Adds to the usage of the response.
+    Usage(Usage),
+}
+
+/// What an emission leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Emitted {
+    /// Nothing that the agent needs to know.
+    Done,
+    /// The item that was opened.
+    Item(ItemIndex),
+    /// The id of the function call.
+    Call(String),
+}
+
+/// An emission that is not allowed. The run that made it is ended with this text.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EmitError {
+    /// Beyond a limit.
+    #[error("{what}: {got}, limit {limit} ({key})")]
+    Limit {
+        /// What the agent did.
+        what: &'static str,
+        /// How much it was.
+        got: u64,
+        /// How much is allowed.
+        limit: u64,
+        /// The limit's name in the configuration.
+        key: &'static str,
+    },
+    /// The item is closed already, or does not exist.
+    #[error("wrote to an item that is already finished")]
+    Closed,
+    /// A message cannot take a summary, nor a reasoning item text.
+    #[error("wrote {0} to an item of another kind")]
+    WrongKind(&'static str),
+    /// The run has ended.
+    #[error("the run has ended")]
+    Ended,
+}

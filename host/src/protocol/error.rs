@@ -1,0 +1,121 @@
+//! The one error envelope: `{"error":{"message","type","param","code"}}`.
+
+use serde_json::{Value, json};
+
+/// What kind of answer an error is. It decides the HTTP status and the envelope's `type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// 400: the request is wrong and will stay wrong.
+    InvalidRequest,
+    /// 401: no key, or not a valid one.
+    Authentication,
+    /// 404: no such thing, or not this principal's.
+    NotFound,
+    /// 405: the path exists, the method does not.
+    MethodNotAllowed,
+    /// 408: the client took too long to send its request.
+    RequestTimeout,
+    /// 409: the request is fine, the state of something is against it.
+    Conflict,
+    /// 413: too large.
+    TooLarge,
+    /// 415: not JSON.
+    UnsupportedMediaType,
+    /// 429: a limit on how much may go on at once.
+    RateLimited,
+    /// 500: a defect of the server. The text is generic; the details are in the log.
+    Internal,
+    /// 503: the server cannot do this now. A repeat is safe.
+    Unavailable,
+}
+
+impl ErrorKind {
+    /// The HTTP status.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::InvalidRequest => 400,
+            Self::Authentication => 401,
+            Self::NotFound => 404,
+            Self::MethodNotAllowed => 405,
+            Self::RequestTimeout => 408,
+            Self::Conflict => 409,
+            Self::TooLarge => 413,
+            Self::UnsupportedMediaType => 415,
+            Self::RateLimited => 429,
+            Self::Internal => 500,
+            Self::Unavailable => 503,
+        }
+    }
+
+    /// The envelope's `type`, in OpenAI's words.
+    pub fn type_name(self) -> &'static str {
+        match self {
+            Self::Authentication => "authentication_error",
+            Self::RateLimited => "rate_limit_error",
+            Self::Internal | Self::Unavailable => "server_error",
+            _ => "invalid_request_error",
+        }
+    }
+}
+
+/// An error that a client sees.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{message}")]
+pub struct ApiError {
+    /// Status and type.
+    pub kind: ErrorKind,
+    /// A stable word for programs.
+    pub code: &'static str,
+    /// What was wrong and what would be right.
+    pub message: String,
+    /// The field of the request that was wrong, as a path: `input[3].content`.
+    pub param: Option<String>,
+    /// When to repeat, in whole seconds: the `retry-after` header.
+    pub retry_after: Option<u64>,
+}
+
+impl ApiError {
+    /// An error of `kind` with a code and a message.
+    pub fn new(kind: ErrorKind, code: &'static str, message: impl Into<String>) -> Self {
+        Self { kind, code, message: message.into(), param: None, retry_after: None }
+    }
+
+    /// A 400 about one field of the request.
+    pub fn invalid(param: impl Into<String>, code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::InvalidRequest, code, message).with_param(param)
+    }
+
+    /// A 404 for a response id.
+    pub fn response_not_found(id: &str) -> Self {
+        let shown: String = id.chars().take(80).collect();
+        Self::new(ErrorKind::NotFound, "response_not_found", format!("Response with id '{shown}' not found."))
+    }
+
+    /// A 503 for a database that does not answer or does not take writes.
+    pub fn storage_unavailable() -> Self {
+        let message = "The database is not available right now; nothing was started. Repeat the request.";
+        Self::new(ErrorKind::Unavailable, "storage_unavailable", message).with_retry_after(1)
+    }
+
+    /// Names the field that was wrong.
+    pub fn with_param(mut self, param: impl Into<String>) -> Self {
+        self.param = Some(param.into());
+        self
+    }
+
+    /// Says when to repeat, in seconds.
+    pub fn with_retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after = Some(seconds);
+        self
+    }
+
+    /// The JSON that goes over the wire.
+    pub fn envelope(&self) -> Value {
+        json!({"error": {
+            "message": self.message,
+            "type": self.kind.type_name(),
+            "param": self.param,
+            "code": self.code,
+        }})
+    }
+}

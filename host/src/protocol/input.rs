@@ -1,0 +1,226 @@
+//! The `input` of a request: from every form a client may send to the protocol's full items.
+//!
+//! After this, a message has a `type` and a list of parts, so an agent sees one shape only.
+
+use std::collections::HashSet;
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    error::ApiError,
+    request::{RequestLimits, one_of, wrong_type},
+};
+
+/// The most input items of one request, by default.
+pub const MAX_INPUT_ITEMS: usize = 1_000;
+
+/// Checks `input` and brings it into its full shape.
+pub(super) fn normalize(input: Value, limits: &RequestLimits) -> Result<Vec<Value>, ApiError> {
+    let items = match input {
+        Value::String(text) => {
+            check_text("input", &text, limits)?;
+            return Ok(vec![json!({
+                "type": "message", "role": "user", "content": [{"type": "input_text", "text": text}],
+            })]);
+        }
+        Value::Array(items) => items,
+        other => return Err(wrong_type("input", "a string or an array of items", &other)),
+    };
+    if items.len() > limits.input_items {
+        let message = format!("'input' has {} items; at most {} are allowed.", items.len(), limits.input_items);
+        return Err(ApiError::invalid("input", "array_above_max_length", message));
+    }
+    let items: Vec<Value> = items
+        .into_iter()
+        .enumerate()
+        .map(|(index, item)| normalize_item(&format!("input[{index}]"), item, limits))
+        .collect::<Result<_, _>>()?;
+    check_calls(&items)?;
+    Ok(items)
+}
+
+fn normalize_item(param: &str, item: Value, limits: &RequestLimits) -> Result<Value, ApiError> {
+    let Value::Object(mut item) = item else { return Err(wrong_type(param, "an object", &item)) };
+    let kind = match item.get("type") {
+        None | Some(Value::Null) if item.contains_key("role") => "message".to_owned(),
+        None | Some(Value::Null) => return Err(absent(param, "type")),
+        Some(Value::String(kind)) => kind.clone(),
+        Some(other) => return Err(wrong_type(&format!("{param}.type"), "a string", other)),
+    };
+    match kind.as_str() {
+        "message" => normalize_message(param, &mut item, limits)?,
+        "function_call" => {
+            for field in ["call_id", "name", "arguments"] {
+                check_text(&format!("{param}.{field}"), required_string(param, &item, field)?, limits)?;
+            }
+        }
+        "function_call_output" => {
+            required_string(param, &item, "call_id")?;
+            match item.get("output") {
+                Some(Value::String(text)) => check_text(&format!("{param}.output"), text, limits)?,
+                Some(Value::Array(parts)) => check_parts(&format!("{param}.output"), parts, "user", limits)?,
+                Some(other) => return Err(wrong_type(&format!("{param}.output"), "a string or an array", other)),
+                None => return Err(absent(param, "output")),
+            }
+        }
+        "reasoning" => match item.get("summary") {
+            Some(Value::Array(parts)) => {
+                for (index, part) in parts.iter().enumerate() {
+                    let param = format!("{param}.summary[{index}]");
+                    let part = part.as_object().ok_or_else(|| wrong_type(&param, "an object", part))?;
+                    check_text(&format!("{param}.text"), required_string(&param, part, "text")?, limits)?;
+                }
+            }
+            Some(other) => return Err(wrong_type(&format!("{param}.summary"), "an array", other)),
+            None => return Err(absent(param, "summary")),
+        },
+        "item_reference" => {
+            let message = "'item_reference' is not supported by this server yet: send the item itself.";
+            return Err(ApiError::invalid(format!("{param}.type"), "unsupported_value", message));
+        }
+        other => {
+            let kinds = ["message", "function_call", "function_call_output", "reasoning"];
+            one_of(&format!("{param}.type"), other, &kinds)?;
+        }
+    }
+    item.insert("type".to_owned(), kind.into());
+    Ok(Value::Object(item))
+}
+
+fn normalize_message(param: &str, item: &mut Map<String, Value>, limits: &RequestLimits) -> Result<(), ApiError> {
+    let role = required_string(param, item, "role")?.to_owned();
+    one_of(&format!("{param}.role"), &role, &["user", "assistant", "system", "developer"])?;
+    let content_param = format!("{param}.content");
+    match item.get_mut("content") {
+        None | Some(Value::Null) => return Err(absent(param, "content")),
+        Some(Value::String(text)) => {
+            check_text(&content_param, text, limits)?;
+            let part = if role == "assistant" {
+                json!({"type": "output_text", "text": text, "annotations": []})
+            } else {
+                json!({"type": "input_text", "text": text})
+            };
+            item.insert("content".to_owned(), json!([part]));
+        }
+        Some(Value::Array(parts)) => check_parts(&content_param, parts, &role, limits)?,
+        Some(other) => return Err(wrong_type(&content_param, "a string or an array of parts", other)),
+    }
+    Ok(())
+}
+
+fn check_parts(param: &str, parts: &[Value], role: &str, limits: &RequestLimits) -> Result<(), ApiError> {
+    let kinds: &[&str] = match role {
+        "assistant" => &["output_text", "refusal"],
+        _ => &["input_text", "input_image", "input_file"],
+    };
+    for (index, part) in parts.iter().enumerate() {
+        let param = format!("{param}[{index}]");
+        let fields = part.as_object().ok_or_else(|| wrong_type(&param, "an object", part))?;
+        let kind = required_string(&param, fields, "type")?;
+        // Clients resend output text in other roles too; it is text all the same.
+        if !(kind == "output_text" || kind == "input_text") {
+            one_of(&format!("{param}.type"), kind, kinds)?;
+        }
+        match kind {
+            "input_text" | "output_text" => {
+                check_text(&format!("{param}.text"), required_string(&param, fields, "text")?, limits)?;
+            }
+            "refusal" => check_text(&format!("{param}.refusal"), required_string(&param, fields, "refusal")?, limits)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// A function call needs its output, and an output its call.
+fn check_calls(items: &[Value]) -> Result<(), ApiError> {
+    let ids = |kind: &str| -> HashSet<&str> {
+        items.iter().filter(|item| item["type"] == kind).filter_map(|item| item["call_id"].as_str()).collect()
+    };
+    let (calls, outputs) = (ids("function_call"), ids("function_call_output"));
+    if let Some(id) = calls.difference(&outputs).next() {
+        let message = format!("No tool output found for function call {id}.");
+        return Err(ApiError::invalid("input", "missing_tool_output", message));
+    }
+    if let Some(id) = outputs.difference(&calls).next() {
+        let message = format!("No tool call found for function call output with call_id {id}.");
+        return Err(ApiError::invalid("input", "missing_tool_call", message));
+    }
+    Ok(())
+}
+
+fn required_string<'a>(param: &str, fields: &'a Map<String, Value>, name: &str) -> Result<&'a str, ApiError> {
+    match fields.get(name) {
+        Some(Value::String(text)) => Ok(text),
+        None | Some(Value::Null) => Err(absent(param, name)),
+        Some(other) => Err(wrong_type(&format!("{param}.{name}"), "a string", other)),
+    }
+}
+
+fn absent(param: &str, name: &str) -> ApiError {
+    let param = format!("{param}.{name}");
+    let message = format!("Missing required parameter: '{param}'.");
+    ApiError::invalid(param, "missing_required_parameter", message)
+}
+
+fn check_text(param: &str, text: &str, limits: &RequestLimits) -> Result<(), ApiError> {
+    if text.len() <= limits.text_bytes {
+        return Ok(());
+    }
+    let message = format!("'{param}' has {} bytes of text; at most {} are allowed.", text.len(), limits.text_bytes);
+    Err(ApiError::invalid(param, "string_above_max_length", message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: RequestLimits = RequestLimits { text_bytes: 100, input_items: 3 };
+
+    fn refused(input: Value) -> (String, &'static str) {
+        let error = normalize(input, &LIMITS).unwrap_err();
+        (error.param.unwrap_or_default(), error.code)
+    }
+
+    #[test]
+    fn every_form_of_a_message_becomes_the_same() {
+        let full = json!([{"type": "message", "role": "user", "content": [{"type": "input_text", "text": "hi"}]}]);
+        for form in [json!("hi"), json!([{"role": "user", "content": "hi"}]), full.clone()] {
+            let items = normalize(form, &LIMITS).unwrap();
+            assert_eq!(items[0]["type"], "message");
+            assert_eq!(items[0]["content"], full[0]["content"]);
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_by_its_path() {
+        let long = "x".repeat(101);
+        let cases = [
+            (json!(7), "input", "invalid_type"),
+            (json!([7]), "input[0]", "invalid_type"),
+            (json!([{}]), "input[0].type", "missing_required_parameter"),
+            (json!([{"type": "dance"}]), "input[0].type", "invalid_value"),
+            (json!([{"role": "robot", "content": "x"}]), "input[0].role", "invalid_value"),
+            (json!([{"role": "user"}]), "input[0].content", "missing_required_parameter"),
+            (json!([{"role": "user", "content": 1}]), "input[0].content", "invalid_type"),
+            (json!([{"role": "user", "content": [{"type": "refusal"}]}]), "input[0].content[0].type", "invalid_value"),
+            (json!([{"role": "user", "content": [{"type": "input_text"}]}]), "input[0].content[0].text", "missing_required_parameter"),
+            (json!(long), "input", "string_above_max_length"),
+            (json!(["a", "b", "c", "d"]), "input", "array_above_max_length"),
+            (json!([{"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}]), "input", "missing_tool_output"),
+            (json!([{"type": "function_call_output", "call_id": "c", "output": "x"}]), "input", "missing_tool_call"),
+        ];
+        for (input, param, code) in cases {
+            assert_eq!(refused(input.clone()), (param.to_owned(), code), "{input}");
+        }
+    }
+
+    #[test]
+    fn a_call_with_its_output_is_right() {
+        let input = json!([
+            {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+            {"type": "function_call_output", "call_id": "c", "output": "x"},
+        ]);
+        assert_eq!(normalize(input, &LIMITS).unwrap().len(), 2);
+    }
+}

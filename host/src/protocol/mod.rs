@@ -1,0 +1,27 @@
+//! The words of the Responses API: requests, responses, items, events, errors.
+//!
+//! Pure data. Nothing here reads a clock, draws a random number or does I/O, so everything here can be
+//! tested by value. Shapes follow OpenAI's Responses API and the Open Responses specification (release
+//! 2026-04-24); where the two differ, the type's documentation says what is sent and why.
+
+mod emission;
+mod error;
+mod event;
+mod fold;
+mod id;
+mod input;
+mod item;
+mod request;
+mod response;
+mod status;
+
+pub use emission::{EmitError, Emission, Emitted, ItemIndex};
+pub use error::{ApiError, ErrorKind};
+pub use event::{Event, Frame, Segment, encode, frames, skip_frames};
+pub use fold::{Fold, FoldError};
+pub use id::ResponseId;
+pub use input::MAX_INPUT_ITEMS;
+pub use item::{Content, Item, ItemStatus, SummaryPart};
+pub use request::{CreateRequest, RequestLimits};
+pub use response::{IncompleteDetails, Response, ResponseError, Usage};
+pub use status::{ActiveStatus, Status, TerminalStatus};

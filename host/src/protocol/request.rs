@@ -1,0 +1,454 @@
+//! The body of `POST /v1/responses`, checked.
+//!
+//! A field of the wrong type, out of its range or not one of its words is refused with the field's name; a
+//! quoted `"false"` is not a boolean. Fields that the API does not know are ignored, because clients send
+//! some; fields that it knows and this server does not serve are refused, because a client that sent one
+//! relies on it.
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    error::{ApiError, ErrorKind},
+    id::ResponseId,
+    input,
+    response::Response,
+    status::Status,
+};
+
+/// Limits on a request, from the configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestLimits {
+    /// The largest text part, in bytes.
+    pub text_bytes: usize,
+    /// The most input items.
+    pub input_items: usize,
+}
+
+/// A request that was found to be right.
+#[derive(Clone, Debug)]
+pub struct CreateRequest {
+    /// The model as the client named it: `agent` or `agent/upstream-model`.
+    pub model: String,
+    /// The input items, in the protocol's full shapes.
+    pub input: Vec<Value>,
+    /// Whether the response is kept.
+    pub store: bool,
+    /// Whether the answer is a stream.
+    pub stream: bool,
+    /// Everything else as the client sent it, without `input`: what `context.request` shows the agent.
+    pub fields: Map<String, Value>,
+}
+
+/// Known parameters that are not served. Sent with a value other than null, they are refused.
+const UNSERVED: [&str; 3] = ["previous_response_id", "conversation", "prompt"];
+
+impl CreateRequest {
+    /// Reads and checks a request body.
+    pub fn parse(body: &[u8], limits: &RequestLimits) -> Result<Self, ApiError> {
+        let body: Value = serde_json::from_slice(body).map_err(|error| {
+            let message = format!("The request body is not valid JSON: {error}.");
+            ApiError::new(ErrorKind::InvalidRequest, "invalid_json", message)
+        })?;
+        let Value::Object(mut fields) = body else {
+            let message = format!("The request body must be a JSON object, not {}.", type_of(&body));
+            return Err(ApiError::new(ErrorKind::InvalidRequest, "invalid_type", message));
+        };
+        fields.retain(|_, value| !value.is_null());
+        let input = fields.remove("input");
+        let checked = Checked(&fields);
+        let model = checked.required_string("model")?;
+        if model.is_empty() || model.len() > 256 {
+            return Err(ApiError::invalid("model", "invalid_value", "'model' must have 1 to 256 characters."));
+        }
+        let input = input.ok_or_else(|| missing("input"))?;
+        let store = checked.boolean("store")?.unwrap_or(true);
+        let stream = checked.boolean("stream")?.unwrap_or(false);
+        if checked.boolean("background")?.unwrap_or(false) {
+            if !store {
+                let message = "'background' needs 'store': a response that is not kept cannot be fetched later.";
+                return Err(ApiError::invalid("background", "background_requires_store", message));
+            }
+            return Err(unserved("background"));
+        }
+        for name in UNSERVED {
+            if fields.contains_key(name) {
+                return Err(unserved(name));
+            }
+        }
+        checked.rest()?;
+        let model = model.to_owned();
+        let input = input::normalize(input, limits)?;
+        Ok(Self { model, input, store, stream, fields })
+    }
+
+    /// The agent: what stands before the first `/` of the model.
+    pub fn agent(&self) -> &str {
+        self.model.split_once('/').map_or(&self.model, |(agent, _)| agent)
+    }
+
+    /// The upstream model: what stands after the first `/`, if anything does.
+    pub fn upstream(&self) -> Option<&str> {
+        self.model.split_once('/').map(|(_, upstream)| upstream).filter(|name| !name.is_empty())
+    }
+
+    /// The response as it is at its first event, accepted at `created_at` (seconds since 1970).
+    pub fn response(&self, id: &ResponseId, created_at: i64) -> Response {
+        let field = |name: &str| self.fields.get(name).cloned();
+        let string = |name: &str| self.fields.get(name).and_then(Value::as_str).map(str::to_owned);
+        let count = |name: &str| self.fields.get(name).and_then(Value::as_u64);
+        Response {
+            id: id.as_str().to_owned(),
+            object: "response".to_owned(),
+            created_at,
+            completed_at: None,
+            status: Status::IN_PROGRESS,
+            background: false,
+            store: self.store,
+            model: self.model.clone(),
+            output: Vec::new(),
+            error: None,
+            incomplete_details: None,
+            instructions: string("instructions"),
+            previous_response_id: None,
+            conversation: None,
+            metadata: field("metadata").unwrap_or_else(|| json!({})),
+            tools: tools(self.fields.get("tools")),
+            tool_choice: field("tool_choice").unwrap_or_else(|| json!("auto")),
+            parallel_tool_calls: self.fields.get("parallel_tool_calls").and_then(Value::as_bool).unwrap_or(true),
+            max_tool_calls: count("max_tool_calls"),
+            max_output_tokens: count("max_output_tokens"),
+            temperature: field("temperature").unwrap_or_else(|| json!(1)),
+            top_p: field("top_p").unwrap_or_else(|| json!(1)),
+            presence_penalty: field("presence_penalty").unwrap_or_else(|| json!(0)),
+            frequency_penalty: field("frequency_penalty").unwrap_or_else(|| json!(0)),
+            top_logprobs: count("top_logprobs").unwrap_or(0),
+            text: with_defaults(self.fields.get("text"), json!({"format": {"type": "text"}})),
+            truncation: string("truncation").unwrap_or_else(|| "disabled".to_owned()),
+            reasoning: with_defaults(self.fields.get("reasoning"), json!({"effort": null, "summary": null})),
+            service_tier: "default".to_owned(),
+            safety_identifier: string("safety_identifier"),
+            prompt_cache_key: string("prompt_cache_key"),
+            usage: None,
+            user: string("user"),
+        }
+    }
+}
+
+/// `given` with the keys of `defaults` that it lacks.
+fn with_defaults(given: Option<&Value>, defaults: Value) -> Value {
+    let (Some(Value::Object(given)), Value::Object(mut whole)) = (given, defaults.clone()) else { return defaults };
+    whole.extend(given.clone());
+    Value::Object(whole)
+}
+
+/// The tools with every key that a response shows.
+fn tools(given: Option<&Value>) -> Value {
+    let defaults = json!({"type": "function", "name": "", "description": null, "parameters": null, "strict": true});
+    let list = given.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    list.iter().map(|tool| with_defaults(Some(tool), defaults.clone())).collect()
+}
+
+fn missing(name: &str) -> ApiError {
+    ApiError::invalid(name, "missing_required_parameter", format!("Missing required parameter: '{name}'."))
+}
+
+fn unserved(name: &str) -> ApiError {
+    ApiError::invalid(name, "unsupported_parameter", format!("'{name}' is not supported by this server yet."))
+}
+
+pub(super) fn wrong_type(param: &str, expected: &str, got: &Value) -> ApiError {
+    let message = format!("Invalid type for '{param}': expected {expected}, but got {} instead.", type_of(got));
+    ApiError::invalid(param, "invalid_type", message)
+}
+
+/// The JSON type of a value, with its article, for messages.
+fn type_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}
+
+/// The fields of a request body, read with their types.
+struct Checked<'a>(&'a Map<String, Value>);
+
+impl<'a> Checked<'a> {
+    fn boolean(&self, name: &str) -> Result<Option<bool>, ApiError> {
+        self.read(name, "a boolean", Value::as_bool)
+    }
+
+    fn string(&self, name: &str) -> Result<Option<&'a str>, ApiError> {
+        self.read(name, "a string", Value::as_str)
+    }
+
+    fn object(&self, name: &str) -> Result<Option<&'a Map<String, Value>>, ApiError> {
+        self.read(name, "an object", Value::as_object)
+    }
+
+    fn read<T>(
+        &self,
+        name: &str,
+        expected: &str,
+        read: impl Fn(&'a Value) -> Option<T>,
+    ) -> Result<Option<T>, ApiError> {
+        let Some(value) = self.0.get(name) else { return Ok(None) };
+        read(value).map(Some).ok_or_else(|| wrong_type(name, expected, value))
+    }
+
+    fn required_string(&self, name: &str) -> Result<&'a str, ApiError> {
+        self.string(name)?.ok_or_else(|| missing(name))
+    }
+
+    fn number(&self, name: &str, least: f64, most: f64) -> Result<(), ApiError> {
+        match self.read(name, "a number", Value::as_f64)? {
+            Some(number) if !(least..=most).contains(&number) => {
+                Err(out_of_range(name, number, &format!("{least} to {most}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn integer(&self, name: &str, least: i64, most: i64) -> Result<(), ApiError> {
+        match self.read(name, "an integer", |value| value.as_i64().or(value.is_u64().then_some(i64::MAX)))? {
+            Some(number) if !(least..=most).contains(&number) => {
+                let range = if most == i64::MAX { format!("{least} or more") } else { format!("{least} to {most}") };
+                Err(out_of_range(name, number, &range))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn one_of(&self, name: &str, words: &[&str]) -> Result<(), ApiError> {
+        self.string(name)?.map_or(Ok(()), |word| one_of(name, word, words))
+    }
+
+    fn text(&self, name: &str, most: usize) -> Result<(), ApiError> {
+        match self.string(name)? {
+            Some(text) if text.chars().count() > most => {
+                let message = format!("'{name}' must have at most {most} characters.");
+                Err(ApiError::invalid(name, "string_above_max_length", message))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks the fields that the agent reads or the response shows.
+    fn rest(&self) -> Result<(), ApiError> {
+        self.string("instructions")?;
+        self.number("temperature", 0.0, 2.0)?;
+        self.number("top_p", 0.0, 1.0)?;
+        self.number("presence_penalty", -2.0, 2.0)?;
+        self.number("frequency_penalty", -2.0, 2.0)?;
+        self.integer("top_logprobs", 0, 20)?;
+        self.integer("max_output_tokens", 1, i64::MAX)?;
+        self.integer("max_tool_calls", 1, i64::MAX)?;
+        self.boolean("parallel_tool_calls")?;
+        self.one_of("truncation", &["disabled", "auto"])?;
+        if self.string("truncation")? == Some("auto") {
+            let message = "'truncation' can only be 'disabled': this server does not drop input by itself.";
+            return Err(ApiError::invalid("truncation", "unsupported_value", message));
+        }
+        self.one_of("service_tier", &["auto", "default", "flex", "scale", "priority"])?;
+        for name in ["user", "safety_identifier", "prompt_cache_key"] {
+            self.text(name, 256)?;
+        }
+        self.object("stream_options")?;
+        self.metadata()?;
+        self.tools()?;
+        self.text_format()?;
+        self.reasoning()?;
+        self.include()
+    }
+
+    /// At most 16 pairs of strings, keys of at most 64 and values of at most 512 characters.
+    fn metadata(&self) -> Result<(), ApiError> {
+        let Some(pairs) = self.object("metadata")? else { return Ok(()) };
+        if pairs.len() > 16 {
+            let message = format!("'metadata' can have at most 16 pairs, not {}.", pairs.len());
+            return Err(ApiError::invalid("metadata", "object_above_max_properties", message));
+        }
+        for (key, value) in pairs {
+            if key.chars().count() > 64 {
+                let message = "A key of 'metadata' must have at most 64 characters.";
+                return Err(ApiError::invalid("metadata", "string_above_max_length", message));
+            }
+            let param = format!("metadata.{key}");
+            let text = value.as_str().ok_or_else(|| wrong_type(&param, "a string", value))?;
+            if text.chars().count() > 512 {
+                let message = format!("'{param}' must have at most 512 characters.");
+                return Err(ApiError::invalid(param, "string_above_max_length", message));
+            }
+        }
+        Ok(())
+    }
+
+    fn tools(&self) -> Result<(), ApiError> {
+        let tools = self.read("tools", "an array", Value::as_array)?;
+        for (index, tool) in tools.into_iter().flatten().enumerate() {
+            let param = |field: &str| format!("tools[{index}]{field}");
+            let fields = tool.as_object().ok_or_else(|| wrong_type(&param(""), "an object", tool))?;
+            match fields.get("type").and_then(Value::as_str) {
+                Some("function") => {}
+                Some(other) => {
+                    let message = format!("Tools of type '{other}' are not served; 'function' is.");
+                    return Err(ApiError::invalid(param(".type"), "unsupported_value", message));
+                }
+                None => return Err(missing(&param(".type"))),
+            }
+            let name = fields.get("name").and_then(Value::as_str).ok_or_else(|| missing(&param(".name")))?;
+            let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+            if name.is_empty() || name.len() > 64 || !name.bytes().all(word) {
+                let message = "A function's name has 1 to 64 letters, digits, '_' or '-'.";
+                return Err(ApiError::invalid(param(".name"), "invalid_value", message));
+            }
+            for (field, expected, fits) in [
+                ("description", "a string", Value::is_string as fn(&Value) -> bool),
+                ("parameters", "an object", Value::is_object),
+                ("strict", "a boolean", Value::is_boolean),
+            ] {
+                if let Some(value) = fields.get(field).filter(|value| !value.is_null() && !fits(value)) {
+                    return Err(wrong_type(&param(&format!(".{field}")), expected, value));
+                }
+            }
+        }
+        match self.0.get("tool_choice") {
+            Some(Value::String(word)) => one_of("tool_choice", word, &["none", "auto", "required"]),
+            None | Some(Value::Object(_)) => Ok(()),
+            Some(other) => Err(wrong_type("tool_choice", "a string or an object", other)),
+        }
+    }
+
+    fn text_format(&self) -> Result<(), ApiError> {
+        let Some(text) = self.object("text")? else { return Ok(()) };
+        if let Some(word) = text.get("verbosity").filter(|value| !value.is_null()) {
+            let word = word.as_str().ok_or_else(|| wrong_type("text.verbosity", "a string", word))?;
+            one_of("text.verbosity", word, &["low", "medium", "high"])?;
+        }
+        let Some(format) = text.get("format").filter(|value| !value.is_null()) else { return Ok(()) };
+        let format = format.as_object().ok_or_else(|| wrong_type("text.format", "an object", format))?;
+        let kind = format.get("type").and_then(Value::as_str).ok_or_else(|| missing("text.format.type"))?;
+        one_of("text.format.type", kind, &["text", "json_object", "json_schema"])?;
+        if kind == "json_schema" {
+            format.get("name").and_then(Value::as_str).ok_or_else(|| missing("text.format.name"))?;
+            format.get("schema").and_then(Value::as_object).ok_or_else(|| missing("text.format.schema"))?;
+        }
+        Ok(())
+    }
+
+    fn reasoning(&self) -> Result<(), ApiError> {
+        let Some(reasoning) = self.object("reasoning")? else { return Ok(()) };
+        for (name, words) in [
+            ("effort", &["none", "minimal", "low", "medium", "high", "xhigh"][..]),
+            ("summary", &["auto", "concise", "detailed"][..]),
+        ] {
+            let Some(word) = reasoning.get(name).filter(|value| !value.is_null()) else { continue };
+            let param = format!("reasoning.{name}");
+            let word = word.as_str().ok_or_else(|| wrong_type(&param, "a string", word))?;
+            one_of(&param, word, words)?;
+        }
+        Ok(())
+    }
+
+    fn include(&self) -> Result<(), ApiError> {
+        let include = self.read("include", "an array", Value::as_array)?;
+        for (index, value) in include.into_iter().flatten().enumerate() {
+            let param = format!("include[{index}]");
+            value.as_str().ok_or_else(|| wrong_type(&param, "a string", value))?;
+        }
+        Ok(())
+    }
+}
+
+fn out_of_range(name: &str, number: impl std::fmt::Display, range: &str) -> ApiError {
+    let message = format!("Invalid value for '{name}': {number}. It must be {range}.");
+    ApiError::invalid(name, "invalid_value", message)
+}
+
+pub(super) fn one_of(param: &str, word: &str, words: &[&str]) -> Result<(), ApiError> {
+    if words.contains(&word) {
+        return Ok(());
+    }
+    let shown: String = word.chars().take(64).collect();
+    let allowed = words.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(", ");
+    let message = format!("Invalid value for '{param}': '{shown}'. Supported values are: {allowed}.");
+    Err(ApiError::invalid(param, "invalid_value", message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: RequestLimits = RequestLimits { text_bytes: 1 << 20, input_items: 1_000 };
+
+    fn parse(body: Value) -> Result<CreateRequest, ApiError> {
+        CreateRequest::parse(body.to_string().as_bytes(), &LIMITS)
+    }
+
+    #[test]
+    fn model_and_input_are_enough() {
+        let request = parse(json!({"model": "chat/gpt/4o", "input": "hi"})).unwrap();
+        assert!(request.store);
+        assert!(!request.stream);
+        assert_eq!((request.agent(), request.upstream()), ("chat", Some("gpt/4o")));
+        assert_eq!(request.input.len(), 1);
+    }
+
+    #[test]
+    fn every_wrong_field_is_named() {
+        let cases = [
+            (json!({"input": "x"}), "model", "missing_required_parameter"),
+            (json!({"model": "echo"}), "input", "missing_required_parameter"),
+            (json!({"model": "echo", "input": null}), "input", "missing_required_parameter"),
+            (json!({"model": 3, "input": "x"}), "model", "invalid_type"),
+            (json!({"model": "", "input": "x"}), "model", "invalid_value"),
+            (json!({"model": "echo", "input": "x", "stream": "false"}), "stream", "invalid_type"),
+            (json!({"model": "echo", "input": "x", "store": 1}), "store", "invalid_type"),
+            (json!({"model": "echo", "input": "x", "temperature": 2.5}), "temperature", "invalid_value"),
+            (json!({"model": "echo", "input": "x", "top_p": "1"}), "top_p", "invalid_type"),
+            (json!({"model": "echo", "input": "x", "max_output_tokens": 0}), "max_output_tokens", "invalid_value"),
+            (json!({"model": "echo", "input": "x", "max_output_tokens": 1.5}), "max_output_tokens", "invalid_type"),
+            (json!({"model": "echo", "input": "x", "metadata": {"a": 1}}), "metadata.a", "invalid_type"),
+            (json!({"model": "echo", "input": "x", "metadata": []}), "metadata", "invalid_type"),
+            (json!({"model": "echo", "input": "x", "truncation": "some"}), "truncation", "invalid_value"),
+            (json!({"model": "echo", "input": "x", "truncation": "auto"}), "truncation", "unsupported_value"),
+            (json!({"model": "echo", "input": "x", "tools": [{"type": "web_search"}]}), "tools[0].type", "unsupported_value"),
+            (json!({"model": "echo", "input": "x", "tools": [{"type": "function"}]}), "tools[0].name", "missing_required_parameter"),
+            (json!({"model": "echo", "input": "x", "text": {"format": {"type": "xml"}}}), "text.format.type", "invalid_value"),
+            (json!({"model": "echo", "input": "x", "reasoning": {"effort": "huge"}}), "reasoning.effort", "invalid_value"),
+            (json!({"model": "echo", "input": "x", "conversation": "c"}), "conversation", "unsupported_parameter"),
+            (json!({"model": "echo", "input": "x", "background": true}), "background", "unsupported_parameter"),
+            (json!({"model": "echo", "input": "x", "background": true, "store": false}), "background", "background_requires_store"),
+        ];
+        for (body, param, code) in cases {
+            let error = parse(body.clone()).unwrap_err();
+            assert_eq!((error.param.as_deref(), error.code), (Some(param), code), "{body}");
+        }
+    }
+
+    #[test]
+    fn unknown_fields_are_ignored_and_nulls_are_absent() {
+        let request = parse(json!({"model": "echo", "input": "x", "client_metadata": {}, "temperature": null})).unwrap();
+        assert!(!request.fields.contains_key("temperature"));
+    }
+
+    #[test]
+    fn json_that_is_none_and_json_that_is_too_deep_are_refused() {
+        let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
+        for body in ["", "{", "nul", "{\"a\":1,}", "\u{0}", &deep] {
+            assert_eq!(CreateRequest::parse(body.as_bytes(), &LIMITS).unwrap_err().code, "invalid_json");
+        }
+        assert_eq!(CreateRequest::parse(b"\xff", &LIMITS).unwrap_err().code, "invalid_json");
+        assert_eq!(CreateRequest::parse(b"[]", &LIMITS).unwrap_err().code, "invalid_type");
+    }
+
+    #[test]
+    fn the_response_shows_the_request_with_every_default() {
+        let id = ResponseId::new(uuid::Uuid::from_u128(1));
+        let response = parse(json!({"model": "echo", "input": "x"})).unwrap().response(&id, 7);
+        insta::assert_json_snapshot!(response);
+    }
+}

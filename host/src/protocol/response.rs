@@ -1,0 +1,151 @@
+//! The response object.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{item::Item, status::Status};
+
+/// A response, with every key that the Responses API knows, always.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Response {
+    /// `resp_…`
+    pub id: String,
+    /// Always `response`.
+    pub object: String,
+    /// When it was accepted, in seconds since 1970.
+    pub created_at: i64,
+    /// When it completed, in seconds since 1970; null unless the status is `completed`.
+    pub completed_at: Option<i64>,
+    /// One of the six statuses.
+    pub status: Status,
+    /// Whether it was asked for with `background`.
+    pub background: bool,
+    /// Whether it is kept.
+    pub store: bool,
+    /// The model as the client named it.
+    pub model: String,
+    /// The items so far.
+    pub output: Vec<Item>,
+    /// Why it failed.
+    pub error: Option<ResponseError>,
+    /// Why it is incomplete.
+    pub incomplete_details: Option<IncompleteDetails>,
+    /// As in the request.
+    pub instructions: Option<String>,
+    /// As in the request.
+    pub previous_response_id: Option<String>,
+    /// The conversation it belongs to.
+    pub conversation: Option<Value>,
+    /// As in the request; `{}` by default.
+    pub metadata: Value,
+    /// As in the request; `[]` by default.
+    pub tools: Value,
+    /// As in the request; `"auto"` by default.
+    pub tool_choice: Value,
+    /// As in the request; true by default.
+    pub parallel_tool_calls: bool,
+    /// As in the request.
+    pub max_tool_calls: Option<u64>,
+    /// As in the request.
+    pub max_output_tokens: Option<u64>,
+    /// As in the request; 1 by default.
+    pub temperature: Value,
+    /// As in the request; 1 by default.
+    pub top_p: Value,
+    /// As in the request; 0 by default.
+    pub presence_penalty: Value,
+    /// As in the request; 0 by default.
+    pub frequency_penalty: Value,
+    /// As in the request; 0 by default.
+    pub top_logprobs: u64,
+    /// As in the request; `{"format":{"type":"text"}}` by default.
+    pub text: Value,
+    /// As in the request; `disabled` by default.
+    pub truncation: String,
+    /// As in the request; `{"effort":null,"summary":null}` by default.
+    pub reasoning: Value,
+    /// As in the request; `default` by default.
+    pub service_tier: String,
+    /// As in the request.
+    pub safety_identifier: Option<String>,
+    /// As in the request.
+    pub prompt_cache_key: Option<String>,
+    /// Null until the run has ended.
+    pub usage: Option<Usage>,
+    /// As in the request.
+    pub user: Option<String>,
+}
+
+/// Why a response failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResponseError {
+    /// `server_error` or `rate_limit_exceeded`: SDKs know a closed list. The true cause is in `message`.
+    pub code: String,
+    /// What happened, for people.
+    pub message: String,
+}
+
+/// Why a response is incomplete.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IncompleteDetails {
+    /// `max_output_tokens` or `content_filter`.
+    pub reason: String,
+}
+
+/// Tokens used, in the shape of the Responses API.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// All input tokens.
+    pub input_tokens: u64,
+    /// Which of them came from or went to a cache.
+    pub input_tokens_details: InputTokensDetails,
+    /// All output tokens.
+    pub output_tokens: u64,
+    /// Which of them were spent on reasoning.
+    pub output_tokens_details: OutputTokensDetails,
+    /// Input and output.
+    pub total_tokens: u64,
+}
+
+/// Details of the input tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InputTokensDetails {
+    /// Read from a cache.
+    pub cached_tokens: u64,
+    /// Written to a cache.
+    pub cache_write_tokens: u64,
+}
+
+/// Details of the output tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputTokensDetails {
+    /// Spent on reasoning.
+    pub reasoning_tokens: u64,
+}
+
+impl Usage {
+    /// The usage of one call.
+    pub fn new(input: u64, cached: u64, cache_write: u64, output: u64, reasoning: u64) -> Self {
+        Self {
+            input_tokens: input,
+            input_tokens_details: InputTokensDetails { cached_tokens: cached, cache_write_tokens: cache_write },
+            output_tokens: output,
+            output_tokens_details: OutputTokensDetails { reasoning_tokens: reasoning },
+            total_tokens: input.saturating_add(output),
+        }
+    }
+
+    /// The usage of two calls together. Counts stop at the largest number rather than wrap: they come from
+    /// a plugin.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        let (a, b) = (self.input_tokens_details, other.input_tokens_details);
+        Self::new(
+            self.input_tokens.saturating_add(other.input_tokens),
+            a.cached_tokens.saturating_add(b.cached_tokens),
+            a.cache_write_tokens.saturating_add(b.cache_write_tokens),
+            self.output_tokens.saturating_add(other.output_tokens),
+            self.output_tokens_details.reasoning_tokens.saturating_add(other.output_tokens_details.reasoning_tokens),
+        )
+    }
+}

@@ -1,0 +1,63 @@
+//! Whether a run may begin.
+
+use std::time::Duration;
+
+use super::OutputLimits;
+use crate::protocol::{ApiError, ErrorKind};
+
+/// Limits on runs, from the configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct RunLimits {
+    /// The most runs at once: `limits.max_live_runs`.
+    pub max_live_runs: usize,
+    /// The longest that a run may take: `limits.run_timeout`.
+    pub run_timeout: Duration,
+    /// How long an agent that was asked to stop may take to return: `limits.cancel_grace`.
+    pub cancel_grace: Duration,
+    /// How much of a run may wait to be written, or to be read where it is not kept, before its instance is
+    /// suspended: `limits.outbox_bytes`.
+    pub outbox_bytes: usize,
+    /// How much of what was committed is kept in memory for subscribers: `limits.feed_bytes`.
+    pub feed_bytes: usize,
+    /// Whether a run that is kept ends when the client that began it goes: `on_disconnect = "cancel"`.
+    pub cancel_on_disconnect: bool,
+    /// How much a run may say.
+    pub output: OutputLimits,
+}
+
+/// Why a run did not begin. Nothing of it is kept.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// There is no such agent.
+    #[error("The model '{0}' does not exist. GET /v1/models lists the models of this server.")]
+    UnknownModel(String),
+    /// All places are taken.
+    #[error("This server runs {0} runs already, which is its limit (limits.max_live_runs). Repeat the request later.")]
+    Full(usize),
+    /// The server stops.
+    #[error("The server is shutting down and starts no new runs. Repeat the request.")]
+    Draining,
+    /// The database does not take writes.
+    #[error("The database is not available right now; nothing was started. Repeat the request.")]
+    Unavailable,
+    /// A defect.
+    #[error("The request could not be started.")]
+    Defect,
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        let message = refusal.to_string();
+        match refusal {
+            Refusal::UnknownModel(_) => {
+                Self::new(ErrorKind::NotFound, "model_not_found", message).with_param("model")
+            }
+            Refusal::Full(_) => {
+                Self::new(ErrorKind::RateLimited, "rate_limit_exceeded", message).with_retry_after(1)
+            }
+            Refusal::Draining => Self::new(ErrorKind::Unavailable, "shutting_down", message).with_retry_after(1),
+            Refusal::Unavailable => Self::storage_unavailable(),
+            Refusal::Defect => Self::new(ErrorKind::Internal, "internal_error", message),
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! Admits, starts, finds, stops and drains runs.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::{runtime::Handle, sync::Semaphore};
+use tokio_util::task::TaskTracker;
+use tracing::{error, info};
+use uuid::Uuid;
+
+use super::{
+    Feed, Recorder, Refusal, Retention, Run, RunLimits, StopReason, Subscription, WriterQueue, execution,
+    milliseconds, outbox::Port, seconds,
+};
+use crate::{
+    plugin::{Agent, Registry, RunContext},
+    protocol::{CreateRequest, Fold, ResponseId, Status},
+    store::{NewResponse, Store, StoreError},
+};
+
+/// How long, after the drain, the ends of the remaining runs may take to be written.
+const LAST_WRITES: Duration = Duration::from_secs(10);
+
+/// Where the manager finds the agents.
+pub type Agents = Arc<Registry>;
+
+/// The runs of this server.
+#[derive(Debug)]
+pub struct Manager {
+    store: Store,
+    agents: Agents,
+    limits: RunLimits,
+    /// Writes the runs that are kept.
+    durable: WriterQueue,
+    /// Publishes the runs of which nothing is kept.
+    ephemeral: WriterQueue,
+    /// Where instances run: apart from HTTP and the writers, so that a busy agent holds up neither.
+    guests: Handle,
+    live: Mutex<HashMap<ResponseId, Arc<Run>>>,
+    slots: Arc<Semaphore>,
+    tasks: TaskTracker,
+    draining: AtomicBool,
+}
+
+impl Manager {
+    /// A manager without runs. `guests` is the runtime that executes them.
+    pub fn new(
+        store: Store,
+        agents: Agents,
+        limits: RunLimits,
+        durable: WriterQueue,
+        ephemeral: WriterQueue,
+        guests: Handle,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            store,
+            agents,
+            durable,
+            ephemeral,
+            guests,
+            live: Mutex::default(),
+            slots: Arc::new(Semaphore::new(limits.max_live_runs)),
+            limits,
+            tasks: TaskTracker::new(),
+            draining: AtomicBool::new(false),
+        })
+    }
+
+    /// The agents.
+    pub fn agents(&self) -> &Agents {
+        &self.agents
+    }
+
+    /// The database.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The limits of runs.
+    pub fn limits(&self) -> &RunLimits {
+        &self.limits
+    }
+
+    /// Whether new runs are refused because the server stops.
+    pub fn draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// How many runs go on.
+    pub fn live_runs(&self) -> usize {
+        self.live.lock().len()
+    }
+
+    /// Begins a run and subscribes to it from its first event. When this returns, the response is committed.
+    ///
+    /// Dropping the future does not undo the beginning: a run that is kept goes on, one that is not is stopped.
+    ///
+    /// # Errors
+    ///
+    /// The run did not begin, and nothing of it is kept.
+    pub async fn create(self: &Arc<Self>, principal: &str, request: CreateRequest) -> Result<Subscription, Refusal> {
+        let agent = self.agents.get(request.agent()).ok_or_else(|| Refusal::UnknownModel(request.model.clone()))?;
+        let (manager, principal) = (self.clone(), principal.to_owned());
+        let started = tokio::spawn(async move { manager.start(principal, request, agent).await });
+        started.await.unwrap_or_else(|error| {
+            error!(%error, "starting a run panicked");
+            Err(Refusal::Defect)
+        })
+    }
+
+    async fn start(
+        self: Arc<Self>,
+        principal: String,
+        request: CreateRequest,
+        agent: Arc<Agent>,
+    ) -> Result<Subscription, Refusal> {
+        let slot = self.slots.clone().try_acquire_owned().map_err(|_| Refusal::Full(self.limits.max_live_runs))?;
+        // Counted before the flag is read, so that a drain either sees this run or this run sees the drain.
+        let token = self.tasks.token();
+        if self.draining() {
+            return Err(Refusal::Draining);
+        }
+        let now = SystemTime::now();
+        let id = ResponseId::new(Uuid::now_v7());
+        let recorder = Recorder::new(id.clone(), request.response(&id, seconds(now)), self.limits.output);
+        let (retention, queue) = match (request.store, request.stream) {
+            (true, _) => (Retention::Log, &self.durable),
+            (false, true) => (Retention::Reader, &self.ephemeral),
+            (false, false) => (Retention::Nothing, &self.ephemeral),
+        };
+        let run = Run::new(
+            id.clone(),
+            principal.clone(),
+            request.store,
+            1,
+            recorder,
+            Feed::new(retention, self.limits.feed_bytes),
+            self.limits.outbox_bytes,
+            queue.clone(),
+        );
+        let upstream = request.upstream().map(str::to_owned);
+        let fields = to_json(&request.fields);
+        let input = to_json(&request.input);
+        drop(request);
+        let row = NewResponse {
+            id: id.clone(),
+            principal,
+            epoch: run.epoch,
+            agent: agent.description.name.clone(),
+            component: agent.sha256.clone(),
+            created_at: milliseconds(now),
+            request: if run.durable { format!("{{\"fields\":{fields},\"input\":{input}}}") } else { String::new() },
+        };
+        self.live.lock().insert(id.clone(), run.clone());
+        match run.admit(row).await {
+            Ok(Ok(())) => {}
+            Ok(Err(refusal)) => {
+                self.live.lock().remove(&id);
+                return Err(refusal);
+            }
+            Err(_) => {
+                self.live.lock().remove(&id);
+                return Err(Refusal::Defect);
+            }
+        }
+        let subscription = {
+            let owner = !run.durable || self.limits.cancel_on_disconnect;
+            Subscription::live(run.clone(), 0, run.durable.then(|| self.store.clone()), owner)
+        };
+        let mut context = RunContext::new(id.to_string(), Box::new(Port(run.clone())), run.stopping().clone());
+        context.upstream = upstream;
+        context.input = input;
+        context.request = fields;
+        let manager = self.clone();
+        self.guests.spawn(async move {
+            let (_slot, _token) = (slot, token);
+            execution::execute(run, agent, context, manager.limits).await;
+            manager.live.lock().remove(&id);
+        });
+        Ok(subscription)
+    }
+
+    /// A run of this principal that is kept and goes on.
+    fn find(&self, principal: &str, id: &ResponseId) -> Option<Arc<Run>> {
+        let live = self.live.lock();
+        live.get(id).filter(|run| run.durable && run.principal == principal).cloned()
+    }
+
+    /// The response as it is now, JSON: the final one, or what the committed events make; none when there is no
+    /// such response for this principal.
+    pub async fn response(&self, principal: &str, id: &ResponseId) -> Result<Option<Bytes>, StoreError> {
+        let Some(row) = self.store.response(principal, id).await? else { return Ok(None) };
+        if let Some(response) = row.response {
+            return Ok(Some(response.into()));
+        }
+        let damaged = |error: String| StoreError::Damaged(format!("{id}: {error}"));
+        let fold = fold(&self.store, id).await?;
+        let response = fold.response().ok_or_else(|| damaged("it has no events".to_owned()))?;
+        serde_json::to_vec(response).map(|json| Some(json.into())).map_err(|error| damaged(error.to_string()))
+    }
+
+    /// Subscribes to a response from the event `cursor` on; none when there is no such response for this
+    /// principal.
+    pub async fn subscribe(
+        &self,
+        principal: &str,
+        id: &ResponseId,
+        cursor: u64,
+    ) -> Result<Option<Subscription>, StoreError> {
+        if let Some(run) = self.find(principal, id) {
+            return Ok(Some(Subscription::live(run, cursor, Some(self.store.clone()), false)));
+        }
+        let row = self.store.response(principal, id).await?;
+        Ok(row.map(|_| Subscription::stored(id.clone(), cursor, self.store.clone())))
+    }
+
+    /// Stops a run and waits for its end; none when there is no such response for this principal, and the status
+    /// when it has ended already.
+    pub async fn cancel(&self, principal: &str, id: &ResponseId) -> Result<Option<Status>, StoreError> {
+        if let Some(run) = self.find(principal, id) {
+            run.stop(StopReason::Cancelled);
+            run.feed.wait(|feed| feed.closed().then_some(())).await;
+        }
+        Ok(self.store.response(principal, id).await?.map(|row| row.status))
+    }
+
+    /// Refuses new runs, waits for those that go on, at most `timeout`, and then ends the others.
+    pub async fn drain(&self, timeout: Duration) {
+        self.draining.store(true, Ordering::Relaxed);
+        self.tasks.close();
+        let waiting = self.live_runs();
+        if waiting > 0 {
+            info!(runs = waiting, timeout = ?timeout, "waiting for runs to finish");
+        }
+        if tokio::time::timeout(timeout, self.tasks.wait()).await.is_ok() {
+            return;
+        }
+        let left: Vec<_> = self.live.lock().values().cloned().collect();
+        info!(runs = left.len(), "ending the runs that did not finish");
+        for run in left {
+            run.stop(StopReason::Shutdown);
+        }
+        if tokio::time::timeout(LAST_WRITES, self.tasks.wait()).await.is_err() {
+            error!(runs = self.live_runs(), "the ends of some runs could not be written");
+        }
+    }
+}
+
+/// Folds the log of a response.
+pub(super) async fn fold(store: &Store, id: &ResponseId) -> Result<Fold, StoreError> {
+    let mut fold = Fold::new();
+    loop {
+        let page = store.events(id, fold.next()).await?;
+        if page.is_empty() {
+            return Ok(fold);
+        }
+        for segment in page {
+            fold.extend(&segment.frames).map_err(|error| StoreError::Damaged(format!("{id}: {error}")))?;
+        }
+    }
+}
+
+/// JSON text of strings, numbers and lists, which always serializes.
+fn to_json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}

@@ -1,0 +1,392 @@
+//! From what an agent means to what the protocol says.
+//!
+//! A pure state machine: emissions go in, events with sequence numbers come out as frames, and the response
+//! so far is kept beside them. An agent never writes an event, so it cannot produce an ill-formed stream:
+//! whatever the order of emissions, every item is added once and done once, every part is opened before its
+//! deltas and closed before its item, numbers grow by one, and there is one terminal event.
+
+use crate::protocol::{
+    Content, EmitError, Emission, Emitted, Event, IncompleteDetails, Item, ItemIndex, ItemStatus, Response, ResponseError,
+    ResponseId, Segment, Status, SummaryPart, TerminalStatus, Usage, encode,
+};
+
+/// How much a run may say. A run that goes beyond a limit is ended.
+#[derive(Clone, Copy, Debug)]
+pub struct OutputLimits {
+    /// The largest single text, in bytes: `limits.event_bytes`.
+    pub event_bytes: usize,
+    /// All text together, in bytes: `limits.output_bytes`.
+    pub output_bytes: usize,
+    /// The most items: `limits.output_items`.
+    pub output_items: usize,
+    /// The most events: `limits.events`.
+    pub events: u64,
+}
+
+/// How a run ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The agent finished.
+    Completed,
+    /// The agent finished, and the answer was cut short for this reason.
+    Incomplete(String),
+    /// Something failed.
+    Failed(ResponseError),
+    /// The run was cancelled.
+    Cancelled,
+}
+
+impl Ending {
+    /// A failure with the code that SDKs know for “the server's side failed”.
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self::Failed(ResponseError { code: "server_error".to_owned(), message: message.into() })
+    }
+}
+
+/// The recorder of one run.
+#[derive(Debug)]
+pub struct Recorder {
+    id: ResponseId,
+    limits: OutputLimits,
+    response: Response,
+    usage: Usage,
+    text_bytes: usize,
+    /// The number of the next event.
+    next: u64,
+    /// The number of the first event in `frames`.
+    first: u64,
+    /// Frames that were not taken yet.
+    frames: Vec<u8>,
+    ended: bool,
+}
+
+impl Recorder {
+    /// The recorder of a new run; `response` is what its first event shows.
+    pub fn new(id: ResponseId, response: Response, limits: OutputLimits) -> Self {
+        Self::resume(id, response, 0, limits)
+    }
+
+    /// The recorder of a run whose events before `next` were recorded earlier and fold to `response`.
+    pub fn resume(id: ResponseId, response: Response, next: u64, limits: OutputLimits) -> Self {
+        Self {
+            id,
+            limits,
+            response,
+            usage: Usage::default(),
+            text_bytes: 0,
+            next,
+            first: next,
+            frames: Vec::new(),
+            ended: false,
+        }
+    }
+
+    /// The first events: the response was created and is in progress.
+    pub fn start(&mut self) {
+        // Two whole response objects: reserving them spares the vector four moves.
+        self.frames.reserve(2_560);
+        let event = Event::Created { response: (&self.response).into() };
+        record(&mut self.frames, &mut self.next, &event);
+        let event = Event::InProgress { response: (&self.response).into() };
+        record(&mut self.frames, &mut self.next, &event);
+    }
+
+    /// The response so far.
+    pub fn response(&self) -> &Response {
+        &self.response
+    }
+
+    /// Whether the terminal event has been recorded.
+    pub fn ended(&self) -> bool {
+        self.ended
+    }
+
+    /// How many bytes of frames were not taken yet.
+    pub fn pending_bytes(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// Takes the frames recorded since the last call.
+    pub fn take(&mut self) -> Option<Segment> {
+        if self.frames.is_empty() {
+            return None;
+        }
+        let mut frames = std::mem::take(&mut self.frames);
+        // Frames stay in memory while somebody may read them: what they do not need, they do not hold.
+        frames.shrink_to_fit();
+        let segment = Segment { first: self.first, last: self.next - 1, frames: frames.into() };
+        self.first = self.next;
+        Some(segment)
+    }
+
+    /// Records one emission.
+    pub fn emit(&mut self, emission: Emission<'_>) -> Result<Emitted, EmitError> {
+        if self.ended {
+            return Err(EmitError::Ended);
+        }
+        check("recorded events", self.next, self.limits.events, "limits.events")?;
+        match emission {
+            Emission::OpenMessage => {
+                let id = self.child_id("msg");
+                let role = "assistant".to_owned();
+                self.open(Item::Message { id, status: ItemStatus::InProgress, role, content: Vec::new() })
+            }
+            Emission::OpenReasoning => {
+                let id = self.child_id("rs");
+                self.open(Item::Reasoning { id, summary: Vec::new(), status: Some(ItemStatus::InProgress) })
+            }
+            Emission::Text(index, text) => self.write_content(index, text, false),
+            Emission::Refusal(index, text) => self.write_content(index, text, true),
+            Emission::Summary(index, text) => self.write_summary(index, text),
+            Emission::Finish(index) => {
+                if self.is_open(index) {
+                    self.close(index, ItemStatus::Completed);
+                }
+                Ok(Emitted::Done)
+            }
+            Emission::Abandon(index) => {
+                if self.is_open(index) {
+                    self.close(index, ItemStatus::Incomplete);
+                }
+                Ok(Emitted::Done)
+            }
+            Emission::FunctionCall { name, arguments, call_id } => self.function_call(name, arguments, call_id),
+            Emission::Usage(usage) => {
+                self.usage = self.usage.plus(usage);
+                Ok(Emitted::Done)
+            }
+        }
+    }
+
+    /// Ends the run: closes what is open as incomplete and records the terminal event. `now` is in seconds
+    /// since 1970. A second call does nothing and returns none.
+    pub fn end(&mut self, ending: Ending, now: i64) -> Option<TerminalStatus> {
+        if std::mem::replace(&mut self.ended, true) {
+            return None;
+        }
+        for index in 0..self.response.output.len() {
+            if self.is_open(index) {
+                self.close(index, ItemStatus::Incomplete);
+            }
+        }
+        self.response.usage = Some(self.usage);
+        let status = match ending {
+            Ending::Completed => {
+                self.response.completed_at = Some(now);
+                TerminalStatus::Completed
+            }
+            Ending::Incomplete(reason) => {
+                self.response.incomplete_details = Some(IncompleteDetails { reason });
+                TerminalStatus::Incomplete
+            }
+            Ending::Failed(error) => {
+                self.response.error = Some(error);
+                TerminalStatus::Failed
+            }
+            Ending::Cancelled => TerminalStatus::Cancelled,
+        };
+        self.response.status = Status::Terminal(status);
+        let response = (&self.response).into();
+        let event = match status {
+            TerminalStatus::Completed => Event::Completed { response },
+            TerminalStatus::Incomplete => Event::Incomplete { response },
+            // No client knows an event for `cancelled`; the status in the response tells.
+            TerminalStatus::Failed | TerminalStatus::Cancelled => Event::Failed { response },
+        };
+        record(&mut self.frames, &mut self.next, &event);
+        Some(status)
+    }
+
+    fn child_id(&self, prefix: &str) -> String {
+        self.id.child(prefix, self.response.output.len())
+    }
+
+    fn is_open(&self, index: ItemIndex) -> bool {
+        self.response.output.get(index).is_some_and(|item| item.status() == ItemStatus::InProgress)
+    }
+
+    fn open(&mut self, item: Item) -> Result<Emitted, EmitError> {
+        let index = self.response.output.len();
+        check("opened items", index as u64 + 1, self.limits.output_items as u64, "limits.output_items")?;
+        let event = Event::ItemAdded { output_index: index, item: (&item).into() };
+        record(&mut self.frames, &mut self.next, &event);
+        self.response.output.push(item);
+        Ok(Emitted::Item(index))
+    }
+
+    fn count_text(&mut self, text: &str) -> Result<(), EmitError> {
+        check("wrote bytes at once", text.len() as u64, self.limits.event_bytes as u64, "limits.event_bytes")?;
+        self.text_bytes += text.len();
+        check("wrote bytes in all", self.text_bytes as u64, self.limits.output_bytes as u64, "limits.output_bytes")
+    }
+
+    fn write_content(&mut self, index: ItemIndex, text: &str, refusal: bool) -> Result<Emitted, EmitError> {
+        if !self.is_open(index) {
+            return Err(EmitError::Closed);
+        }
+        self.count_text(text)?;
+        let Some(Item::Message { id, content, .. }) = self.response.output.get_mut(index) else {
+            return Err(EmitError::WrongKind(if refusal { "a refusal" } else { "text" }));
+        };
+        if text.is_empty() {
+            return Ok(Emitted::Done);
+        }
+        let (frames, next) = (&mut self.frames, &mut self.next);
+        let same = content.last().map(|part| matches!(part, Content::Refusal { .. }) == refusal);
+        if same != Some(true) {
+            if let Some(part) = content.last() {
+                close_part(frames, next, id, index, content.len() - 1, part);
+            }
+            content.push(if refusal { Content::empty_refusal() } else { Content::empty_text() });
+            open_part(frames, next, id, index, content);
+        }
+        let content_index = content.len() - 1;
+        let (item_id, delta) = (id.as_str().into(), text.into());
+        match content.last_mut() {
+            Some(Content::OutputText { text: whole, .. }) => {
+                whole.push_str(text);
+                let logprobs = Vec::new();
+                let event = Event::TextDelta { item_id, output_index: index, content_index, delta, logprobs };
+                record(frames, next, &event);
+            }
+            Some(Content::Refusal { refusal: whole }) => {
+                whole.push_str(text);
+                record(frames, next, &Event::RefusalDelta { item_id, output_index: index, content_index, delta });
+            }
+            None => {}
+        }
+        Ok(Emitted::Done)
+    }
+
+    fn write_summary(&mut self, index: ItemIndex, text: &str) -> Result<Emitted, EmitError> {
+        if !self.is_open(index) {
+            return Err(EmitError::Closed);
+        }
+        self.count_text(text)?;
+        let Some(Item::Reasoning { id, summary, .. }) = self.response.output.get_mut(index) else {
+            return Err(EmitError::WrongKind("a summary"));
+        };
+        if text.is_empty() {
+            return Ok(Emitted::Done);
+        }
+        let (frames, next) = (&mut self.frames, &mut self.next);
+        let item_id = || id.as_str().into();
+        if summary.is_empty() {
+            summary.push(SummaryPart::SummaryText { text: String::new() });
+            let part = (&summary[0]).into();
+            let event = Event::SummaryPartAdded { item_id: item_id(), output_index: index, summary_index: 0, part };
+            record(frames, next, &event);
+        }
+        let SummaryPart::SummaryText { text: whole } = &mut summary[0];
+        whole.push_str(text);
+        let delta = text.into();
+        let event = Event::SummaryDelta { item_id: item_id(), output_index: index, summary_index: 0, delta };
+        record(frames, next, &event);
+        Ok(Emitted::Done)
+    }
+
+    fn function_call(&mut self, name: &str, arguments: &str, call_id: Option<&str>) -> Result<Emitted, EmitError> {
+        self.count_text(name)?;
+        self.count_text(arguments)?;
+        let call_id = call_id.map_or_else(|| self.child_id("call"), str::to_owned);
+        let item = Item::FunctionCall {
+            id: self.child_id("fc"),
+            call_id: call_id.clone(),
+            name: name.to_owned(),
+            arguments: String::new(),
+            status: ItemStatus::InProgress,
+        };
+        let item_id = item.id().to_owned();
+        let Emitted::Item(index) = self.open(item)? else { return Ok(Emitted::Done) };
+        let (frames, next) = (&mut self.frames, &mut self.next);
+        if !arguments.is_empty() {
+            let (item_id, delta) = (item_id.as_str().into(), arguments.into());
+            record(frames, next, &Event::ArgumentsDelta { item_id, output_index: index, delta });
+        }
+        let event = Event::ArgumentsDone {
+            item_id: item_id.as_str().into(),
+            output_index: index,
+            name: name.into(),
+            arguments: arguments.into(),
+        };
+        record(frames, next, &event);
+        if let Some(Item::FunctionCall { arguments: whole, .. }) = self.response.output.get_mut(index) {
+            whole.push_str(arguments);
+        }
+        self.close(index, ItemStatus::Completed);
+        Ok(Emitted::Call(call_id))
+    }
+
+    /// Closes the open part of an item and the item itself.
+    fn close(&mut self, index: ItemIndex, status: ItemStatus) {
+        let (frames, next) = (&mut self.frames, &mut self.next);
+        let Some(item) = self.response.output.get_mut(index) else { return };
+        item.set_status(status);
+        match item {
+            Item::Message { id, content, .. } => {
+                if content.is_empty() && status == ItemStatus::Completed {
+                    content.push(Content::empty_text());
+                    open_part(frames, next, id, index, content);
+                }
+                if let Some(part) = content.last() {
+                    close_part(frames, next, id, index, content.len() - 1, part);
+                }
+            }
+            Item::Reasoning { id, summary, .. } => {
+                if let Some(part @ SummaryPart::SummaryText { text }) = summary.first() {
+                    let (item_id, text) = (id.as_str().into(), text.as_str().into());
+                    let event = Event::SummaryDone { item_id, output_index: index, summary_index: 0, text };
+                    record(frames, next, &event);
+                    let (item_id, part) = (id.as_str().into(), part.into());
+                    let event = Event::SummaryPartDone { item_id, output_index: index, summary_index: 0, part };
+                    record(frames, next, &event);
+                }
+            }
+            Item::FunctionCall { .. } => {}
+        }
+        let event = Event::ItemDone { output_index: index, item: (&*item).into() };
+        record(frames, next, &event);
+    }
+}
+
+/// The last part of `content` was added.
+fn open_part(frames: &mut Vec<u8>, next: &mut u64, item_id: &str, output_index: ItemIndex, content: &[Content]) {
+    let Some(part) = content.last() else { return };
+    let (item_id, content_index, part) = (item_id.into(), content.len() - 1, part.into());
+    record(frames, next, &Event::PartAdded { item_id, output_index, content_index, part });
+}
+
+/// A part of a message is complete.
+fn close_part(
+    frames: &mut Vec<u8>,
+    next: &mut u64,
+    id: &str,
+    output_index: ItemIndex,
+    content_index: usize,
+    part: &Content,
+) {
+    let item_id = || id.into();
+    let done = match part {
+        Content::OutputText { text, .. } => {
+            let (text, logprobs) = (text.as_str().into(), Vec::new());
+            Event::TextDone { item_id: item_id(), output_index, content_index, text, logprobs }
+        }
+        Content::Refusal { refusal } => {
+            Event::RefusalDone { item_id: item_id(), output_index, content_index, refusal: refusal.as_str().into() }
+        }
+    };
+    record(frames, next, &done);
+    record(frames, next, &Event::PartDone { item_id: item_id(), output_index, content_index, part: part.into() });
+}
+
+fn record(frames: &mut Vec<u8>, next: &mut u64, event: &Event<'_>) {
+    encode(event, *next, frames);
+    *next += 1;
+}
+
+fn check(what: &'static str, got: u64, limit: u64, key: &'static str) -> Result<(), EmitError> {
+    if got > limit { Err(EmitError::Limit { what, got, limit, key }) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+//! One reader of one run.
+//!
+//! It reads from its own cursor: from the log what is old, from the feed what is new. Both know events by their
+//! numbers, so the way from one to the other has no gap and no double. It never holds up the run, except where
+//! the frames are nowhere else because nothing is kept.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tracing::{error, warn};
+
+use super::{Ended, Next, Run, StopReason};
+use crate::{
+    protocol::{ResponseId, Segment},
+    store::{Store, StoreError},
+};
+
+/// The pause before the log is asked again when the database does not answer.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// A reader of a run's frames.
+#[derive(Debug)]
+pub struct Subscription {
+    id: ResponseId,
+    cursor: u64,
+    /// None when the run has ended long ago: the log has everything.
+    run: Option<Arc<Run>>,
+    /// None when nothing is kept.
+    store: Option<Store>,
+    /// What was read of the log and not given out.
+    page: VecDeque<Segment>,
+    /// Whether the run is this reader's: it ends when the reader goes.
+    owner: bool,
+}
+
+impl Subscription {
+    /// A reader of a run that is going on, or ended a moment ago.
+    ///
+    /// An `owner` takes the run with it when it goes.
+    pub(super) fn live(run: Arc<Run>, cursor: u64, store: Option<Store>, owner: bool) -> Self {
+        Self { id: run.id.clone(), cursor, run: Some(run), store, page: VecDeque::new(), owner }
+    }
+
+    /// A reader of the log of a run that has ended.
+    pub(super) fn stored(id: ResponseId, cursor: u64, store: Store) -> Self {
+        Self { id, cursor, run: None, store: Some(store), page: VecDeque::new(), owner: false }
+    }
+
+    /// The id of the response.
+    pub fn id(&self) -> &ResponseId {
+        &self.id
+    }
+
+    /// The next frames, whole ones, as many as lie in one piece; none after the terminal event.
+    ///
+    /// # Errors
+    ///
+    /// The log is damaged. A database that does not answer is waited for.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, StoreError> {
+        loop {
+            if let Some(segment) = self.page.pop_front() {
+                let frames = segment.from(self.cursor);
+                self.cursor = self.cursor.max(segment.last + 1);
+                if !frames.is_empty() {
+                    return Ok(Some(frames));
+                }
+                continue;
+            }
+            let Some(run) = &self.run else {
+                if self.read_log().await? {
+                    continue;
+                }
+                return Ok(None);
+            };
+            let cursor = self.cursor;
+            let next = run
+                .feed
+                .wait(|feed| match feed.next(cursor) {
+                    Next::Wait => None,
+                    next => Some(next),
+                })
+                .await;
+            match next {
+                Next::Frames(frames, cursor) => {
+                    self.cursor = cursor;
+                    if self.owner {
+                        run.has_read();
+                    }
+                    return Ok(Some(frames));
+                }
+                // Without a log nothing leaves the ring unread, so there is always one here.
+                Next::Behind => {
+                    if !self.read_log().await? {
+                        return Err(StoreError::Damaged(format!("{}: event {cursor} is not in the log", self.id)));
+                    }
+                }
+                Next::End if run.feed.ended().is_none() => self.run = None,
+                Next::End | Next::Wait => return Ok(None),
+            }
+        }
+    }
+
+    /// Waits for the end of the run; none when this process lost the run.
+    pub async fn ended(&mut self) -> Option<Arc<Ended>> {
+        let run = self.run.as_ref()?;
+        run.feed.wait(|feed| feed.closed().then(|| feed.ended())).await
+    }
+
+    /// Reads the next page of the log; false at its end. Waits while the database does not answer: whoever
+    /// does not want to wait drops the subscription.
+    async fn read_log(&mut self) -> Result<bool, StoreError> {
+        let Some(store) = &self.store else { return Ok(false) };
+        let mut warned = false;
+        loop {
+            match store.events(&self.id, self.cursor).await {
+                Ok(page) => {
+                    self.page = page.into();
+                    return Ok(!self.page.is_empty());
+                }
+                Err(error @ (StoreError::Unavailable(_) | StoreError::TimedOut(_))) => {
+                    if !std::mem::replace(&mut warned, true) {
+                        warn!(response = %self.id, %error, "a subscriber waits for the log");
+                    }
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Err(error) => {
+                    error!(response = %self.id, %error, "the log cannot be read");
+                    return Err(error);
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        if let Some(run) = self.run.as_ref().filter(|_| self.owner) {
+            run.feed.abandon();
+            run.stop(StopReason::Disconnected);
+            run.has_read();
+        }
+    }
+}

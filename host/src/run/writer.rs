@@ -1,0 +1,180 @@
+//! Group commit: commit, then publish.
+//!
+//! One task takes the outboxes of all runs that have something to write, writes them in one transaction, and
+//! shows the events to the subscribers after the commit. What comes in while a commit runs is the next batch,
+//! so batches grow by themselves under load and a lone event is committed at once.
+//!
+//! While the database does not take writes, admissions are refused at once and everything else waits: nothing is
+//! published that is not kept, runs are suspended when their outboxes are full, and all goes on when the
+//! database does.
+//!
+//! Runs of which nothing is kept take the same way through a second writer that has no database.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use tokio::sync::mpsc;
+use tracing::{error, info, warn};
+
+use super::{Refusal, Run, StopReason, Write};
+use crate::{
+    protocol::ResponseId,
+    store::{Batch, StoreError, WriteConnection},
+};
+
+/// The most runs in one transaction.
+const BATCH: usize = 1_000;
+/// The pause before a failed transaction is repeated: from the first to the second, doubling.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// Where runs queue to be written.
+///
+/// Unbounded, and yet bounded: a run stands in it at most once, and the number of runs has a limit.
+#[derive(Clone, Debug)]
+pub struct WriterQueue(mpsc::UnboundedSender<Arc<Run>>);
+
+impl WriterQueue {
+    pub(super) fn push(&self, run: Arc<Run>) {
+        // Fails when the writer is gone, which is when the process ends.
+        let _ = self.0.send(run);
+    }
+}
+
+/// Writes runs.
+#[derive(Debug)]
+pub struct Writer {
+    queue: mpsc::UnboundedReceiver<Arc<Run>>,
+    /// None: nothing is kept.
+    connection: Option<WriteConnection>,
+    /// Admissions that were refused although the transaction's fate was unknown: removed with the next one.
+    abandoned: Vec<ResponseId>,
+    /// Runs that came while the database did not take writes.
+    deferred: Vec<Arc<Run>>,
+}
+
+impl Writer {
+    /// A writer, and the queue in front of it. It ends when the last clone of the queue is gone.
+    pub fn new(connection: Option<WriteConnection>) -> (Self, WriterQueue) {
+        let (sender, queue) = mpsc::unbounded_channel();
+        (Self { queue, connection, abandoned: Vec::new(), deferred: Vec::new() }, WriterQueue(sender))
+    }
+
+    /// Writes until the queue is closed.
+    pub async fn run(mut self) {
+        let mut runs = Vec::new();
+        loop {
+            runs.append(&mut self.deferred);
+            if runs.is_empty() && self.queue.recv_many(&mut runs, BATCH).await == 0 {
+                return;
+            }
+            let writes = runs.drain(..).map(Run::take).collect();
+            self.write(writes).await;
+        }
+    }
+
+    async fn write(&mut self, mut writes: Vec<Write>) {
+        let mut pause = PAUSE.0;
+        loop {
+            match self.commit(&writes).await {
+                Ok(late) => {
+                    if pause > PAUSE.0 {
+                        info!(runs = writes.len(), "the database takes writes again");
+                    }
+                    self.abandoned.clear();
+                    return publish(writes, &late);
+                }
+                Err(error) => {
+                    self.refuse_admissions(&mut writes, &error);
+                    if matches!(error, StoreError::Rejected(_)) {
+                        return self.write_one_by_one(writes, &error).await;
+                    }
+                    if writes.is_empty() {
+                        return;
+                    }
+                    if pause == PAUSE.0 {
+                        warn!(%error, runs = writes.len(), "cannot write; runs wait until the database takes writes");
+                    }
+                    self.defer_for(pause).await;
+                    pause = (pause * 2).min(PAUSE.1);
+                }
+            }
+        }
+    }
+
+    async fn commit(&mut self, writes: &[Write]) -> Result<HashSet<ResponseId>, StoreError> {
+        let Some(connection) = &mut self.connection else { return Ok(HashSet::new()) };
+        let batch = Batch {
+            abandoned: self.abandoned.iter().collect(),
+            admitted: writes.iter().filter_map(|write| write.admission.as_ref().map(|(row, _)| row)).collect(),
+            segments: writes
+                .iter()
+                .filter_map(|write| write.segment.as_ref().map(|segment| (&write.run.id, segment)))
+                .collect(),
+            ended: writes.iter().filter_map(|write| write.ended.as_ref().map(|(row, _)| row)).collect(),
+        };
+        connection.commit(&batch).await
+    }
+
+    /// A run whose admission failed has not begun: it is told, and forgotten.
+    fn refuse_admissions(&mut self, writes: &mut Vec<Write>, error: &StoreError) {
+        for write in writes.extract_if(.., |write| write.admission.is_some()) {
+            self.abandoned.push(write.run.id.clone());
+            if let Some((_, waiting)) = write.admission {
+                let _ = waiting.send(Err(match error {
+                    StoreError::Rejected(_) => Refusal::Defect,
+                    _ => Refusal::Unavailable,
+                }));
+            }
+        }
+    }
+
+    /// Finds the write that the database does not take, and stops its run: the others must not suffer.
+    async fn write_one_by_one(&mut self, writes: Vec<Write>, error: &StoreError) {
+        if let [write] = writes.as_slice() {
+            error!(response = %write.run.id, %error, "the database refuses this run's events; the run is stopped");
+            write.run.stop(StopReason::Unwritable);
+            write.run.feed.close(None);
+            return;
+        }
+        for write in writes {
+            Box::pin(self.write(vec![write])).await;
+        }
+    }
+
+    /// Waits, refusing the admissions that come meanwhile.
+    async fn defer_for(&mut self, pause: Duration) {
+        let end = tokio::time::sleep(pause);
+        tokio::pin!(end);
+        loop {
+            tokio::select! {
+                () = &mut end => return,
+                run = self.queue.recv() => match run {
+                    Some(run) => match run.take_admission() {
+                        Some(waiting) => {
+                            let _ = waiting.send(Err(Refusal::Unavailable));
+                        }
+                        None => self.deferred.push(run),
+                    },
+                    None => return end.await,
+                },
+            }
+        }
+    }
+}
+
+fn publish(writes: Vec<Write>, late: &HashSet<ResponseId>) {
+    for Write { run, admission, segment, ended } in writes {
+        let lost = late.contains(&run.id);
+        if let Some(segment) = segment.filter(|_| !lost) {
+            run.feed.publish(segment);
+        }
+        if let Some((_, waiting)) = admission {
+            let _ = waiting.send(Ok(()));
+        }
+        if let Some((_, ended)) = ended {
+            if lost {
+                error!(response = %run.id, "this run was ended elsewhere; its own end came too late");
+            }
+            run.feed.close((!lost).then_some(ended));
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Puts the rooms together, and takes them apart in order.
+
+use std::{net::SocketAddr, sync::Arc, time::SystemTime};
+
+use tokio::{net::TcpListener, runtime::Handle, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use crate::{
+    config::{Config, bytes},
+    http::{self, Api, ApiLimits, ConnectionLimits, Keys},
+    model::{ModelConfigError, Models},
+    plugin::{Engine, Refused, Registry},
+    run::{self, Manager, Writer},
+    store::{Store, StoreError},
+};
+
+/// Why a server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A model provider.
+    #[error(transparent)]
+    Models(#[from] ModelConfigError),
+    /// The address.
+    #[error("cannot listen on {0}: {1}")]
+    Listen(SocketAddr, std::io::Error),
+    /// The plugin folder.
+    #[error("cannot read the plugin folder {0}: {1}")]
+    Plugins(String, std::io::Error),
+    /// A bundled agent.
+    #[error("{0}")]
+    Bundled(Refused),
+    /// The WebAssembly engine.
+    #[error("cannot run WebAssembly on this machine: {0}")]
+    Engine(String),
+}
+
+/// A server that is ready to serve.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+    manager: Arc<Manager>,
+    api: Api,
+    config: Config,
+    models: Arc<Models>,
+    writers: Vec<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Opens the database, ends what the last stop cut off, loads the agents and takes the address. `guests` is
+    /// the runtime on which agents run.
+    ///
+    /// # Errors
+    ///
+    /// The server cannot start; the error says why.
+    pub async fn start(config: Config, guests: Handle) -> Result<Self, StartError> {
+        let models = Arc::new(Models::new(&config.models())?);
+        let limits = config.run_limits();
+        // Taken early, so that two servers do not both do the long part before one of them fails.
+        let listener =
+            TcpListener::bind(config.listen).await.map_err(|error| StartError::Listen(config.listen, error))?;
+        let address = listener.local_addr().map_err(|error| StartError::Listen(config.listen, error))?;
+        let store = Store::open(&config.database).await?;
+        let mut connection = store.writer().await?;
+        run::recover(&store, &mut connection, limits.output).await?;
+
+        let engine = Engine::new().map_err(|error| StartError::Engine(format!("{error:#}")))?;
+        let now = run::seconds(SystemTime::now());
+        let mut registry = Registry::new(engine, config.plugin_limits(), models.clone());
+        registry.add_bundled(now).await.map_err(StartError::Bundled)?;
+        if let Some(folder) = &config.plugins {
+            let cannot = |error| StartError::Plugins(folder.display().to_string(), error);
+            registry.add_folder(folder, now).await.map_err(cannot)?;
+        }
+
+        let (durable, durable_queue) = Writer::new(Some(connection));
+        let (ephemeral, ephemeral_queue) = Writer::new(None);
+        let writers = vec![tokio::spawn(durable.run()), tokio::spawn(ephemeral.run())];
+        let manager = Manager::new(store, Arc::new(registry), limits, durable_queue, ephemeral_queue, guests);
+        let api = Api {
+            manager: manager.clone(),
+            keys: Arc::new(Keys::new(config.keys.iter().map(|key| (key.name.clone(), key.sha256)))),
+            limits: ApiLimits {
+                body_bytes: bytes(config.limits.body_bytes),
+                body_timeout: config.limits.body_timeout,
+                keep_alive: config.limits.keep_alive,
+                request: config.request_limits(),
+            },
+        };
+        Ok(Self { listener, address, manager, api, config, models, writers })
+    }
+
+    /// Where the server listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The runs.
+    pub fn manager(&self) -> &Manager {
+        &self.manager
+    }
+
+    /// The upstream models.
+    pub fn models(&self) -> &Models {
+        &self.models
+    }
+
+    /// Serves until `stop`. Then readiness is false and new runs are refused, the runs that go on have
+    /// `drain_timeout` to finish, the others are ended, every stream ends in order, and the database is closed.
+    pub async fn serve(self, stop: CancellationToken) {
+        let Self { listener, manager, api, config, writers, .. } = self;
+        let closing = CancellationToken::new();
+        let limits =
+            ConnectionLimits { connections: config.limits.connections, header_timeout: config.limits.header_timeout };
+        let connections = tokio::spawn(http::serve(listener, http::router(api), limits, closing.clone()));
+        stop.cancelled().await;
+        info!("shutting down");
+        manager.drain(config.drain_timeout).await;
+        closing.cancel();
+        if let Err(error) = connections.await {
+            error!(%error, "the server's accept loop failed");
+        }
+        for writer in writers {
+            writer.abort();
+        }
+        manager.store().close().await;
+        info!("stopped");
+    }
+}

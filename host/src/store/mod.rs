@@ -1,0 +1,23 @@
+//! What is kept.
+//!
+//! One code path for SQLite and PostgreSQL, and the only place with SQL. The store knows rows and bytes; it
+//! knows no run and no HTTP. Reads use a pool. All writes of runs go through the one [`WriteConnection`],
+//! many runs' writes in one transaction: that is what makes a durable event cheap.
+//!
+//! A store is owned by one server process at a time: on SQLite by a lock on a file beside the database, on
+//! PostgreSQL by an advisory lock that the write connection holds. A second server that is pointed at the same
+//! database refuses to start.
+
+mod commit;
+mod error;
+mod events;
+mod open;
+mod responses;
+
+pub use commit::{Batch, EndedResponse, NewResponse, WriteConnection};
+pub use error::StoreError;
+pub use open::{Backend, Store};
+pub use responses::StoredResponse;
+
+#[cfg(test)]
+mod tests;
