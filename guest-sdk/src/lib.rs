@@ -1,0 +1,126 @@
+//! Write agents for the Outlast server.
+//!
+//! An agent is a WebAssembly component. It says what happens next; the server does everything around it:
+//! HTTP, streaming to any number of clients, persistence, the upstream models and their keys. This crate is
+//! the whole of what an agent needs: implement [`Agent`], name the type in [`agent!`].
+//!
+//! # A complete agent
+//!
+//! ```no_run
+//! use outlast_guest::{Agent, Failure, Outcome, Turn, respond};
+//!
+//! struct Shout;
+//!
+//! impl Agent for Shout {
+//!     const NAME: &'static str = "shout";
+//!     const ABOUT: &'static str = "Says it again, louder.";
+//!
+//!     fn run(turn: Turn) -> Result<Outcome, Failure> {
+//!         respond::text(&turn.user_text().to_uppercase());
+//!         Ok(Outcome::Completed)
+//!     }
+//! }
+//!
+//! outlast_guest::agent!(Shout);
+//! ```
+//!
+//! The crate that holds it is a library that links like a program:
+//!
+//! ```toml
+//! [lib]
+//! crate-type = ["cdylib"]
+//!
+//! [dependencies]
+//! outlast-guest = "0.1"
+//! ```
+//!
+//! Build it, and put the component where the server looks for plugins:
+//!
+//! ```sh
+//! rustup target add wasm32-wasip2
+//! cargo build --release --target wasm32-wasip2
+//! mkdir -p plugins && cp target/wasm32-wasip2/release/shout.wasm plugins/
+//! outlast --plugins plugins
+//! ```
+//!
+//! Clients now reach it as `"model": "shout"`.
+//!
+//! # What an agent can do
+//!
+//! | to | use |
+//! |---|---|
+//! | read the input of this turn | [`Turn`], [`item`] |
+//! | read the request, the earlier turns, the configuration | [`context`] |
+//! | say something to the client | [`respond`] |
+//! | call a language model | [`model`] |
+//! | wait | [`tasks`] |
+//! | tell the operator something | [`log`] |
+//! | fail | [`Failure`] |
+//!
+//! Every function blocks the agent and nothing else: the server sets the instance aside and runs others
+//! meanwhile. Write straight-line code.
+//!
+//! # The sandbox
+//!
+//! There are no files, no sockets, no arguments and no environment. Clocks are logical and random numbers
+//! are seeded from the response id, so that the same run takes the same path again. What is printed goes to
+//! the log of the run. A panic ends the response as `failed`; its text is for the operator's log only.
+//!
+//! # Testing
+//!
+//! An agent compiles natively as well, so `cargo test` works for every function that calls nothing of the
+//! server's. Outside the server, the functions of [`respond`], [`model`], [`context`], [`tasks`] and [`log`]
+//! panic: keep the thinking apart from the saying.
+
+mod agent;
+#[doc(hidden)]
+pub mod bindings;
+pub mod context;
+mod failure;
+pub mod item;
+pub mod log;
+pub mod model;
+pub mod respond;
+pub mod tasks;
+
+pub use agent::{Agent, IncompleteReason, Outcome, Turn};
+#[doc(inline)]
+pub use bindings::outlast::agent::types::{FailureKind, Usage};
+pub use failure::Failure;
+pub use item::Item;
+
+/// What the expansion of [`agent!`] refers to.
+#[doc(hidden)]
+pub mod export {
+    pub use crate::agent::{check, describe, run};
+}
+
+/// Makes a crate the component of one [`Agent`]. Call it once, at the top level.
+///
+/// The component's version is the crate's own, from `Cargo.toml`. A name, a version or a description that
+/// the server would refuse is an error of compilation.
+#[macro_export]
+macro_rules! agent {
+    ($agent:ty) => {
+        const _: () = {
+            const VERSION: &str = env!("CARGO_PKG_VERSION");
+            const _: () = $crate::export::check::<$agent>(VERSION);
+
+            struct Component;
+
+            impl $crate::bindings::Guest for Component {
+                fn describe() -> $crate::bindings::Description {
+                    $crate::export::describe::<$agent>(VERSION)
+                }
+
+                fn run(
+                    turn: $crate::bindings::Turn,
+                ) -> Result<$crate::bindings::Outcome, $crate::bindings::Failure> {
+                    $crate::export::run::<$agent>(turn)
+                }
+            }
+
+    $crate::bindings::export!(Component with_types_in $crate::bindings);
+        };
+    };
+}

@@ -1,0 +1,100 @@
+//! The agent `hostile` misbehaves on demand: the tests of the host use it to see every limit and every way
+//! to end from the outside.
+//!
+//! The first word of the user's text chooses the behaviour, the words behind it are its arguments.
+//!
+//! | text | behaviour |
+//! |---|---|
+//! | `say TEXT` | says the text |
+//! | `wait MS` | sleeps, then says `done` |
+//! | `spin` | computes for ever |
+//! | `overflow` | recurses for ever |
+//! | `grow [MIB]` | takes memory, for ever or up to so many MiB, then says `ok` |
+//! | `panic` | panics with `agent logic blew up: n=1` |
+//! | `exit` | calls `std::process::exit(3)` |
+//! | `fail` | returns failure `other`, code `nope` |
+//! | `big BYTES` | one write of so many bytes |
+//! | `empty N`, `events N` | so many writes of `""`, of `"x"` |
+//! | `messages N` | opens and finishes so many messages |
+//! | `open` | returns while a written message, a reasoning item and an empty message are still open |
+//! | `late-write` | writes to a message that is finished |
+//! | `badjson` | forwards input that is not JSON, says the failure |
+//! | `forward-bad` | forwards to the model `nope/none`, says the failure |
+//! | `forget-cancel` | sleeps again and again, whatever the answer |
+//! | `stdout N` | prints so many lines on standard output and as many on standard error |
+//! | `log N BYTES` | so many log lines of so many bytes |
+//! | `clock` | says the time, a hash order and random numbers |
+//! | `env` | says what is to be seen of the world outside |
+//!
+//! Anything else, and an argument that is no number, is failure `invalid`.
+
+mod limits;
+mod rules;
+mod sandbox;
+
+use std::time::Duration;
+
+use outlast_guest::{Agent, Failure, Outcome, Turn, respond, tasks};
+
+struct Hostile;
+
+outlast_guest::agent!(Hostile);
+
+impl Agent for Hostile {
+    const NAME: &'static str = "hostile";
+    const ABOUT: &'static str = "Misbehaves on demand, for tests.";
+
+    fn run(turn: Turn) -> Result<Outcome, Failure> {
+        let text = turn.user_text();
+        let (behaviour, argument) = text.split_once(' ').unwrap_or((&text, ""));
+        match behaviour {
+            "say" => respond::text(argument),
+            "wait" => wait(number(argument)?)?,
+
+            "spin" => limits::spin(),
+            "overflow" => limits::overflow(),
+            "grow" if argument.is_empty() => limits::grow(usize::MAX),
+            "grow" => limits::grow(number(argument)?),
+            "panic" => panic!("agent logic blew up: n=1"),
+            "exit" => std::process::exit(3),
+            "fail" => return Err(Failure::other("nope", "the agent was told to fail")),
+            "big" => limits::write(1, &"x".repeat(number(argument)?)),
+            "empty" => limits::write(number(argument)?, ""),
+            "events" => limits::write(number(argument)?, "x"),
+            "messages" => limits::messages(number(argument)?),
+            "stdout" => limits::print(number(argument)?),
+            "log" => {
+                let (lines, bytes) = argument.split_once(' ').unwrap_or((argument, ""));
+                limits::log(number(lines)?, number(bytes)?);
+            }
+
+            "open" => rules::leave_open(),
+            "late-write" => rules::write_late(),
+            "badjson" => rules::forward_bad_json(),
+            "forward-bad" => rules::forward_to_nobody(),
+            "forget-cancel" => rules::forget_cancel(),
+
+            "clock" => respond::text(&sandbox::clock()),
+            "env" => respond::text(&sandbox::environment()),
+
+            _ => {
+                return Err(Failure::invalid(
+                    "unknown_behaviour",
+                    format!("no such behaviour: {behaviour:?}"),
+                ));
+            }
+        }
+        Ok(Outcome::Completed)
+    }
+}
+
+fn number(text: &str) -> Result<usize, Failure> {
+    text.parse()
+        .map_err(|_| Failure::invalid("invalid_argument", format!("not a number: {text:?}")))
+}
+
+fn wait(ms: usize) -> Result<(), Failure> {
+    tasks::sleep(Duration::from_millis(ms as u64))?;
+    respond::text("done");
+    Ok(())
+}

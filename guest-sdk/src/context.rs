@@ -1,0 +1,123 @@
+//! What surrounds this turn.
+//!
+//! Each function asks the server anew: call it once and keep the answer.
+
+use std::collections::BTreeMap;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
+
+use crate::bindings::outlast::agent::context as host;
+use crate::{Failure, Item};
+
+/// The request as the client sent it, without its input.
+///
+/// # Errors
+///
+/// `invalid_json` when a field has another type than the protocol says.
+pub fn request() -> Result<Request, Failure> {
+    Ok(serde_json::from_str(&host::request())?)
+}
+
+/// The items of earlier turns, inputs and outputs, oldest first; empty at the first turn.
+///
+/// # Errors
+///
+/// `invalid_json` when the history is no list.
+pub fn history() -> Result<Vec<Item>, Failure> {
+    Ok(serde_json::from_str(&host::history())?)
+}
+
+/// The configuration that the operator gave this agent; an empty object when there is none. Give every
+/// field of `T` a default (`#[serde(default)]`), and describe `T` in
+/// [`config_schema`](crate::Agent::config_schema).
+///
+/// # Errors
+///
+/// `invalid_config` when it does not fit `T`.
+pub fn config<T: DeserializeOwned>() -> Result<T, Failure> {
+    serde_json::from_str(&host::config()).map_err(|error| {
+        Failure::invalid(
+            "invalid_config",
+            format!("the agent's configuration does not fit: {error}"),
+        )
+    })
+}
+
+/// Whether the run is being cancelled. Calls that wait notice by themselves; a long computation should ask
+/// now and then, and return.
+pub fn cancelled() -> bool {
+    host::cancelled()
+}
+
+/// The request of this turn. What the client did not send is empty.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Request {
+    /// The model as the client named it: the agent, and perhaps an upstream model behind a `/`.
+    pub model: String,
+    /// The client's instructions.
+    pub instructions: Option<String>,
+    /// The client's own words about the request.
+    #[serde(deserialize_with = "null_is_empty")]
+    pub metadata: BTreeMap<String, String>,
+    /// The sampling temperature.
+    pub temperature: Option<f64>,
+    /// The probability mass of nucleus sampling.
+    pub top_p: Option<f64>,
+    /// How many tokens the output may have, reasoning included.
+    pub max_output_tokens: Option<u64>,
+    /// How much the model should think: `effort`, `summary`.
+    pub reasoning: Option<Value>,
+    /// The form of the text: `format`, `verbosity`.
+    pub text: Option<Value>,
+    /// The functions that the client offers.
+    pub tools: Option<Value>,
+    /// Which of them to call.
+    pub tool_choice: Option<Value>,
+    /// The client's name for its user.
+    pub user: Option<String>,
+    /// Every other field, by its name.
+    #[serde(flatten)]
+    pub rest: Map<String, Value>,
+}
+
+fn null_is_empty<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, String>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_request_keeps_what_it_does_not_know() {
+        let request: Request = serde_json::from_value(json!({
+            "model": "echo", "metadata": {"a": "b"}, "temperature": 0.5, "truncation": "auto"
+        }))
+        .unwrap();
+        assert_eq!(request.model, "echo");
+        assert_eq!(request.metadata["a"], "b");
+        assert_eq!(request.temperature, Some(0.5));
+        assert_eq!(request.top_p, None);
+        assert_eq!(request.rest["truncation"], "auto");
+    }
+
+    #[test]
+    fn null_is_as_good_as_absent() {
+        let request: Request =
+            serde_json::from_value(json!({"model": "echo", "metadata": null, "tools": null}))
+                .unwrap();
+        assert_eq!(
+            request,
+            Request {
+                model: "echo".into(),
+                ..Request::default()
+            }
+        );
+    }
+}

@@ -1,0 +1,66 @@
+//! Too much of something: time, stack, memory, output.
+//!
+//! `black_box` keeps the optimizer from seeing that nothing comes of the work.
+
+use std::hint::black_box;
+
+use outlast_guest::{log, respond};
+
+pub fn spin() {
+    let mut turns = 0u64;
+    loop {
+        turns = black_box(turns.wrapping_add(1));
+    }
+}
+
+pub fn overflow() {
+    black_box(recurse(black_box(0)));
+}
+
+/// Keeps nothing in linear memory, so that the engine's stack runs out and not the component's own; works
+/// on the result, so that the call cannot become a jump.
+#[inline(never)]
+fn recurse(depth: u64) -> u64 {
+    if depth == u64::MAX {
+        return depth;
+    }
+    recurse(depth + 1).rotate_left(1) ^ depth
+}
+
+pub fn grow(mib: usize) {
+    let mut taken = Vec::new();
+    while taken.len() < mib {
+        // Not zero: every page is written.
+        taken.push(black_box(vec![1u8; 1024 * 1024]));
+    }
+    black_box(&taken);
+    respond::text("ok");
+}
+
+pub fn write(times: usize, text: &str) {
+    let mut message = respond::Message::open();
+    for _ in 0..times {
+        message.write(text);
+    }
+    message.finish();
+}
+
+pub fn messages(count: usize) {
+    for _ in 0..count {
+        respond::Message::open().finish();
+    }
+}
+
+pub fn print(lines: usize) {
+    for n in 0..lines {
+        println!("stdout line {n}");
+        eprintln!("stderr line {n}");
+    }
+}
+
+pub fn log(lines: usize, bytes: usize) {
+    let line = "x".repeat(bytes);
+    for _ in 0..lines {
+        log::info!("{line}");
+    }
+}

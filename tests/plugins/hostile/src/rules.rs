@@ -1,0 +1,53 @@
+//! The rules of the contract, broken. Where `outlast_guest` makes that impossible, the bindings below it
+//! are called.
+
+use std::mem::forget;
+use std::time::Duration;
+
+use outlast_guest::bindings::outlast::agent::{model as raw_model, respond as raw_respond};
+use outlast_guest::{Failure, model, respond, tasks};
+
+pub fn leave_open() {
+    let mut written = respond::Message::open();
+    written.write("partial");
+    let mut reasoning = respond::Reasoning::open();
+    reasoning.write("partial thought");
+    let empty = respond::Message::open();
+    forget((written, reasoning, empty));
+}
+
+pub fn write_late() {
+    let message = raw_respond::Message::new();
+    message.write("in time");
+    message.finish();
+    message.write("too late");
+}
+
+pub fn forward_bad_json() {
+    let request = raw_model::Request {
+        model: None,
+        instructions: None,
+        input: "not json".into(),
+        options: None,
+    };
+    say(raw_model::forward(&request)
+        .map(drop)
+        .map_err(Failure::from));
+}
+
+pub fn forward_to_nobody() {
+    say(model::forward(model::Request::new().model("nope/none")).map(drop));
+}
+
+pub fn forget_cancel() {
+    loop {
+        let _ = tasks::sleep(Duration::from_millis(50));
+    }
+}
+
+fn say(result: Result<(), Failure>) {
+    match result {
+        Ok(()) => respond::text("worked"),
+        Err(failure) => respond::text(&format!("{} {}", failure.kind, failure.code)),
+    }
+}
