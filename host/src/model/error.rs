@@ -106,7 +106,9 @@ fn translate(provider: &str, error: &Error) -> ModelError {
         Error::MessageContentTypeNotSupported { cause, .. } => {
             ModelError::new(Invalid, "unsupported_content", format!("upstream {provider}: {cause}"))
         }
-        other => ModelError::new(Other, "upstream_error", format!("upstream {provider}: {}", shorten(&other.to_string()))),
+        other => {
+            ModelError::new(Other, "upstream_error", format!("upstream {provider}: {}", shorten(&other.to_string())))
+        }
     }
 }
 

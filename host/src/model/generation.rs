@@ -117,7 +117,8 @@ impl Generation {
             };
             let most = self.provider.config.max_response_bytes.as_u64();
             if (self.text.len() + self.reasoning.len()) as u64 > most {
-                let message = format!("the answer of {} is larger than max_response_bytes ({most})", self.provider.name);
+                let message =
+                    format!("the answer of {} is larger than max_response_bytes ({most})", self.provider.name);
                 return Err(ModelError::new(ModelErrorKind::Limit, "upstream_too_large", message));
             }
             return Ok(Some(delta));

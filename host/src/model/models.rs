@@ -49,9 +49,9 @@ impl Models {
         }
         let models = Self { providers, default_model: config.default_model.clone() };
         if let Some(name) = &models.default_model {
-            models.resolve(None).map_err(|error| {
-                ModelConfigError(format!("default_model = \"{name}\": {}", error.message))
-            })?;
+            models
+                .resolve(None)
+                .map_err(|error| ModelConfigError(format!("default_model = \"{name}\": {}", error.message)))?;
         }
         Ok(models)
     }
@@ -68,9 +68,10 @@ impl Models {
 
     /// The models that the configuration lists, as `provider/model`.
     pub fn names(&self) -> Vec<String> {
-        let listed = self.providers.iter().flat_map(|(name, provider)| {
-            provider.config.models.iter().map(move |model| format!("{name}/{model}"))
-        });
+        let listed = self
+            .providers
+            .iter()
+            .flat_map(|(name, provider)| provider.config.models.iter().map(move |model| format!("{name}/{model}")));
         listed.collect()
     }
 
@@ -175,7 +176,10 @@ impl Provider {
         let adapter = config.kind.adapter();
         let target = genai::resolver::ProviderConfig {
             // genai joins paths to it, and joining needs the slash.
-            endpoint: config.base_url.as_ref().map(|url| Endpoint::from_owned(format!("{}/", url.trim_end_matches('/')))),
+            endpoint: config
+                .base_url
+                .as_ref()
+                .map(|url| Endpoint::from_owned(format!("{}/", url.trim_end_matches('/')))),
             // Said in any case: genai would look for a key in the environment by itself.
             auth: Some(AuthData::from_single(key.as_ref().map_or("none", Secret::reveal))),
         };

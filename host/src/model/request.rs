@@ -46,9 +46,11 @@ impl Call {
         let mut options = ChatOptions::default().with_capture_usage(true).with_capture_tool_calls(true);
         options.temperature = number("temperature");
         options.top_p = number("top_p");
-        options.max_tokens = self.options.get("max_output_tokens").and_then(Value::as_u64).map(|count| {
-            u32::try_from(count).unwrap_or(u32::MAX)
-        });
+        options.max_tokens = self
+            .options
+            .get("max_output_tokens")
+            .and_then(Value::as_u64)
+            .map(|count| u32::try_from(count).unwrap_or(u32::MAX));
         let effort = self.options.get("reasoning").and_then(|reasoning| reasoning["effort"].as_str());
         options.reasoning_effort = effort.and_then(ReasoningEffort::from_keyword);
         options.response_format = self.options.get("text").and_then(|text| format(&text["format"]));

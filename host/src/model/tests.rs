@@ -181,7 +181,8 @@ async fn thoughts_are_kept_apart_and_a_cut_answer_says_so() {
 #[tokio::test]
 async fn a_function_call_is_put_together_from_its_pieces() {
     let mut call = call("calls");
-    call.options.insert("tools".to_owned(), json!([{"type": "function", "name": "weather", "parameters": {"type": "object"}}]));
+    call.options
+        .insert("tools".to_owned(), json!([{"type": "function", "name": "weather", "parameters": {"type": "object"}}]));
     let completion = Upstream::start().await.ask(call).await.2.unwrap();
     let item = &completion.items[0];
     assert_eq!((item["call_id"].as_str(), item["name"].as_str()), (Some("call_1"), Some("weather")));
@@ -192,7 +193,8 @@ async fn a_function_call_is_put_together_from_its_pieces() {
 async fn the_conversation_and_the_options_reach_the_upstream() {
     let mut call = call("echo");
     call.instructions = Some("Be kind.".to_owned());
-    call.input.push(json!({"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "yes?"}]}));
+    call.input
+        .push(json!({"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "yes?"}]}));
     call.input.push(json!({"type": "message", "role": "user", "content": [{"type": "input_text", "text": "go on"}]}));
     for (name, value) in [("temperature", json!(0.5)), ("top_p", json!(0.25))] {
         call.options.insert(name.to_owned(), value);
@@ -302,7 +304,10 @@ fn the_environment_gives_providers() {
 fn wrong_providers_are_named() {
     for (provider, expected) in [
         (ProviderConfig { base_url: Some("ftp://x".to_owned()), ..ProviderConfig::default() }, "providers.up.base_url"),
-        (ProviderConfig { api_key_env: Some("NOT_SET_ANYWHERE".to_owned()), ..ProviderConfig::default() }, "NOT_SET_ANYWHERE"),
+        (
+            ProviderConfig { api_key_env: Some("NOT_SET_ANYWHERE".to_owned()), ..ProviderConfig::default() },
+            "NOT_SET_ANYWHERE",
+        ),
     ] {
         let error = Models::new(&one(provider)).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");

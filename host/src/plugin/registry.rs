@@ -4,12 +4,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use tracing::warn;
 
-use super::{
-    component::Refused,
-    engine::Engine,
-    instance::Agent,
-    limits::PluginLimits,
-};
+use super::{component::Refused, engine::Engine, instance::Agent, limits::PluginLimits};
 use crate::model::Models;
 
 /// The agents that come with the server: name and component.

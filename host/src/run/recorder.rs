@@ -8,8 +8,8 @@
 use std::borrow::Cow;
 
 use crate::protocol::{
-    Content, EmitError, Emission, Emitted, Event, IncompleteDetails, Item, ItemIndex, ItemStatus, Response, ResponseError,
-    ResponseId, Segment, Status, SummaryPart, TerminalStatus, Usage, encode,
+    Content, Emission, EmitError, Emitted, Event, IncompleteDetails, Item, ItemIndex, ItemStatus, Response,
+    ResponseError, ResponseId, Segment, Status, SummaryPart, TerminalStatus, Usage, encode,
 };
 
 /// How much a run may say. A run that goes beyond a limit is ended.
@@ -378,7 +378,11 @@ fn close_part(
         }
     };
     record(frames, next, &done);
-    record(frames, next, &Event::PartDone { item_id: item_id(), output_index, content_index, part: Cow::Borrowed(part) });
+    record(
+        frames,
+        next,
+        &Event::PartDone { item_id: item_id(), output_index, content_index, part: Cow::Borrowed(part) },
+    );
 }
 
 fn record(frames: &mut Vec<u8>, next: &mut u64, event: &Event<'_>) {
