@@ -5,10 +5,15 @@
 
 use std::{collections::HashSet, fmt::Write as _, time::Duration};
 
-use sqlx::{Any, AnyConnection, Connection as _, Row as _, any::AnyArguments, pool::PoolConnection, query::Query};
+use sqlx::{
+    Any, AnyConnection, Connection as _, Row as _,
+    any::{AnyArguments, AnyRow},
+    pool::PoolConnection,
+    query::Query,
+};
 
 use super::{Backend, Store, StoreError};
-use crate::protocol::{ResponseId, Segment, TerminalStatus};
+use crate::protocol::{IdempotencyKey, ResponseId, Segment, Status, TerminalStatus};
 
 /// The longest a commit may take before the connection is given up.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -30,10 +35,25 @@ pub struct NewResponse {
     pub agent: String,
     /// The sha256 of the agent's component, hexadecimal.
     pub component: String,
+    /// `queued` or `in_progress`.
+    pub status: Status,
+    /// The response that this one goes on from.
+    pub previous: Option<ResponseId>,
+    /// The client's idempotency key, which must not be taken.
+    pub key: Option<IdempotencyKey>,
     /// In milliseconds since 1970.
     pub created_at: i64,
     /// The request as accepted, JSON.
     pub request: String,
+}
+
+/// What a transaction could not write, because something else had been written before.
+#[derive(Debug, Default)]
+pub struct Committed {
+    /// Admissions that were not made: the idempotency key names another response.
+    pub taken: HashSet<ResponseId>,
+    /// Endings that came too late: the response had ended already, or belongs to another epoch.
+    pub late: HashSet<ResponseId>,
 }
 
 /// The end of a response.
@@ -78,11 +98,10 @@ impl WriteConnection {
         Ok(writer)
     }
 
-    /// Writes `batch`, all of it or nothing, and returns the ids of the endings that came too late: the
-    /// response had ended already, or belongs to another epoch.
+    /// Writes `batch`, all of it or nothing, but for what [`Committed`] names.
     ///
     /// Writing the same batch again, after an error that left its fate unknown, changes nothing.
-    pub async fn commit(&mut self, batch: &Batch<'_>) -> Result<HashSet<ResponseId>, StoreError> {
+    pub async fn commit(&mut self, batch: &Batch<'_>) -> Result<Committed, StoreError> {
         let result = match tokio::time::timeout(COMMIT_TIMEOUT, self.try_commit(batch)).await {
             Ok(result) => result,
             Err(_) => Err(StoreError::TimedOut(COMMIT_TIMEOUT)),
@@ -97,7 +116,7 @@ impl WriteConnection {
         result
     }
 
-    async fn try_commit(&mut self, batch: &Batch<'_>) -> Result<HashSet<ResponseId>, StoreError> {
+    async fn try_commit(&mut self, batch: &Batch<'_>) -> Result<Committed, StoreError> {
         let backend = self.store.backend;
         let connection = self.connection().await?;
         let mut transaction = match backend {
@@ -112,18 +131,20 @@ impl WriteConnection {
                 query.execute(&mut *transaction).await?;
             }
         }
+        let mut committed = Committed::default();
         for rows in batch.admitted.chunks(ROWS) {
-            admit(&mut transaction, rows).await?;
+            committed.taken.extend(admit(&mut transaction, rows).await?);
         }
-        for rows in batch.segments.chunks(ROWS) {
+        let segments: Vec<_> =
+            batch.segments.iter().filter(|(id, _)| !committed.taken.contains(*id)).copied().collect();
+        for rows in segments.chunks(ROWS) {
             append(&mut transaction, rows).await?;
         }
-        let mut late = HashSet::new();
         for rows in batch.ended.chunks(ROWS) {
-            late.extend(end(&mut transaction, rows).await?);
+            committed.late.extend(end(&mut transaction, rows).await?);
         }
         transaction.commit().await?;
-        Ok(late)
+        Ok(committed)
     }
 
     async fn connection(&mut self) -> Result<&mut AnyConnection, StoreError> {
@@ -171,26 +192,29 @@ fn rows_of(rows: usize, columns: usize) -> String {
     sql
 }
 
-async fn admit(connection: &mut AnyConnection, rows: &[&NewResponse]) -> Result<(), StoreError> {
+/// Admits responses and returns those that were not, because their keys are taken.
+async fn admit(connection: &mut AnyConnection, rows: &[&NewResponse]) -> Result<Vec<ResponseId>, StoreError> {
     let sql = format!(
-        "INSERT INTO responses (id, principal, status, epoch, agent, component, created_at, request) VALUES {} \
-         ON CONFLICT (id) DO NOTHING",
-        rows_of(rows.len(), 8)
+        "INSERT INTO responses (id, principal, status, epoch, agent, component, previous_response_id, \
+         idempotency_key, fingerprint, created_at, request) VALUES {} ON CONFLICT DO NOTHING RETURNING id",
+        rows_of(rows.len(), 11)
     );
     let mut query = query(sql);
     for row in rows {
         query = query
             .bind(row.id.as_str().to_owned())
             .bind(row.principal.clone())
-            .bind("in_progress")
+            .bind(row.status.as_str())
             .bind(row.epoch)
             .bind(row.agent.clone())
             .bind(row.component.clone())
+            .bind(row.previous.as_ref().map(|id| id.as_str().to_owned()))
+            .bind(row.key.as_ref().map(|key| key.key.clone()))
+            .bind(row.key.as_ref().map(|key| key.fingerprint.clone()))
             .bind(row.created_at)
             .bind(row.request.clone());
     }
-    query.execute(connection).await?;
-    Ok(())
+    missing(query.fetch_all(connection).await?, rows.iter().map(|row| &row.id))
 }
 
 async fn append(connection: &mut AnyConnection, rows: &[(&ResponseId, &Segment)]) -> Result<(), StoreError> {
@@ -229,9 +253,11 @@ async fn end(connection: &mut AnyConnection, rows: &[&EndedResponse]) -> Result<
             .bind(row.ended_at)
             .bind(row.response.clone());
     }
-    let mut written = HashSet::new();
-    for row in query.fetch_all(connection).await? {
-        written.insert(row.try_get::<String, _>("id")?);
-    }
-    Ok(rows.iter().filter(|row| !written.contains(row.id.as_str())).map(|row| row.id.clone()).collect())
+    missing(query.fetch_all(connection).await?, rows.iter().map(|row| &row.id))
+}
+
+/// Those of `ids` that are not among the `written` rows.
+fn missing<'a>(written: Vec<AnyRow>, ids: impl Iterator<Item = &'a ResponseId>) -> Result<Vec<ResponseId>, StoreError> {
+    let written: HashSet<String> = written.iter().map(|row| row.try_get("id")).collect::<Result<_, _>>()?;
+    Ok(ids.filter(|id| !written.contains(id.as_str())).cloned().collect())
 }
