@@ -159,9 +159,12 @@ pub fn check_calls(history: &[Value], input: &[Value]) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Gives an id to every item that has none: stored items have one.
+/// Gives what a stored item has to every item that lacks it: an id, and a status.
 pub fn identify(items: &mut [Value], response: &ResponseId) {
     for (index, item) in items.iter_mut().enumerate() {
+        if item["type"] != "reasoning" && item["status"].is_null() {
+            item["status"] = "completed".into();
+        }
         if item["id"].as_str().is_some_and(|id| !id.is_empty()) {
             continue;
         }
