@@ -58,7 +58,7 @@ fn main() {
     );
     for name in BUNDLED {
         let wasm = target_dir.join(TARGET).join("guest").join(format!("{name}.wasm"));
-        println!("cargo::rustc-env=OUTLAST_{}_WASM={}", name.to_uppercase(), wasm.display());
+        println!("cargo::rustc-env=BUNDLED_{}_WASM={}", name.to_uppercase(), wasm.display());
     }
 }
 

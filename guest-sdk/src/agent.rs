@@ -46,11 +46,7 @@ impl Turn {
     /// The text of the last message of the user, exactly as sent; empty when there is none.
     pub fn user_text(&self) -> String {
         let messages = self.input.iter().rev().filter_map(Item::as_message);
-        messages
-            .filter(|message| message.role == Role::User)
-            .map(|message| message.text())
-            .next()
-            .unwrap_or_default()
+        messages.filter(|message| message.role == Role::User).map(|message| message.text()).next().unwrap_or_default()
     }
 }
 
@@ -95,11 +91,7 @@ impl TryFrom<bindings::Turn> for Turn {
     type Error = Failure;
 
     fn try_from(turn: bindings::Turn) -> Result<Self, Failure> {
-        Ok(Self {
-            response_id: turn.response_id,
-            model: turn.model,
-            input: serde_json::from_str(&turn.input)?,
-        })
+        Ok(Self { response_id: turn.response_id, model: turn.model, input: serde_json::from_str(&turn.input)? })
     }
 }
 
@@ -121,18 +113,9 @@ pub fn run<A: Agent>(turn: bindings::Turn) -> Result<bindings::Outcome, bindings
 
 /// Refuses at compile time what the server would refuse at load.
 pub const fn check<A: Agent>(version: &str) {
-    assert!(
-        is_name(A::NAME),
-        "NAME is 1 to 64 of a-z 0-9 - _ . and starts with a letter or digit"
-    );
-    assert!(
-        characters(A::ABOUT) <= 1024,
-        "ABOUT is at most 1,024 characters"
-    );
-    assert!(
-        characters(version) <= 64,
-        "the crate's version is at most 64 characters"
-    );
+    assert!(is_name(A::NAME), "NAME is 1 to 64 of a-z 0-9 - _ . and starts with a letter or digit");
+    assert!(characters(A::ABOUT) <= 1024, "ABOUT is at most 1,024 characters");
+    assert!(characters(version) <= 64, "the crate's version is at most 64 characters");
 }
 
 const fn is_name(name: &str) -> bool {
@@ -167,10 +150,7 @@ mod tests {
     use super::*;
 
     fn turn(input: &str) -> Turn {
-        Turn {
-            input: serde_json::from_str(input).unwrap(),
-            ..Turn::default()
-        }
+        Turn { input: serde_json::from_str(input).unwrap(), ..Turn::default() }
     }
 
     #[test]
@@ -200,17 +180,7 @@ mod tests {
         for name in ["a", "0", "chat", "my-agent_2.0", &"x".repeat(64)] {
             assert!(is_name(name), "{name}");
         }
-        for name in [
-            "",
-            "-a",
-            ".a",
-            "_a",
-            "Chat",
-            "a/b",
-            "a b",
-            "é",
-            &"x".repeat(65),
-        ] {
+        for name in ["", "-a", ".a", "_a", "Chat", "a/b", "a b", "é", &"x".repeat(65)] {
             assert!(!is_name(name), "{name}");
         }
     }

@@ -37,12 +37,8 @@ pub fn history() -> Result<Vec<Item>, Failure> {
 ///
 /// `invalid_config` when it does not fit `T`.
 pub fn config<T: DeserializeOwned>() -> Result<T, Failure> {
-    serde_json::from_str(&host::config()).map_err(|error| {
-        Failure::invalid(
-            "invalid_config",
-            format!("the agent's configuration does not fit: {error}"),
-        )
-    })
+    serde_json::from_str(&host::config())
+        .map_err(|error| Failure::invalid("invalid_config", format!("the agent's configuration does not fit: {error}")))
 }
 
 /// Whether the run is being cancelled. Calls that wait notice by themselves; a long computation should ask
@@ -83,9 +79,7 @@ pub struct Request {
     pub rest: Map<String, Value>,
 }
 
-fn null_is_empty<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<BTreeMap<String, String>, D::Error> {
+fn null_is_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
@@ -110,14 +104,7 @@ mod tests {
     #[test]
     fn null_is_as_good_as_absent() {
         let request: Request =
-            serde_json::from_value(json!({"model": "echo", "metadata": null, "tools": null}))
-                .unwrap();
-        assert_eq!(
-            request,
-            Request {
-                model: "echo".into(),
-                ..Request::default()
-            }
-        );
+            serde_json::from_value(json!({"model": "echo", "metadata": null, "tools": null})).unwrap();
+        assert_eq!(request, Request { model: "echo".into(), ..Request::default() });
     }
 }

@@ -41,12 +41,7 @@ pub struct Failure {
 impl Failure {
     /// A failure of any kind. The constructors below name the kind.
     pub fn new(kind: FailureKind, code: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            kind,
-            code: code.into(),
-            message: message.into(),
-            retry_after: None,
-        }
+        Self { kind, code: code.into(), message: message.into(), retry_after: None }
     }
 
     /// A failure of kind `other`, code `agent_error`, with the text of an error as its message.
@@ -224,11 +219,7 @@ mod tests {
 
     #[test]
     fn the_time_to_wait_survives_the_contract() {
-        let failure =
-            Failure::rate_limited("slow_down", "wait").retry_after(Duration::from_millis(1500));
-        assert_eq!(
-            Failure::from(bindings::Failure::from(failure.clone())),
-            failure
-        );
+        let failure = Failure::rate_limited("slow_down", "wait").retry_after(Duration::from_millis(1500));
+        assert_eq!(Failure::from(bindings::Failure::from(failure.clone())), failure);
     }
 }

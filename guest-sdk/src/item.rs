@@ -44,11 +44,7 @@ impl Item {
     }
 
     fn message(role: Role, part: Part) -> Self {
-        Self::Message(Message {
-            role,
-            content: vec![part],
-            rest: Map::new(),
-        })
+        Self::Message(Message { role, content: vec![part], rest: Map::new() })
     }
 
     /// The message, if it is one.
@@ -78,12 +74,8 @@ impl<'de> Deserialize<'de> for Item {
         let kind = object.remove("type");
         let typed = match kind.as_ref().map_or(Some("message"), Value::as_str) {
             Some("message") => Message::deserialize(&value).map(Self::Message).ok(),
-            Some("function_call") => FunctionCall::deserialize(&value)
-                .map(Self::FunctionCall)
-                .ok(),
-            Some("function_call_output") => FunctionCallOutput::deserialize(&value)
-                .map(Self::FunctionCallOutput)
-                .ok(),
+            Some("function_call") => FunctionCall::deserialize(&value).map(Self::FunctionCall).ok(),
+            Some("function_call_output") => FunctionCallOutput::deserialize(&value).map(Self::FunctionCallOutput).ok(),
             Some("reasoning") => Reasoning::deserialize(&value).map(Self::Reasoning).ok(),
             _ => None,
         };
@@ -176,26 +168,18 @@ pub enum Part {
 impl Part {
     /// Text of the user, developer or system.
     pub fn input_text(text: impl Into<String>) -> Self {
-        Self::InputText {
-            text: text.into(),
-            rest: Map::new(),
-        }
+        Self::InputText { text: text.into(), rest: Map::new() }
     }
 
     /// Text of the assistant.
     pub fn output_text(text: impl Into<String>) -> Self {
-        Self::OutputText {
-            text: text.into(),
-            rest: Map::new(),
-        }
+        Self::OutputText { text: text.into(), rest: Map::new() }
     }
 
     /// The text, if the part is text. A refusal is not.
     pub fn text(&self) -> Option<&str> {
         match self {
-            Self::InputText { text, .. }
-            | Self::OutputText { text, .. }
-            | Self::SummaryText { text, .. } => Some(text),
+            Self::InputText { text, .. } | Self::OutputText { text, .. } | Self::SummaryText { text, .. } => Some(text),
             Self::Refusal { .. } | Self::Other(_) => None,
         }
     }
@@ -292,10 +276,7 @@ mod tests {
 
     #[test]
     fn known_types_are_typed_and_others_are_not() {
-        assert!(matches!(
-            item(json!({"type": "reasoning", "summary": []})),
-            Item::Reasoning(_)
-        ));
+        assert!(matches!(item(json!({"type": "reasoning", "summary": []})), Item::Reasoning(_)));
         assert!(matches!(
             item(json!({"type": "function_call", "call_id": "c", "name": "f", "arguments": ""})),
             Item::FunctionCall(_)
@@ -304,20 +285,13 @@ mod tests {
             item(json!({"type": "function_call_output", "call_id": "c", "output": "1"})),
             Item::FunctionCallOutput(_)
         ));
-        assert!(matches!(
-            item(json!({"type": "web_search_call"})),
-            Item::Other(_)
-        ));
-        assert!(matches!(
-            item(json!({"type": "message", "role": "user", "content": "a string"})),
-            Item::Other(_)
-        ));
+        assert!(matches!(item(json!({"type": "web_search_call"})), Item::Other(_)));
+        assert!(matches!(item(json!({"type": "message", "role": "user", "content": "a string"})), Item::Other(_)));
     }
 
     #[test]
     fn an_object_without_type_is_a_message() {
-        let message =
-            item(json!({"role": "user", "content": [{"type": "input_text", "text": "hi"}]}));
+        let message = item(json!({"role": "user", "content": [{"type": "input_text", "text": "hi"}]}));
         assert_eq!(message, Item::user("hi"));
         assert_eq!(serde_json::to_value(message).unwrap()["type"], "message");
     }

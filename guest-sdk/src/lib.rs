@@ -113,14 +113,12 @@ macro_rules! agent {
                     $crate::export::describe::<$agent>(VERSION)
                 }
 
-                fn run(
-                    turn: $crate::bindings::Turn,
-                ) -> Result<$crate::bindings::Outcome, $crate::bindings::Failure> {
+                fn run(turn: $crate::bindings::Turn) -> Result<$crate::bindings::Outcome, $crate::bindings::Failure> {
                     $crate::export::run::<$agent>(turn)
                 }
             }
 
-    $crate::bindings::export!(Component with_types_in $crate::bindings);
+            $crate::bindings::export!(Component with_types_in $crate::bindings);
         };
     };
 }

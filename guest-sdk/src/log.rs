@@ -13,9 +13,7 @@ use crate::bindings::outlast::agent::log as host;
 pub use host::Level;
 
 #[doc(inline)]
-pub use crate::{
-    __debug as debug, __error as error, __info as info, __trace as trace, __warn as warn,
-};
+pub use crate::{__debug as debug, __error as error, __info as info, __trace as trace, __warn as warn};
 
 /// Writes one line to the log of the run. Lines longer than 8 KiB are cut. The macros of this module say it
 /// shorter.

@@ -189,11 +189,7 @@ pub struct Completion {
 impl Completion {
     /// The text of the answer.
     pub fn text(&self) -> String {
-        self.items
-            .iter()
-            .filter_map(Item::as_message)
-            .map(|message| message.text())
-            .collect()
+        self.items.iter().filter_map(Item::as_message).map(|message| message.text()).collect()
     }
 
     /// The function calls that the model asks for.
@@ -206,9 +202,7 @@ impl Completion {
         match self.finish_reason {
             FinishReason::Length => Outcome::Incomplete(IncompleteReason::MaxOutputTokens),
             FinishReason::ContentFilter => Outcome::Incomplete(IncompleteReason::ContentFilter),
-            FinishReason::Stop | FinishReason::ToolCalls | FinishReason::Other(_) => {
-                Outcome::Completed
-            }
+            FinishReason::Stop | FinishReason::ToolCalls | FinishReason::Other(_) => Outcome::Completed,
         }
     }
 }
@@ -275,11 +269,8 @@ mod tests {
 
     #[test]
     fn a_request_becomes_what_the_contract_says() {
-        let request = Request::new()
-            .model("m")
-            .input([Item::user("a")])
-            .input([Item::assistant("b")])
-            .option("top_p", 0.5);
+        let request =
+            Request::new().model("m").input([Item::user("a")]).input([Item::assistant("b")]).option("top_p", 0.5);
         let request = host::Request::try_from(request).unwrap();
         assert_eq!(request.model.as_deref(), Some("m"));
         assert_eq!(request.instructions, None);
@@ -295,20 +286,15 @@ mod tests {
 
     #[test]
     fn a_request_without_options_sends_none() {
-        assert_eq!(
-            host::Request::try_from(Request::new()).unwrap().options,
-            None
-        );
+        assert_eq!(host::Request::try_from(Request::new()).unwrap().options, None);
     }
 
     #[test]
     fn a_completion_gives_its_text_and_its_calls() {
         let completion = completion("tool_calls");
         assert_eq!(completion.text(), "Let me see.");
-        let sum: i64 = completion
-            .function_calls()
-            .map(|call| call.parse::<Vec<i64>>().unwrap().iter().sum::<i64>())
-            .sum();
+        let sum: i64 =
+            completion.function_calls().map(|call| call.parse::<Vec<i64>>().unwrap().iter().sum::<i64>()).sum();
         assert_eq!(sum, 3);
     }
 
@@ -317,13 +303,7 @@ mod tests {
         assert_eq!(completion("stop").outcome(), Outcome::Completed);
         assert_eq!(completion("tool_calls").outcome(), Outcome::Completed);
         assert_eq!(completion("end_turn").outcome(), Outcome::Completed);
-        assert_eq!(
-            completion("length").outcome(),
-            Outcome::Incomplete(IncompleteReason::MaxOutputTokens)
-        );
-        assert_eq!(
-            completion("content_filter").outcome(),
-            Outcome::Incomplete(IncompleteReason::ContentFilter)
-        );
+        assert_eq!(completion("length").outcome(), Outcome::Incomplete(IncompleteReason::MaxOutputTokens));
+        assert_eq!(completion("content_filter").outcome(), Outcome::Incomplete(IncompleteReason::ContentFilter));
     }
 }

@@ -38,7 +38,7 @@ pub struct Config {
     pub database: String,
     /// A folder whose `*.wasm` files are loaded as agents. Default: none.
     pub plugins: Option<PathBuf>,
-    /// What is logged, in the words of `tracing`: `info`, `debug`, `outlast=debug,plugin=info`. Default `info`.
+    /// What is logged, in the words of `tracing`: `info`, `debug`, `outlast=debug,plugin=info`. Default `info,genai=error`.
     pub log: String,
     /// How log lines look. Default `text`.
     pub log_format: LogFormat,
@@ -143,7 +143,7 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 8642)),
             database: "outlast.db".to_owned(),
             plugins: None,
-            log: "info".to_owned(),
+            log: "info,genai=error".to_owned(),
             log_format: LogFormat::Text,
             drain_timeout: Duration::from_secs(30),
             on_disconnect: OnDisconnect::Detach,
@@ -351,7 +351,8 @@ mod tests {
         let mut result = Err(String::new());
         Jail::expect_with(|jail| {
             jail.create_file("outlast.toml", toml)?;
-            result = Config::read(Some(Path::new("outlast.toml")), &Flags::default()).map_err(|error| error.to_string());
+            result =
+                Config::read(Some(Path::new("outlast.toml")), &Flags::default()).map_err(|error| error.to_string());
             Ok(())
         });
         result
@@ -367,7 +368,10 @@ mod tests {
     #[test]
     fn later_sources_win() {
         Jail::expect_with(|jail| {
-            jail.create_file("outlast.toml", "database = \"a\"\nlisten = \"127.0.0.1:1\"\n[limits]\nrun_timeout = \"5s\"")?;
+            jail.create_file(
+                "outlast.toml",
+                "database = \"a\"\nlisten = \"127.0.0.1:1\"\n[limits]\nrun_timeout = \"5s\"",
+            )?;
             jail.set_env("OUTLAST_DATABASE", "b");
             jail.set_env("OUTLAST_LIMITS__MEMORY", "1MiB");
             let flags = Flags { listen: "127.0.0.1:2".parse().ok(), ..Flags::default() };

@@ -131,7 +131,9 @@ fn check_header(wasm: &[u8]) -> Result<(), Refused> {
         [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => Err(Refused(
             "it is a core WebAssembly module, not a component; build it with `--target wasm32-wasip2`".to_owned(),
         )),
-        [0, b'a', b's', b'm', ..] => Err(Refused("it is WebAssembly of a version that this server does not know".to_owned())),
+        [0, b'a', b's', b'm', ..] => {
+            Err(Refused("it is WebAssembly of a version that this server does not know".to_owned()))
+        }
         [] => Err(Refused("it is empty".to_owned())),
         _ => Err(Refused("it is not WebAssembly".to_owned())),
     }

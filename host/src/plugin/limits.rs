@@ -70,7 +70,11 @@ impl ResourceLimiter for Limiter {
 /// Bytes as mebibytes, rounded up to a tenth.
 fn mib(bytes: usize) -> String {
     let tenths = (bytes * 10).div_ceil(1 << 20);
-    if tenths.is_multiple_of(10) { format!("{} MiB", tenths / 10) } else { format!("{}.{} MiB", tenths / 10, tenths % 10) }
+    if tenths.is_multiple_of(10) {
+        format!("{} MiB", tenths / 10)
+    } else {
+        format!("{}.{} MiB", tenths / 10, tenths % 10)
+    }
 }
 
 #[cfg(test)]

@@ -208,12 +208,7 @@ fn read(request: Request) -> Result<Call, Failure> {
 }
 
 fn invalid(code: &str, message: &str) -> Failure {
-    Failure {
-        kind: FailureKind::Invalid,
-        code: code.to_owned(),
-        message: message.to_owned(),
-        retry_after_ms: None,
-    }
+    Failure { kind: FailureKind::Invalid, code: code.to_owned(), message: message.to_owned(), retry_after_ms: None }
 }
 
 impl From<ModelError> for Failure {

@@ -2,7 +2,7 @@
 
 use futures::future::BoxFuture;
 
-use crate::protocol::{EmitError, Emission, Emitted};
+use crate::protocol::{Emission, EmitError, Emitted};
 
 /// Where an instance's words go.
 pub trait RunPort: Send + Sync + 'static {

@@ -4,17 +4,12 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use tracing::warn;
 
-use super::{
-    component::Refused,
-    engine::Engine,
-    instance::Agent,
-    limits::PluginLimits,
-};
+use super::{component::Refused, engine::Engine, instance::Agent, limits::PluginLimits};
 use crate::model::Models;
 
 /// The agents that come with the server: name and component.
 pub const BUNDLED: [(&str, &[u8]); 2] =
-    [("echo", include_bytes!(env!("OUTLAST_ECHO_WASM"))), ("chat", include_bytes!(env!("OUTLAST_CHAT_WASM")))];
+    [("echo", include_bytes!(env!("BUNDLED_ECHO_WASM"))), ("chat", include_bytes!(env!("BUNDLED_CHAT_WASM")))];
 
 /// The largest component file, in bytes.
 const COMPONENT_BYTES: u64 = 128 << 20;

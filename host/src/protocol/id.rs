@@ -52,7 +52,13 @@ mod tests {
         let id = ResponseId::new(Uuid::from_u128(7));
         assert_eq!(ResponseId::parse(id.as_str()), Some(id.clone()));
         assert_eq!(id.child("msg", 3), "msg_000000000000000000000000000000070003");
-        for wrong in ["", "resp_", "resp_../../etc", "msg_00000000000000000000000000000007", "resp_0000000000000000000000000000000G"] {
+        for wrong in [
+            "",
+            "resp_",
+            "resp_../../etc",
+            "msg_00000000000000000000000000000007",
+            "resp_0000000000000000000000000000000G",
+        ] {
             assert_eq!(ResponseId::parse(wrong), None, "{wrong}");
         }
     }

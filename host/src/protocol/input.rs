@@ -204,10 +204,18 @@ mod tests {
             (json!([{"role": "user"}]), "input[0].content", "missing_required_parameter"),
             (json!([{"role": "user", "content": 1}]), "input[0].content", "invalid_type"),
             (json!([{"role": "user", "content": [{"type": "refusal"}]}]), "input[0].content[0].type", "invalid_value"),
-            (json!([{"role": "user", "content": [{"type": "input_text"}]}]), "input[0].content[0].text", "missing_required_parameter"),
+            (
+                json!([{"role": "user", "content": [{"type": "input_text"}]}]),
+                "input[0].content[0].text",
+                "missing_required_parameter",
+            ),
             (json!(long), "input", "string_above_max_length"),
             (json!(["a", "b", "c", "d"]), "input", "array_above_max_length"),
-            (json!([{"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}]), "input", "missing_tool_output"),
+            (
+                json!([{"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}]),
+                "input",
+                "missing_tool_output",
+            ),
             (json!([{"type": "function_call_output", "call_id": "c", "output": "x"}]), "input", "missing_tool_call"),
         ];
         for (input, param, code) in cases {

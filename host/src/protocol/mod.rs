@@ -15,7 +15,7 @@ mod request;
 mod response;
 mod status;
 
-pub use emission::{EmitError, Emission, Emitted, ItemIndex};
+pub use emission::{Emission, EmitError, Emitted, ItemIndex};
 pub use error::{ApiError, ErrorKind};
 pub use event::{Event, Frame, Segment, encode, frames, skip_frames};
 pub use fold::{Fold, FoldError};

@@ -415,13 +415,33 @@ mod tests {
             (json!({"model": "echo", "input": "x", "metadata": []}), "metadata", "invalid_type"),
             (json!({"model": "echo", "input": "x", "truncation": "some"}), "truncation", "invalid_value"),
             (json!({"model": "echo", "input": "x", "truncation": "auto"}), "truncation", "unsupported_value"),
-            (json!({"model": "echo", "input": "x", "tools": [{"type": "web_search"}]}), "tools[0].type", "unsupported_value"),
-            (json!({"model": "echo", "input": "x", "tools": [{"type": "function"}]}), "tools[0].name", "missing_required_parameter"),
-            (json!({"model": "echo", "input": "x", "text": {"format": {"type": "xml"}}}), "text.format.type", "invalid_value"),
-            (json!({"model": "echo", "input": "x", "reasoning": {"effort": "huge"}}), "reasoning.effort", "invalid_value"),
+            (
+                json!({"model": "echo", "input": "x", "tools": [{"type": "web_search"}]}),
+                "tools[0].type",
+                "unsupported_value",
+            ),
+            (
+                json!({"model": "echo", "input": "x", "tools": [{"type": "function"}]}),
+                "tools[0].name",
+                "missing_required_parameter",
+            ),
+            (
+                json!({"model": "echo", "input": "x", "text": {"format": {"type": "xml"}}}),
+                "text.format.type",
+                "invalid_value",
+            ),
+            (
+                json!({"model": "echo", "input": "x", "reasoning": {"effort": "huge"}}),
+                "reasoning.effort",
+                "invalid_value",
+            ),
             (json!({"model": "echo", "input": "x", "conversation": "c"}), "conversation", "unsupported_parameter"),
             (json!({"model": "echo", "input": "x", "background": true}), "background", "unsupported_parameter"),
-            (json!({"model": "echo", "input": "x", "background": true, "store": false}), "background", "background_requires_store"),
+            (
+                json!({"model": "echo", "input": "x", "background": true, "store": false}),
+                "background",
+                "background_requires_store",
+            ),
         ];
         for (body, param, code) in cases {
             let error = parse(body.clone()).unwrap_err();
@@ -431,7 +451,8 @@ mod tests {
 
     #[test]
     fn unknown_fields_are_ignored_and_nulls_are_absent() {
-        let request = parse(json!({"model": "echo", "input": "x", "client_metadata": {}, "temperature": null})).unwrap();
+        let request =
+            parse(json!({"model": "echo", "input": "x", "client_metadata": {}, "temperature": null})).unwrap();
         assert!(!request.fields.contains_key("temperature"));
     }
 
@@ -449,6 +470,6 @@ mod tests {
     fn the_response_shows_the_request_with_every_default() {
         let id = ResponseId::new(uuid::Uuid::from_u128(1));
         let response = parse(json!({"model": "echo", "input": "x"})).unwrap().response(&id, 7);
-        insta::assert_json_snapshot!(response);
+        insta::assert_snapshot!(serde_json::to_string_pretty(&response).unwrap());
     }
 }

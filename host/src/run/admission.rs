@@ -49,12 +49,8 @@ impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
         let message = refusal.to_string();
         match refusal {
-            Refusal::UnknownModel(_) => {
-                Self::new(ErrorKind::NotFound, "model_not_found", message).with_param("model")
-            }
-            Refusal::Full(_) => {
-                Self::new(ErrorKind::RateLimited, "rate_limit_exceeded", message).with_retry_after(1)
-            }
+            Refusal::UnknownModel(_) => Self::new(ErrorKind::NotFound, "model_not_found", message).with_param("model"),
+            Refusal::Full(_) => Self::new(ErrorKind::RateLimited, "rate_limit_exceeded", message).with_retry_after(1),
             Refusal::Draining => Self::new(ErrorKind::Unavailable, "shutting_down", message).with_retry_after(1),
             Refusal::Unavailable => Self::storage_unavailable(),
             Refusal::Defect => Self::new(ErrorKind::Internal, "internal_error", message),

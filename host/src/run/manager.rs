@@ -17,8 +17,8 @@ use tracing::{error, info};
 use uuid::Uuid;
 
 use super::{
-    Feed, Recorder, Refusal, Retention, Run, RunLimits, StopReason, Subscription, WriterQueue, execution,
-    milliseconds, outbox::Port, seconds,
+    Feed, Recorder, Refusal, Retention, Run, RunLimits, StopReason, Subscription, WriterQueue, execution, milliseconds,
+    outbox::Port, seconds,
 };
 use crate::{
     plugin::{Agent, Registry, RunContext},

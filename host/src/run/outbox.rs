@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Ended, Ending, Feed, Recorder, Refusal, WriterQueue};
 use crate::{
     plugin::RunPort,
-    protocol::{EmitError, Emission, Emitted, ResponseId, Segment},
+    protocol::{Emission, EmitError, Emitted, ResponseId, Segment},
     store::{EndedResponse, NewResponse},
 };
 
@@ -142,8 +142,7 @@ impl Run {
     pub fn take(self: Arc<Self>) -> Write {
         let mut outbox = self.outbox.lock();
         outbox.queued = false;
-        let (admission, segment, ended) =
-            (outbox.admission.take(), outbox.recorder.take(), outbox.ended.take());
+        let (admission, segment, ended) = (outbox.admission.take(), outbox.recorder.take(), outbox.ended.take());
         drop(outbox);
         self.room.notify_waiters();
         Write { run: self, admission, segment, ended }

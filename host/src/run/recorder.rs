@@ -5,9 +5,11 @@
 //! whatever the order of emissions, every item is added once and done once, every part is opened before its
 //! deltas and closed before its item, numbers grow by one, and there is one terminal event.
 
+use std::borrow::Cow;
+
 use crate::protocol::{
-    Content, EmitError, Emission, Emitted, Event, IncompleteDetails, Item, ItemIndex, ItemStatus, Response, ResponseError,
-    ResponseId, Segment, Status, SummaryPart, TerminalStatus, Usage, encode,
+    Content, Emission, EmitError, Emitted, Event, IncompleteDetails, Item, ItemIndex, ItemStatus, Response,
+    ResponseError, ResponseId, Segment, Status, SummaryPart, TerminalStatus, Usage, encode,
 };
 
 /// How much a run may say. A run that goes beyond a limit is ended.
@@ -85,9 +87,9 @@ impl Recorder {
     pub fn start(&mut self) {
         // Two whole response objects: reserving them spares the vector four moves.
         self.frames.reserve(2_560);
-        let event = Event::Created { response: (&self.response).into() };
+        let event = Event::Created { response: Cow::Borrowed(&self.response) };
         record(&mut self.frames, &mut self.next, &event);
-        let event = Event::InProgress { response: (&self.response).into() };
+        let event = Event::InProgress { response: Cow::Borrowed(&self.response) };
         record(&mut self.frames, &mut self.next, &event);
     }
 
@@ -186,7 +188,7 @@ impl Recorder {
             Ending::Cancelled => TerminalStatus::Cancelled,
         };
         self.response.status = Status::Terminal(status);
-        let response = (&self.response).into();
+        let response = Cow::Borrowed(&self.response);
         let event = match status {
             TerminalStatus::Completed => Event::Completed { response },
             TerminalStatus::Incomplete => Event::Incomplete { response },
@@ -208,7 +210,7 @@ impl Recorder {
     fn open(&mut self, item: Item) -> Result<Emitted, EmitError> {
         let index = self.response.output.len();
         check("opened items", index as u64 + 1, self.limits.output_items as u64, "limits.output_items")?;
-        let event = Event::ItemAdded { output_index: index, item: (&item).into() };
+        let event = Event::ItemAdded { output_index: index, item: Cow::Borrowed(&item) };
         record(&mut self.frames, &mut self.next, &event);
         self.response.output.push(item);
         Ok(Emitted::Item(index))
@@ -273,7 +275,7 @@ impl Recorder {
         let item_id = || id.as_str().into();
         if summary.is_empty() {
             summary.push(SummaryPart::SummaryText { text: String::new() });
-            let part = (&summary[0]).into();
+            let part = Cow::Borrowed(&summary[0]);
             let event = Event::SummaryPartAdded { item_id: item_id(), output_index: index, summary_index: 0, part };
             record(frames, next, &event);
         }
@@ -337,14 +339,14 @@ impl Recorder {
                     let (item_id, text) = (id.as_str().into(), text.as_str().into());
                     let event = Event::SummaryDone { item_id, output_index: index, summary_index: 0, text };
                     record(frames, next, &event);
-                    let (item_id, part) = (id.as_str().into(), part.into());
+                    let (item_id, part) = (id.as_str().into(), Cow::Borrowed(part));
                     let event = Event::SummaryPartDone { item_id, output_index: index, summary_index: 0, part };
                     record(frames, next, &event);
                 }
             }
             Item::FunctionCall { .. } => {}
         }
-        let event = Event::ItemDone { output_index: index, item: (&*item).into() };
+        let event = Event::ItemDone { output_index: index, item: Cow::Borrowed(&*item) };
         record(frames, next, &event);
     }
 }
@@ -352,7 +354,7 @@ impl Recorder {
 /// The last part of `content` was added.
 fn open_part(frames: &mut Vec<u8>, next: &mut u64, item_id: &str, output_index: ItemIndex, content: &[Content]) {
     let Some(part) = content.last() else { return };
-    let (item_id, content_index, part) = (item_id.into(), content.len() - 1, part.into());
+    let (item_id, content_index, part) = (item_id.into(), content.len() - 1, Cow::Borrowed(part));
     record(frames, next, &Event::PartAdded { item_id, output_index, content_index, part });
 }
 
@@ -376,7 +378,11 @@ fn close_part(
         }
     };
     record(frames, next, &done);
-    record(frames, next, &Event::PartDone { item_id: item_id(), output_index, content_index, part: part.into() });
+    record(
+        frames,
+        next,
+        &Event::PartDone { item_id: item_id(), output_index, content_index, part: Cow::Borrowed(part) },
+    );
 }
 
 fn record(frames: &mut Vec<u8>, next: &mut u64, event: &Event<'_>) {

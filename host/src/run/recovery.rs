@@ -21,11 +21,7 @@ const MESSAGE: &str = "The server was stopped while this response was in progres
 
 /// Ends every run that the last stop cut off, and returns how many there were. One that cannot be ended, because
 /// its rows are damaged, is reported in the log and does not hold up the others.
-pub async fn recover(
-    store: &Store,
-    writer: &mut WriteConnection,
-    limits: OutputLimits,
-) -> Result<usize, StoreError> {
+pub async fn recover(store: &Store, writer: &mut WriteConnection, limits: OutputLimits) -> Result<usize, StoreError> {
     let rows = store.active_responses().await?;
     let mut recovered = 0;
     for row in &rows {

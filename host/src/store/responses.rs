@@ -21,22 +21,20 @@ pub struct StoredResponse {
 impl Store {
     /// A response of a principal; none when there is none or it is another principal's.
     pub async fn response(&self, principal: &str, id: &ResponseId) -> Result<Option<StoredResponse>, StoreError> {
-        let row =
-            sqlx::query("SELECT id, status, epoch, response FROM responses WHERE id = $1 AND principal = $2")
-                .bind(id.as_str().to_owned())
-                .bind(principal.to_owned())
-                .fetch_optional(&self.pool)
-                .await?;
+        let row = sqlx::query("SELECT id, status, epoch, response FROM responses WHERE id = $1 AND principal = $2")
+            .bind(id.as_str().to_owned())
+            .bind(principal.to_owned())
+            .fetch_optional(&self.pool)
+            .await?;
         row.as_ref().map(stored).transpose()
     }
 
     /// Responses that have not ended, oldest first: at a start, those whose run was cut off by the last stop.
     pub async fn active_responses(&self) -> Result<Vec<StoredResponse>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT id, status, epoch, response FROM responses WHERE ended_at IS NULL ORDER BY created_at",
-        )
-        .fetch_all(&self.pool)
-        .await?;
+        let rows =
+            sqlx::query("SELECT id, status, epoch, response FROM responses WHERE ended_at IS NULL ORDER BY created_at")
+                .fetch_all(&self.pool)
+                .await?;
         rows.iter().map(stored).collect()
     }
 }

@@ -45,19 +45,13 @@ fn options(request: &context::Request) -> Map<String, Value> {
     let options = [
         ("temperature", request.temperature.map(Value::from)),
         ("top_p", request.top_p.map(Value::from)),
-        (
-            "max_output_tokens",
-            request.max_output_tokens.map(Value::from),
-        ),
+        ("max_output_tokens", request.max_output_tokens.map(Value::from)),
         ("reasoning", request.reasoning.clone()),
         ("text", request.text.clone()),
         ("tools", request.tools.clone()),
         ("tool_choice", request.tool_choice.clone()),
     ];
-    options
-        .into_iter()
-        .filter_map(|(name, value)| Some((name.to_owned(), value?)))
-        .collect()
+    options.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
 }
 
 #[cfg(test)]
@@ -71,26 +65,14 @@ mod tests {
 
     #[test]
     fn the_model_sees_the_instructions_and_the_conversation_in_order() {
-        let turn = Turn {
-            model: Some("gpt-4o".into()),
-            input: vec![Item::user("and yours?")],
-            ..Turn::default()
-        };
+        let turn = Turn { model: Some("gpt-4o".into()), input: vec![Item::user("and yours?")], ..Turn::default() };
         let history = vec![Item::user("my name is Ada"), Item::assistant("hello Ada")];
-        let question = question(
-            turn,
-            request(json!({"model": "chat/gpt-4o", "instructions": "Be brief."})),
-            history,
-        );
+        let question = question(turn, request(json!({"model": "chat/gpt-4o", "instructions": "Be brief."})), history);
         assert_eq!(question.model.as_deref(), Some("gpt-4o"));
         assert_eq!(question.instructions.as_deref(), Some("Be brief."));
         assert_eq!(
             question.input,
-            [
-                Item::user("my name is Ada"),
-                Item::assistant("hello Ada"),
-                Item::user("and yours?")
-            ]
+            [Item::user("my name is Ada"), Item::assistant("hello Ada"), Item::user("and yours?")]
         );
         assert!(question.options.is_empty());
     }

@@ -35,11 +35,7 @@ impl Agent for Echo {
         message.finish();
 
         let tokens = text.split_whitespace().count() as u64;
-        respond::report_usage(Usage {
-            input_tokens: tokens,
-            output_tokens: tokens,
-            ..Usage::default()
-        });
+        respond::report_usage(Usage { input_tokens: tokens, output_tokens: tokens, ..Usage::default() });
         Ok(Outcome::Completed)
     }
 }
@@ -70,9 +66,7 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
     iter::from_fn(move || {
         let start = rest.len() - rest.trim_start().len();
-        let word = rest[start..]
-            .find(char::is_whitespace)
-            .map_or(rest.len(), |length| start + length);
+        let word = rest[start..].find(char::is_whitespace).map_or(rest.len(), |length| start + length);
         let end = rest.len() - rest[word..].trim_start().len();
         let (piece, tail) = rest.split_at(end);
         rest = tail;
@@ -109,10 +103,7 @@ mod tests {
 
     #[test]
     fn words_are_split_at_unicode_white_space_and_nowhere_else() {
-        assert_eq!(
-            split("größer\u{a0}als 👩‍👩‍👧\u{2003}!"),
-            ["größer\u{a0}", "als ", "👩‍👩‍👧\u{2003}", "!"]
-        );
+        assert_eq!(split("größer\u{a0}als 👩‍👩‍👧\u{2003}!"), ["größer\u{a0}", "als ", "👩‍👩‍👧\u{2003}", "!"]);
         assert_eq!(split("zero\u{200b}width"), ["zero\u{200b}width"]);
     }
 
@@ -134,11 +125,7 @@ mod tests {
             let pieces = split(text);
             assert_eq!(&pieces.concat(), text);
             let counted = text.split_whitespace().count();
-            assert_eq!(
-                pieces.len(),
-                counted.max(usize::from(!text.is_empty())),
-                "{text:?}"
-            );
+            assert_eq!(pieces.len(), counted.max(usize::from(!text.is_empty())), "{text:?}");
             for piece in pieces {
                 assert!(piece.split_whitespace().count() <= 1, "{text:?}");
             }
@@ -149,36 +136,17 @@ mod tests {
     fn the_delay_is_none_unless_given() {
         assert_eq!(delay(None), Ok(Duration::ZERO));
         for (text, ms) in [("0", 0), ("1", 1), ("10000", 10_000)] {
-            assert_eq!(
-                delay(Some(&text.to_string())),
-                Ok(Duration::from_millis(ms))
-            );
+            assert_eq!(delay(Some(&text.to_string())), Ok(Duration::from_millis(ms)));
         }
     }
 
     #[test]
     fn any_other_delay_is_refused() {
-        for text in [
-            "",
-            " ",
-            "-1",
-            "+1",
-            "01",
-            "1.5",
-            "10001",
-            "1e3",
-            "5s",
-            "١",
-            "99999999999999999999",
-        ] {
+        for text in ["", " ", "-1", "+1", "01", "1.5", "10001", "1e3", "5s", "١", "99999999999999999999"] {
             let failure = delay(Some(&text.to_string())).unwrap_err();
             assert_eq!(failure.kind, FailureKind::Invalid);
             assert_eq!(failure.code, "invalid_delay_ms");
-            assert!(
-                failure.message.contains("\"0\" to \"10000\""),
-                "{}",
-                failure.message
-            );
+            assert!(failure.message.contains("\"0\" to \"10000\""), "{}", failure.message);
         }
     }
 }

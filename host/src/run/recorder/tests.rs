@@ -5,8 +5,7 @@ use uuid::Uuid;
 use super::*;
 use crate::protocol::{CreateRequest, Fold, Frame, RequestLimits, frames};
 
-const LIMITS: OutputLimits =
-    OutputLimits { event_bytes: 64, output_bytes: 1_000, output_items: 8, events: 10_000 };
+const LIMITS: OutputLimits = OutputLimits { event_bytes: 64, output_bytes: 1_000, output_items: 8, events: 10_000 };
 
 fn recorder() -> Recorder {
     let limits = RequestLimits { text_bytes: 100, input_items: 10 };

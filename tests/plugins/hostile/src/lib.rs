@@ -78,10 +78,7 @@ impl Agent for Hostile {
             "env" => respond::text(&sandbox::environment()),
 
             _ => {
-                return Err(Failure::invalid(
-                    "unknown_behaviour",
-                    format!("no such behaviour: {behaviour:?}"),
-                ));
+                return Err(Failure::invalid("unknown_behaviour", format!("no such behaviour: {behaviour:?}")));
             }
         }
         Ok(Outcome::Completed)
@@ -89,8 +86,7 @@ impl Agent for Hostile {
 }
 
 fn number(text: &str) -> Result<usize, Failure> {
-    text.parse()
-        .map_err(|_| Failure::invalid("invalid_argument", format!("not a number: {text:?}")))
+    text.parse().map_err(|_| Failure::invalid("invalid_argument", format!("not a number: {text:?}")))
 }
 
 fn wait(ms: usize) -> Result<(), Failure> {

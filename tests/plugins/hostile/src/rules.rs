@@ -24,15 +24,8 @@ pub fn write_late() {
 }
 
 pub fn forward_bad_json() {
-    let request = raw_model::Request {
-        model: None,
-        instructions: None,
-        input: "not json".into(),
-        options: None,
-    };
-    say(raw_model::forward(&request)
-        .map(drop)
-        .map_err(Failure::from));
+    let request = raw_model::Request { model: None, instructions: None, input: "not json".into(), options: None };
+    say(raw_model::forward(&request).map(drop).map_err(Failure::from));
 }
 
 pub fn forward_to_nobody() {

@@ -9,19 +9,10 @@ use std::{env, fs};
 
 /// Everything that would differ between two runs if the sandbox let it.
 pub fn clock() -> String {
-    let time = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
+    let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let start = Instant::now();
-    let words = [
-        "one", "two", "three", "four", "five", "six", "seven", "eight",
-    ];
-    let order: Vec<_> = words
-        .map(|word| (word, ()))
-        .into_iter()
-        .collect::<HashMap<_, _>>()
-        .into_keys()
-        .collect();
+    let words = ["one", "two", "three", "four", "five", "six", "seven", "eight"];
+    let order: Vec<_> = words.map(|word| (word, ())).into_iter().collect::<HashMap<_, _>>().into_keys().collect();
     // Each `RandomState` of a thread differs from the one before it: the seed is random, the step is one.
     let random = [(); 2].map(|()| RandomState::new().hash_one(0));
     format!(

@@ -1,0 +1,182 @@
+//! Providers, as the operator configures them.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use bytesize::ByteSize;
+use genai::adapter::AdapterKind;
+use serde::Deserialize;
+
+/// Providers by name, and the model that is used when nothing names one.
+#[derive(Clone, Debug, Default)]
+pub struct ModelsConfig {
+    /// `provider/model`.
+    pub default_model: Option<String>,
+    /// By name: 1 to 64 characters without `/`.
+    pub providers: BTreeMap<String, ProviderConfig>,
+}
+
+/// One provider: `[providers.NAME]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProviderConfig {
+    /// What it speaks. Default `openai`: the Chat Completions API, at any base URL.
+    pub kind: ProviderKind,
+    /// Where it is, with the version: `https://api.openai.com/v1`. Default: the kind's own address.
+    pub base_url: Option<String>,
+    /// The key. Better: `api_key_env`. Default: none, which is right for a local server.
+    pub api_key: Option<Secret>,
+    /// The environment variable that holds the key.
+    pub api_key_env: Option<String>,
+    /// The models that may be asked for. Default: any.
+    pub models: Vec<String>,
+    /// How long a connection may take. Default `10s`.
+    #[serde(with = "humantime_serde")]
+    pub connect_timeout: Duration,
+    /// How long the first token may take. Default `120s`.
+    #[serde(with = "humantime_serde")]
+    pub first_token_timeout: Duration,
+    /// How long a stream may be silent after the first token. Default `60s`.
+    #[serde(with = "humantime_serde")]
+    pub idle_timeout: Duration,
+    /// How often a call is repeated that failed before its first token. Default 3.
+    pub max_retries: usize,
+    /// The pause before the first repetition; it doubles. Default `500ms`.
+    #[serde(with = "humantime_serde")]
+    pub retry_pause: Duration,
+    /// The longest pause, also when the provider asks for more: then the call fails. Default `20s`.
+    #[serde(with = "humantime_serde")]
+    pub max_retry_pause: Duration,
+    /// The largest answer. Default `16MiB`.
+    pub max_response_bytes: ByteSize,
+}
+
+impl Default for ProviderConfig {
+    fn default() -> Self {
+        Self {
+            kind: ProviderKind::Openai,
+            base_url: None,
+            api_key: None,
+            api_key_env: None,
+            models: Vec::new(),
+            connect_timeout: Duration::from_secs(10),
+            first_token_timeout: Duration::from_secs(120),
+            idle_timeout: Duration::from_secs(60),
+            max_retries: 3,
+            retry_pause: Duration::from_millis(500),
+            max_retry_pause: Duration::from_secs(20),
+            max_response_bytes: ByteSize::mib(16),
+        }
+    }
+}
+
+/// What a provider speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)] // The names say it.
+pub enum ProviderKind {
+    /// OpenAI's Chat Completions API, spoken by most local servers and gateways too.
+    Openai,
+    Anthropic,
+    Gemini,
+    Groq,
+    Deepseek,
+    Xai,
+    Mistral,
+    Cohere,
+    Ollama,
+    Openrouter,
+    Together,
+    Fireworks,
+}
+
+impl ProviderKind {
+    pub(super) fn adapter(self) -> AdapterKind {
+        match self {
+            Self::Openai => AdapterKind::OpenAI,
+            Self::Anthropic => AdapterKind::Anthropic,
+            Self::Gemini => AdapterKind::Gemini,
+            Self::Groq => AdapterKind::Groq,
+            Self::Deepseek => AdapterKind::DeepSeek,
+            Self::Xai => AdapterKind::Xai,
+            Self::Mistral => AdapterKind::Mistral,
+            Self::Cohere => AdapterKind::Cohere,
+            Self::Ollama => AdapterKind::Ollama,
+            Self::Openrouter => AdapterKind::OpenRouter,
+            Self::Together => AdapterKind::Together,
+            Self::Fireworks => AdapterKind::Fireworks,
+        }
+    }
+}
+
+/// A text that is never shown.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a secret.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The secret itself: only for whoever needs it.
+    pub(super) fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
+/// A provider that is configured wrongly.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("configuration: {0}")]
+pub struct ModelConfigError(pub(super) String);
+
+impl ModelsConfig {
+    /// Adds the providers whose keys stand in the environment, as the SDKs of this field name them. A provider of
+    /// the same name in the configuration file stands.
+    #[must_use]
+    pub fn with_environment(mut self, lookup: impl Fn(&str) -> Option<String>) -> Self {
+        let set = |name: &str| lookup(name).filter(|value| !value.is_empty());
+        for (name, kind, key, base_url) in [
+            ("openai", ProviderKind::Openai, "OPENAI_API_KEY", "OPENAI_BASE_URL"),
+            ("anthropic", ProviderKind::Anthropic, "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL"),
+            ("gemini", ProviderKind::Gemini, "GEMINI_API_KEY", "GEMINI_BASE_URL"),
+        ] {
+            let (key, base_url) = (set(key), set(base_url));
+            if (key.is_some() || base_url.is_some()) && !self.providers.contains_key(name) {
+                let api_key = key.map(Secret::new);
+                let provider = ProviderConfig { kind, api_key, base_url, ..ProviderConfig::default() };
+                self.providers.insert(name.to_owned(), provider);
+            }
+        }
+        self
+    }
+}
+
+impl ProviderConfig {
+    /// The key, wherever it stands.
+    pub(super) fn key(
+        &self,
+        name: &str,
+        lookup: impl Fn(&str) -> Option<String>,
+    ) -> Result<Option<Secret>, ModelConfigError> {
+        match (&self.api_key, &self.api_key_env) {
+            (Some(_), Some(_)) => Err(ModelConfigError(format!(
+                "providers.{name} has both api_key and api_key_env; it must have at most one"
+            ))),
+            (Some(key), None) => Ok(Some(key.clone())),
+            (None, Some(variable)) => match lookup(variable).filter(|value| !value.is_empty()) {
+                Some(key) => Ok(Some(Secret::new(key))),
+                None => Err(ModelConfigError(format!(
+                    "providers.{name}.api_key_env = \"{variable}\", but that environment variable is not set"
+                ))),
+            },
+            (None, None) => Ok(None),
+        }
+    }
+}
