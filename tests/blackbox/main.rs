@@ -8,4 +8,20 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod auth;
+mod bad_input;
+mod cancel;
+mod configuration;
+mod disconnect;
+mod drain;
+mod health;
+mod hostile;
+mod latency;
+mod limits;
+mod models;
 mod modes;
+mod outage;
+mod plugins;
+mod restart;
+mod retrieve;
+mod subscribers;

@@ -19,12 +19,8 @@ both_databases!(
 
 /// The events of `echo` for a text of so many words.
 fn order(words: usize) -> Vec<&'static str> {
-    let mut order = vec![
-        "response.created",
-        "response.in_progress",
-        "response.output_item.added",
-        "response.content_part.added",
-    ];
+    let mut order =
+        vec!["response.created", "response.in_progress", "response.output_item.added", "response.content_part.added"];
     order.extend(std::iter::repeat_n("response.output_text.delta", words));
     order.extend([
         "response.output_text.done",
@@ -49,7 +45,8 @@ fn without_identity(mut response: Value) -> Value {
 async fn a_stream_has_the_exact_event_order(database: Database) {
     let server = Server::start(database);
     for store in [true, false] {
-        let mut stream = server.client().stream(json!({"model": "echo", "input": "one two three", "store": store})).await;
+        let mut stream =
+            server.client().stream(json!({"model": "echo", "input": "one two three", "store": store})).await;
         let events = stream.rest().await;
         assert_eq!(kinds(&events), order(3), "store: {store}");
         assert_eq!(text(&events), "one two three");
@@ -106,7 +103,9 @@ async fn an_ephemeral_response_is_never_found(database: Database) {
 #[tokio::test]
 async fn the_deltas_joined_are_exactly_the_text() {
     let server = Server::start(Database::Sqlite);
-    for input in ["", " ", "one", "  two  words \n", "größer\u{a0}als 👩‍👩‍👧\u{2003}!", "\"quoted\" \\ \u{1}\u{2028} \r\n\r\n end"] {
+    for input in
+        ["", " ", "one", "  two  words \n", "größer\u{a0}als 👩‍👩‍👧\u{2003}!", "\"quoted\" \\ \u{1}\u{2028} \r\n\r\n end"]
+    {
         let events = server.client().stream(json!({"model": "echo", "input": input})).await.rest().await;
         assert_eq!(text(&events), input);
         assert_eq!(fold(&events)["output"][0]["content"][0]["text"], input);

@@ -12,6 +12,7 @@ use std::{
         OnceLock,
         mpsc::{Sender, SyncSender, channel, sync_channel},
     },
+    time::Duration,
 };
 
 pub use rustix::process::Signal;
@@ -61,4 +62,29 @@ pub fn raise_open_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}
+
+/// Resident memory of a process, in KiB.
+pub fn rss(id: u32) -> u64 {
+    status(id, "VmRSS:")
+}
+
+/// How many threads a process has.
+pub fn threads(id: u32) -> u64 {
+    status(id, "Threads:")
+}
+
+/// Processor time that a process has used, in user and kernel mode. Counted in steps of 10 ms.
+pub fn cpu_time(id: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
+    // The name, in parentheses, may contain spaces.
+    let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+    Duration::from_millis(ticks * 1_000 / rustix::param::clock_ticks_per_second())
+}
+
+fn status(id: u32, field: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+    line.split_whitespace().next().unwrap().parse().unwrap()
 }

@@ -5,7 +5,6 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
-    time::Duration,
 };
 
 use tempfile::TempDir;
@@ -284,33 +283,9 @@ impl Server {
         prlimit(Some(process::pid(process)), Resource::Fsize, Rlimit { current, maximum: None }).unwrap();
     }
 
-    /// Resident memory, in KiB.
-    pub fn rss(&self) -> u64 {
-        self.status_field("VmRSS:")
-    }
-
-    /// How many threads it has.
-    pub fn threads(&self) -> u64 {
-        self.status_field("Threads:")
-    }
-
-    /// Processor time that it has used, in user and kernel mode. Counted in steps of 10 ms.
-    pub fn cpu_time(&self) -> Duration {
-        let stat = self.proc("stat");
-        // The name, in parentheses, may contain spaces.
-        let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-        let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
-        Duration::from_millis(ticks * 1_000 / rustix::param::clock_ticks_per_second())
-    }
-
-    fn status_field(&self, name: &str) -> u64 {
-        let status = self.proc("status");
-        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-        line.split_whitespace().next().unwrap().parse().unwrap()
-    }
-
-    fn proc(&self, file: &str) -> String {
-        std::fs::read_to_string(format!("/proc/{}/{file}", self.process.as_ref().unwrap().id())).unwrap()
+    /// The process's id.
+    pub fn id(&self) -> u32 {
+        self.process.as_ref().unwrap().id()
     }
 
     fn signal(&self, signal: Signal) {
