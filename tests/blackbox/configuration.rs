@@ -1,0 +1,66 @@
+//! One configuration from file, environment and flags; what is wrong is named.
+
+use crate::harness::{
+    database::Database,
+    server::{Options, Server},
+};
+
+/// Starts a server that must refuse, with all of `words` on standard error.
+fn refused(options: Options, words: &[&str]) {
+    let (status, stderr) = Server::refused(options);
+    assert!(!status.success());
+    for word in words {
+        assert!(stderr.contains(word), "no {word} in: {stderr}");
+    }
+}
+
+fn defaults() -> Options {
+    Options::new(Database::Sqlite)
+}
+
+#[test]
+fn an_unknown_key_is_named() {
+    refused(defaults().config("lisen = \"x\""), &["lisen"]);
+    refused(defaults().config("[limits]\nmemorry = 1"), &["memorry"]);
+    refused(defaults().env("OUTLAST_LIMITS__MEMORRY", "1"), &["memorry"]);
+}
+
+#[test]
+fn a_bad_value_is_named_with_its_key() {
+    refused(defaults().config("[limits]\nrun_timeout = \"soon\""), &["run_timeout", "soon"]);
+    refused(defaults().env("OUTLAST_LIMITS__RUN_TIMEOUT", "soon"), &["run_timeout", "soon"]);
+    refused(defaults().config("[limits]\nmax_live_runs = 0"), &["max_live_runs", "0", "at least 1"]);
+    refused(defaults().config("on_disconnect = \"maybe\""), &["on_disconnect", "maybe", "detach"]);
+}
+
+#[test]
+fn only_loopback_is_served_without_a_key() {
+    refused(defaults().arg("--listen").arg("0.0.0.0:0"), &["0.0.0.0:0", "outlast key new"]);
+    refused(defaults().arg("--listen").arg("[::]:0"), &["[::]:0"]);
+}
+
+#[test]
+fn a_configuration_file_that_is_not_there_is_named() {
+    refused(defaults().arg("--config").arg("nowhere.toml"), &["nowhere.toml"]);
+}
+
+#[test]
+fn an_address_that_is_taken_is_named() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    refused(defaults().arg("--listen").arg(&address), &[&address]);
+}
+
+#[test]
+fn a_database_that_is_not_there_is_named_without_its_password() {
+    let url = "postgres://somebody:secret@127.0.0.1:1/nothing";
+    let (status, stderr) = Server::refused(Options::new(Database::Postgres(url.to_owned())));
+    assert!(!status.success());
+    assert!(stderr.contains("127.0.0.1:1") && !stderr.contains("secret"), "{stderr}");
+}
+
+#[tokio::test]
+async fn the_environment_wins_over_the_file() {
+    let options = defaults().config("[limits]\nmax_live_runs = 7").env("OUTLAST_LIMITS__MAX_LIVE_RUNS", "9");
+    assert!(Server::start(options).stdout().contains("9 runs"));
+}

@@ -1,0 +1,223 @@
+//! A plugin that misbehaves hurts only its own run.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::harness::{
+    client::Client,
+    database::{Database, both_databases},
+    events::{self, text},
+    fold::fold,
+    plugins, process,
+    server::{Options, Server},
+    wait,
+};
+
+both_databases!(
+    an_endless_loop_is_stopped_at_the_run_timeout,
+    a_panic_fails_the_run,
+    an_event_of_a_hundred_megabytes_fails_the_run,
+    what_is_left_open_is_closed,
+);
+
+/// A server with the component `hostile`.
+fn hostile(options: Options) -> Server {
+    let folder = plugins::hostile_folder();
+    Server::start(options.plugins(folder.path()))
+}
+
+fn small() -> Server {
+    hostile(Options::new(Database::Sqlite))
+}
+
+/// Runs a behaviour, whose stream must end in order, while another run goes on beside it.
+async fn run(server: &Server, behaviour: &str) -> Value {
+    let client = server.client();
+    let input = "beside it all goes on as if nothing happened";
+    let mut beside = client.stream(json!({"model": "echo", "input": input, "metadata": {"delay_ms": "20"}})).await;
+    let seen = beside.until_delta(1).await;
+    let events = client.stream(json!({"model": "hostile", "input": behaviour})).await.rest().await;
+    let response = fold(&events);
+    assert_eq!(client.response(response["id"].as_str().unwrap()).await, response);
+    let rest = beside.rest().await;
+    assert_eq!(text(&seen) + &text(&rest), input);
+    response
+}
+
+/// Runs a behaviour that must fail, and returns the message.
+async fn failure(server: &Server, behaviour: &str) -> String {
+    let response = run(server, behaviour).await;
+    assert_eq!(response["status"], "failed", "{response}");
+    assert_eq!(response["error"]["code"], "server_error");
+    let message = response["error"]["message"].as_str().unwrap().to_owned();
+    assert!(!message.contains("wasm backtrace") && !message.contains("/src/"), "the inside is not shown: {message}");
+    // The server is as well as before.
+    let after = server.client().post(json!({"model": "hostile", "input": "say fine"})).await.response();
+    assert_eq!(after["output"][0]["content"][0]["text"], "fine");
+    message
+}
+
+async fn an_endless_loop_is_stopped_at_the_run_timeout(database: Database) {
+    let server = hostile(Options::new(database).config("[limits]\nrun_timeout = \"500ms\""));
+    let message = failure(&server, "spin").await;
+    assert!(message.contains("limits.run_timeout"), "{message}");
+}
+
+async fn a_panic_fails_the_run(database: Database) {
+    let server = hostile(Options::new(database));
+    let message = failure(&server, "panic").await;
+    assert!(!message.contains("n=1"), "{message}");
+    // Message and place are for the operator.
+    let line = server.logged(&["panicked at", "agent logic blew up: n=1"]);
+    assert!(line.contains(".rs:"), "{line}");
+}
+
+async fn an_event_of_a_hundred_megabytes_fails_the_run(database: Database) {
+    let server = hostile(Options::new(database).config("[limits]\nmemory = \"512MiB\""));
+    let before = process::rss(server.id());
+    let message = failure(&server, "big 100000000").await;
+    assert!(message.contains("limits.event_bytes"), "{message}");
+    wait::eventually("its memory is given back", async || {
+        (process::rss(server.id()) < before + (64 << 10)).then_some(())
+    })
+    .await;
+}
+
+async fn what_is_left_open_is_closed(database: Database) {
+    let server = hostile(Options::new(database));
+    let response = run(&server, "open").await;
+    assert_eq!(response["status"], "completed");
+    let output = response["output"].as_array().unwrap();
+    assert_eq!(output.len(), 3);
+    for item in output {
+        assert_eq!(item["status"], "incomplete");
+    }
+    assert_eq!(output[0]["content"][0]["text"], "partial");
+    assert_eq!(output[1]["summary"][0]["text"], "partial thought");
+}
+
+#[tokio::test]
+async fn memory_beyond_the_limit_is_named() {
+    let server = hostile(Options::new(Database::Sqlite).config("[limits]\nmemory = \"32MiB\""));
+    let before = process::rss(server.id());
+    let message = failure(&server, "grow").await;
+    assert!(message.contains("limits.memory") && message.contains("32 MiB"), "{message}");
+    assert!(process::rss(server.id()) < before + (64 << 10));
+    assert_eq!(run(&server, "grow 16").await["status"], "completed");
+}
+
+#[tokio::test]
+async fn a_stack_that_overflows_fails_the_run() {
+    let message = failure(&small(), "overflow").await;
+    assert!(message.contains("stack"), "{message}");
+}
+
+#[tokio::test]
+async fn an_agent_that_exits_fails_its_run_only() {
+    let message = failure(&small(), "exit").await;
+    assert!(message.contains("exit"), "{message}");
+}
+
+#[tokio::test]
+async fn a_failure_of_the_agent_is_shown_in_its_own_words() {
+    let message = failure(&small(), "fail").await;
+    assert!(message.contains("the agent was told to fail"), "{message}");
+}
+
+#[tokio::test]
+async fn writing_to_a_finished_message_fails_the_run() {
+    let response = run(&small(), "late-write").await;
+    assert_eq!(response["status"], "failed");
+    assert_eq!(response["output"][0]["content"][0]["text"], "in time");
+}
+
+#[tokio::test]
+async fn ten_million_empty_events_are_no_events() {
+    let server = hostile(Options::new(Database::Sqlite).config("[limits]\nrun_timeout = \"20s\""));
+    let before = process::rss(server.id());
+    let client = server.client();
+    let mut stream = client.stream(json!({"model": "hostile", "input": "empty 10000000"})).await;
+    let beside = client.post(json!({"model": "echo", "input": "meanwhile"}));
+    wait::within(Duration::from_secs(5), "another run", beside).await.response();
+    let events = stream.rest().await;
+    assert!(events.len() < 20, "{:?}", events::kinds(&events));
+    assert!(process::rss(server.id()) < before + (32 << 10));
+}
+
+#[tokio::test]
+async fn too_many_events_fail_the_run() {
+    let server = hostile(Options::new(Database::Sqlite).config("[limits]\nevents = 2000"));
+    let client = server.client();
+    let events = client.stream(json!({"model": "hostile", "input": "events 100000"})).await.unchecked().rest().await;
+    let response = fold(&events);
+    assert_eq!(response["status"], "failed");
+    let message = response["error"]["message"].as_str().unwrap();
+    assert!(message.contains("limits.events"), "{message}");
+    assert!(events.len() < 2_100, "{}", events.len());
+}
+
+#[tokio::test]
+async fn too_much_output_fails_the_run() {
+    let server = hostile(Options::new(Database::Sqlite).config("[limits]\noutput_bytes = \"100KB\""));
+    assert_eq!(run(&server, "big 100000").await["status"], "completed");
+    let message = failure(&server, "events 100001").await;
+    assert!(message.contains("limits.output_bytes"), "{message}");
+}
+
+#[tokio::test]
+async fn too_many_items_fail_the_run() {
+    let server = small();
+    assert_eq!(run(&server, "messages 1000").await["status"], "completed");
+    let message = failure(&server, "messages 1001").await;
+    assert!(message.contains("limits.output_items"), "{message}");
+}
+
+#[tokio::test]
+async fn what_it_prints_goes_to_the_log_and_nowhere_else() {
+    let server = small();
+    assert_eq!(run(&server, "stdout 3").await["status"], "completed");
+    server.logged(&["stdout line 2", "hostile"]);
+    server.logged(&["stderr line 2", "hostile"]);
+    assert!(!server.stdout().contains("stdout line"));
+}
+
+#[tokio::test]
+async fn a_flood_of_log_lines_is_cut() {
+    let server = hostile(Options::new(Database::Sqlite).config("[limits]\nlog_lines = 100"));
+    assert_eq!(run(&server, "log 5000 20").await["status"], "completed");
+    server.logged(&["limits.log_lines"]);
+    assert!(server.stderr().matches(&"x".repeat(20)).count() <= 100);
+    // A line of a megabyte is shortened.
+    assert_eq!(run(&server, "log 1 1000000").await["status"], "completed");
+    assert!(server.stderr().lines().all(|line| line.len() < 20_000));
+}
+
+#[tokio::test]
+async fn nothing_of_the_world_outside_is_seen() {
+    let server = hostile(Options::new(Database::Sqlite).env("SECRET", "x"));
+    let response = run(&server, "env").await;
+    let seen = response["output"][0]["content"][0]["text"].as_str().unwrap();
+    assert_eq!(seen, "args 0\nvars 0\nfile refused\nsocket refused");
+}
+
+#[tokio::test]
+async fn an_agent_that_is_told_nonsense_says_so() {
+    let message = failure(&small(), "dance").await;
+    assert!(message.contains("dance"), "{message}");
+}
+
+#[tokio::test]
+async fn a_hundred_that_crash_at_once_leave_a_server_that_serves() {
+    let server = hostile(Options::new(Database::Sqlite).config("[limits]\nrun_timeout = \"3s\""));
+    let client = server.client();
+    let behaviours =
+        ["panic", "overflow", "grow", "exit", "fail", "late-write", "open", "big 100000000", "spin", "env"];
+    let run = async |client: Client, behaviour: String| {
+        let answer = client.post(json!({"model": "hostile", "input": behaviour})).await.response();
+        assert_ne!(answer["status"], "in_progress");
+    };
+    let runs = (0..100).map(|n| run(client.clone(), behaviours[n % behaviours.len()].to_owned()));
+    futures::future::join_all(runs).await;
+    client.post(json!({"model": "echo", "input": "still here"})).await.response();
+}

@@ -1,0 +1,92 @@
+//! How much may go on at once, and for how long.
+
+use futures::future::join_all;
+use serde_json::json;
+
+use crate::harness::{
+    database::{Database, both_databases},
+    events, process,
+    server::{Options, Server},
+    wait,
+};
+
+both_databases!(
+    beyond_the_most_live_runs_requests_are_refused,
+    a_run_that_takes_too_long_is_ended,
+    a_thousand_waiting_runs_hold_no_threads,
+);
+
+async fn beyond_the_most_live_runs_requests_are_refused(database: Database) {
+    let server = Server::start(Options::new(database).config("[limits]\nmax_live_runs = 2"));
+    let client = server.client();
+    let mut runs = Vec::new();
+    for store in [true, false] {
+        let request = json!({"model": "echo", "input": "a b", "store": store, "metadata": {"delay_ms": "10000"}});
+        let mut stream = client.stream(request).await;
+        stream.until_delta(1).await;
+        runs.push(stream);
+    }
+    let before = server.response_ids().await;
+    for (store, stream) in [(true, true), (true, false), (false, true), (false, false)] {
+        let request = json!({"model": "echo", "input": "x", "store": store, "stream": stream});
+        let answer = client.post(request).await;
+        answer.refused(429, "rate_limit_exceeded");
+        assert!(answer.retry_after().is_some(), "{:?}", answer.headers);
+        assert!(answer.message().contains("max_live_runs"), "{}", answer.message());
+    }
+    assert_eq!(server.response_ids().await, before);
+    // What is there can be read, and one that ends makes room.
+    client.response(&before[0]).await;
+    client.cancel(&before[0]).await.response();
+    wait::eventually("there is room", async || {
+        let answer = client.post(json!({"model": "echo", "input": "x"})).await;
+        (answer.status == 200).then_some(())
+    })
+    .await;
+}
+
+async fn a_run_that_takes_too_long_is_ended(database: Database) {
+    let server = Server::start(Options::new(database).env("OUTLAST_LIMITS__RUN_TIMEOUT", "300ms"));
+    let client = server.client();
+    let request = json!({"model": "echo", "input": "said unsaid", "metadata": {"delay_ms": "10000"}});
+    let response = client.post(request).await.response();
+    assert_eq!(response["status"], "failed");
+    let message = response["error"]["message"].as_str().unwrap();
+    assert!(message.contains("limits.run_timeout"), "{message}");
+    assert_eq!(response["output"][0]["content"][0]["text"], "said ");
+    assert_eq!(client.response(response["id"].as_str().unwrap()).await, response);
+}
+
+async fn a_thousand_waiting_runs_hold_no_threads(database: Database) {
+    const RUNS: usize = 1_000;
+    process::raise_open_files();
+    let server = Server::start(Options::new(database).config("[limits]\nmax_live_runs = 1000"));
+    let client = server.client();
+    let threads = process::threads(server.id());
+    let begin = async |n: usize| {
+        let request = json!({"model": "echo", "input": format!("run {n}"), "metadata": {"delay_ms": "10000"}});
+        let mut stream = client.stream(request).await.unchecked();
+        let seen = stream.until_delta(1).await;
+        (events::response_id(&seen), stream)
+    };
+    let mut runs = Vec::new();
+    // A hundred at a time: there is a limit on how many connections may wait to be taken.
+    for start in (0..RUNS).step_by(100) {
+        runs.extend(join_all((start..start + 100).map(begin)).await);
+    }
+    let waiting = process::threads(server.id());
+    assert!(waiting < threads + 64, "{threads} threads before, {waiting} with {RUNS} waiting runs");
+    // They wait, and the server does not.
+    client.get_path("/readyz").await.ok();
+    client.post(json!({"model": "echo", "input": "x"})).await.refused(429, "rate_limit_exceeded");
+    // Half of the clients go; all runs come to their end.
+    runs.truncate(RUNS / 2);
+    for (_, stream) in &mut runs {
+        assert_eq!(stream.rest().await.pop().unwrap().kind, "response.completed");
+    }
+    let ids = server.response_ids().await;
+    assert_eq!(ids.len(), RUNS);
+    for id in ids.iter().step_by(25) {
+        assert_eq!(client.ended(id).await["status"], "completed");
+    }
+}

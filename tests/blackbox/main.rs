@@ -1,0 +1,27 @@
+//! Black-box tests: the real binary, from outside, over both databases.
+//!
+//! One file for each thing that a user notices, one test for each behaviour. A test waits for conditions, never for
+//! a time.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod auth;
+mod bad_input;
+mod cancel;
+mod configuration;
+mod disconnect;
+mod drain;
+mod health;
+mod hostile;
+mod latency;
+mod limits;
+mod models;
+mod modes;
+mod outage;
+mod plugins;
+mod restart;
+mod retrieve;
+mod subscribers;

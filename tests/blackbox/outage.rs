@@ -1,0 +1,171 @@
+//! The database is locked, full, read-only or gone: nothing is shown that is not kept, and service resumes.
+
+use serde_json::json;
+use sqlx::{Connection as _, Executor as _, SqliteConnection};
+
+use crate::harness::{
+    client::Client,
+    database::Database,
+    events::{self, Events},
+    fold::fold,
+    postgres::Postgres,
+    server::{Options, Server},
+    wait,
+};
+
+/// A stream of some seconds, and what has come of it so far.
+async fn a_running_stream(client: &Client) -> (Events, Vec<events::Event>) {
+    let input: Vec<_> = (0..60).map(|n| format!("w{n}")).collect();
+    let request = json!({"model": "echo", "input": input.join(" "), "metadata": {"delay_ms": "100"}});
+    let mut stream = client.stream(request).await;
+    let seen = stream.until_delta(2).await;
+    (stream, seen)
+}
+
+/// A request that cannot be kept is refused with 503 and a time to come back.
+async fn is_refused(client: &Client) {
+    for stream in [true, false] {
+        let answer = client.post(json!({"model": "echo", "input": "x", "stream": stream})).await;
+        answer.refused(503, "storage_unavailable");
+        assert!(answer.retry_after().is_some(), "{:?}", answer.headers);
+    }
+    // Nothing is kept of this one, so it needs no database.
+    let ephemeral = client.post(json!({"model": "echo", "input": "x", "store": false})).await.response();
+    assert_eq!(ephemeral["status"], "completed");
+}
+
+/// Requests are taken again, without a restart.
+async fn resumes(client: &Client) {
+    wait::eventually("service resumes", async || {
+        let answer = client.post(json!({"model": "echo", "input": "back again"})).await;
+        assert!(answer.status == 200 || answer.status == 503, "{}", answer.body);
+        (answer.status == 200).then_some(())
+    })
+    .await;
+}
+
+/// What was running ends, and what its stream showed is what is kept.
+async fn ends_as_it_was_shown(client: &Client, mut stream: Events, mut seen: Vec<events::Event>) {
+    seen.extend(stream.rest().await);
+    let response = client.ended(&events::response_id(&seen)).await;
+    assert_eq!(fold(&seen), response);
+    let mut replay = client.get_stream(&events::response_id(&seen), None).await;
+    replay.rest().await;
+    assert!(replay.frames() == stream.frames());
+}
+
+/// Another program's transaction on the file of an SQLite server: it holds the lock for writing.
+async fn lock(server: &Server) -> SqliteConnection {
+    let path = server.dir().join("outlast.db");
+    let mut connection = SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
+    connection.execute("PRAGMA busy_timeout = 10000").await.unwrap();
+    connection.execute("BEGIN IMMEDIATE").await.unwrap();
+    connection
+}
+
+#[tokio::test]
+async fn a_locked_file_refuses_and_then_serves() {
+    let server = Server::start(Database::Sqlite);
+    let client = server.client();
+    let (stream, seen) = a_running_stream(&client).await;
+    let mut other = lock(&server).await;
+    is_refused(&client).await;
+    // What is there can be read.
+    assert_eq!(client.response(&events::response_id(&seen)).await["status"], "in_progress");
+    other.execute("ROLLBACK").await.unwrap();
+    resumes(&client).await;
+    ends_as_it_was_shown(&client, stream, seen).await;
+}
+
+#[tokio::test]
+async fn what_was_shown_before_a_lock_survives_a_crash_in_it() {
+    let mut server = Server::start(Database::Sqlite);
+    let (mut stream, mut seen) = a_running_stream(&server.client()).await;
+    let mut other = lock(&server).await;
+    is_refused(&server.client()).await;
+    server.kill9();
+    seen.extend(stream.rest_or_cut().await);
+    other.execute("ROLLBACK").await.unwrap();
+    other.close().await.unwrap();
+    server.restart();
+    let mut replay = server.client().get_stream(&events::response_id(&seen), None).await;
+    replay.rest().await;
+    assert!(replay.frames().starts_with(stream.frames()), "something was shown that is not kept");
+}
+
+#[tokio::test]
+async fn a_disk_that_takes_no_writes_refuses_and_then_serves() {
+    let server = Server::start(Options::new(Database::Sqlite).survives_full_disk());
+    let client = server.client();
+    let (stream, seen) = a_running_stream(&client).await;
+    server.forbid_writes(true);
+    is_refused(&client).await;
+    server.forbid_writes(false);
+    resumes(&client).await;
+    ends_as_it_was_shown(&client, stream, seen).await;
+}
+
+#[tokio::test]
+async fn what_was_shown_on_a_full_disk_is_kept() {
+    let mut server = Server::start(Options::new(Database::Sqlite).survives_full_disk());
+    let (mut stream, mut seen) = a_running_stream(&server.client()).await;
+    server.forbid_writes(true);
+    is_refused(&server.client()).await;
+    server.kill9();
+    seen.extend(stream.rest_or_cut().await);
+    server.restart();
+    let mut replay = server.client().get_stream(&events::response_id(&seen), None).await;
+    replay.rest().await;
+    assert!(replay.frames().starts_with(stream.frames()), "something was shown that is not kept");
+}
+
+#[tokio::test]
+async fn a_cluster_that_is_gone_refuses_and_then_serves() {
+    let Some(postgres) = Postgres::private() else { return };
+    let server = Server::start(Database::Postgres(postgres.database().await));
+    let client = server.client();
+    let (stream, seen) = a_running_stream(&client).await;
+    postgres.stop();
+    is_refused(&client).await;
+    let answer = client.get(&events::response_id(&seen)).await;
+    assert_eq!(answer.status, 503, "{}", answer.body);
+    assert!(answer.retry_after().is_some());
+    assert_eq!(client.get_path("/readyz").await.status, 503);
+    assert_eq!(client.get_path("/healthz").await.status, 200);
+    postgres.start();
+    resumes(&client).await;
+    wait::eventually("it is ready again", async || (client.get_path("/readyz").await.status == 200).then_some(()))
+        .await;
+    ends_as_it_was_shown(&client, stream, seen).await;
+}
+
+#[tokio::test]
+async fn a_cluster_that_is_read_only_refuses_and_then_serves() {
+    let Some(postgres) = Postgres::private() else { return };
+    let server = Server::start(Database::Postgres(postgres.database().await));
+    let client = server.client();
+    let (stream, seen) = a_running_stream(&client).await;
+    postgres.execute("ALTER SYSTEM SET default_transaction_read_only = on").await;
+    postgres.execute("SELECT pg_reload_conf()").await;
+    wait::eventually("writes are refused", async || {
+        let answer = client.post(json!({"model": "echo", "input": "x"})).await;
+        (answer.status != 200).then_some(())
+    })
+    .await;
+    is_refused(&client).await;
+    postgres.execute("ALTER SYSTEM RESET default_transaction_read_only").await;
+    postgres.execute("SELECT pg_reload_conf()").await;
+    resumes(&client).await;
+    ends_as_it_was_shown(&client, stream, seen).await;
+}
+
+#[tokio::test]
+async fn connections_that_the_database_cuts_are_made_again() {
+    let Some(postgres) = Postgres::private() else { return };
+    let server = Server::start(Database::Postgres(postgres.database().await));
+    let client = server.client();
+    let (stream, seen) = a_running_stream(&client).await;
+    postgres.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname LIKE 'test%'").await;
+    resumes(&client).await;
+    ends_as_it_was_shown(&client, stream, seen).await;
+}

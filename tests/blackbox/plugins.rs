@@ -1,0 +1,125 @@
+//! The plugin folder: what fits serves, what does not is refused in words.
+
+use std::{fs, path::Path};
+
+use serde_json::json;
+
+use crate::harness::{
+    database::Database,
+    plugins, scratch,
+    server::{Options, Server},
+};
+
+/// A component in text form that needs a contract that does not exist yet.
+const NEWER: &str = r#"(component (import "outlast:agent/respond@0.2.0" (instance (export "new-thing" (func)))))"#;
+
+/// Starts a server with these files beside the component `hostile`.
+fn with_files(files: &[(&str, &[u8])]) -> Server {
+    let folder = plugins::hostile_folder();
+    for (name, bytes) in files {
+        fs::write(folder.path().join(name), bytes).unwrap();
+    }
+    Server::start(Options::new(Database::Sqlite).plugins(folder.path()))
+}
+
+/// Starts a server with one bad file, which must be refused by name with all of `words`; the others serve.
+async fn refused(name: &str, bytes: &[u8], words: &[&str]) {
+    let server = with_files(&[(name, bytes)]);
+    let mut parts = vec![name];
+    parts.extend(words);
+    server.logged(&parts);
+    assert_eq!(server.client().models().await, ["chat", "echo", "hostile"]);
+    let response = server.client().post(json!({"model": "hostile", "input": "say fine"})).await.response();
+    assert_eq!(response["output"][0]["content"][0]["text"], "fine");
+}
+
+#[tokio::test]
+async fn a_component_in_the_folder_serves() {
+    let server = with_files(&[]);
+    let response = server.client().post(json!({"model": "hostile", "input": "say hello there"})).await.response();
+    assert_eq!(response["model"], "hostile");
+    assert_eq!(response["output"][0]["content"][0]["text"], "hello there");
+    assert!(server.stdout().contains("hostile"), "the start shows the agents: {}", server.stdout());
+}
+
+#[tokio::test]
+async fn files_that_are_no_plugins_are_left_alone() {
+    let server = with_files(&[("README.md", b"# notes"), ("hostile.wasm.bak", b"old")]);
+    assert_eq!(server.client().models().await, ["chat", "echo", "hostile"]);
+    assert!(!server.stderr().contains("README"));
+}
+
+#[tokio::test]
+async fn what_is_no_webassembly_is_refused() {
+    refused("text.wasm", b"this is a text", &["refused"]).await;
+}
+
+#[tokio::test]
+async fn an_empty_file_is_refused() {
+    refused("empty.wasm", b"", &["refused"]).await;
+}
+
+#[tokio::test]
+async fn a_core_module_is_refused_as_one() {
+    let module = wat::parse_str(r#"(module (func (export "run")))"#).unwrap();
+    refused("module.wasm", &module, &["refused", "core module"]).await;
+}
+
+#[tokio::test]
+async fn a_truncated_component_is_refused() {
+    let whole = fs::read(plugins::hostile()).unwrap();
+    refused("half.wasm", &whole[..whole.len() / 2], &["refused"]).await;
+}
+
+#[tokio::test]
+async fn a_component_without_the_exports_is_refused() {
+    let component = wat::parse_str("(component)").unwrap();
+    refused("nothing.wasm", &component, &["refused", "describe"]).await;
+}
+
+#[tokio::test]
+async fn a_component_for_a_newer_contract_is_told_both_versions() {
+    let component = wat::parse_str(NEWER).unwrap();
+    refused("newer.wasm", &component, &["refused", "0.2.0", "0.1.0"]).await;
+}
+
+#[tokio::test]
+async fn a_component_that_wants_the_network_is_refused() {
+    let component = wat::parse_str(
+        r#"(component (import "wasi:http/outgoing-handler@0.2.0" (instance (export "handle" (func)))))"#,
+    )
+    .unwrap();
+    refused("network.wasm", &component, &["refused", "wasi:http"]).await;
+}
+
+#[tokio::test]
+async fn a_second_agent_of_the_same_name_is_refused() {
+    let component = fs::read(plugins::hostile()).unwrap();
+    refused("second.wasm", &component, &["refused", "`hostile`"]).await;
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_read_is_refused() {
+    let folder = plugins::hostile_folder();
+    // Not a file at all, which no user can read.
+    fs::create_dir(folder.path().join("folder.wasm")).unwrap();
+    std::os::unix::fs::symlink("/nowhere", folder.path().join("dangling.wasm")).unwrap();
+    let server = Server::start(Options::new(Database::Sqlite).plugins(folder.path()));
+    server.logged(&["folder.wasm", "refused"]);
+    server.logged(&["dangling.wasm", "refused"]);
+    assert_eq!(server.client().models().await, ["chat", "echo", "hostile"]);
+}
+
+#[tokio::test]
+async fn an_empty_folder_is_fine() {
+    let folder = scratch::dir("plugins-");
+    let server = Server::start(Options::new(Database::Sqlite).plugins(folder.path()));
+    assert_eq!(server.client().models().await, ["chat", "echo"]);
+}
+
+#[test]
+fn a_folder_that_is_not_there_is_an_error_that_names_it() {
+    let (status, stderr) = Server::refused(Options::new(Database::Sqlite).plugins(Path::new("/nowhere/plugins")));
+    assert!(!status.success());
+    assert!(stderr.contains("/nowhere/plugins"), "{stderr}");
+}

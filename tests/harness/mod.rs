@@ -1,0 +1,35 @@
+//! What the black-box tests and the load benchmark stand on.
+//!
+//! Everything here treats the server as a stranger: it starts the real binary, talks HTTP to it, and checks what
+//! it says against the written contract, with code that shares nothing with the server's own.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`server`] | the binary as a process: start, kill, stop, restart, measure |
+//! | [`postgres`] | a throw-away PostgreSQL |
+//! | [`database`] | which database a test runs on, and the macro that runs it on both |
+//! | [`client`] | HTTP requests and their answers |
+//! | [`events`] | server-sent events, read strictly |
+//! | [`raw`] | HTTP over a bare socket: writes, slow readers, cut connections |
+//! | [`schema`] | the Open Responses schemas |
+//! | [`fold`] | from events to the response they make |
+//! | [`plugins`] | components for the plugin folder |
+//! | [`wait`] | conditions with deadlines |
+//! | [`process`], [`scratch`] | processes and files that do not outlive the tests |
+
+// Each of the two programs that share this uses a part of it.
+#![allow(dead_code)]
+
+pub mod client;
+pub mod database;
+pub mod events;
+pub mod fold;
+pub mod notice;
+pub mod plugins;
+pub mod postgres;
+pub mod process;
+pub mod raw;
+pub mod schema;
+pub mod scratch;
+pub mod server;
+pub mod wait;

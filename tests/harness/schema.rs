@@ -1,0 +1,149 @@
+//! The Open Responses schemas: every event and every response is checked against them.
+//!
+//! The specification lies beside the repository, at `../shared/contract/openresponses-openapi.json`; the
+//! environment variable `OUTLAST_OPENRESPONSES` names another place. Without it, the tests say so and go on.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, OnceLock},
+};
+
+use jsonschema::Validator;
+use serde_json::{Value, json};
+
+use super::notice;
+
+/// Checks an event against the schema of its type.
+#[track_caller]
+pub fn check_event(event: &Value) {
+    let Some(schemas) = Schemas::loaded() else { return };
+    let kind = event["type"].as_str().unwrap_or_default();
+    let Some(name) = schemas.events.get(kind) else {
+        panic!("the Open Responses specification has no event {kind:?}");
+    };
+    schemas.check(name, event);
+}
+
+/// Checks a response object.
+#[track_caller]
+pub fn check_response(response: &Value) {
+    if let Some(schemas) = Schemas::loaded() {
+        schemas.check("ResponseResource", response);
+    }
+    check_keys(response);
+}
+
+/// Every key that a response has, always, whatever Open Responses requires.
+const KEYS: [&str; 33] = [
+    "id",
+    "object",
+    "created_at",
+    "completed_at",
+    "status",
+    "background",
+    "store",
+    "model",
+    "output",
+    "error",
+    "incomplete_details",
+    "instructions",
+    "previous_response_id",
+    "conversation",
+    "metadata",
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+    "max_tool_calls",
+    "max_output_tokens",
+    "temperature",
+    "top_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "top_logprobs",
+    "text",
+    "truncation",
+    "reasoning",
+    "service_tier",
+    "safety_identifier",
+    "prompt_cache_key",
+    "usage",
+    "user",
+];
+
+#[track_caller]
+fn check_keys(response: &Value) {
+    let fields = response.as_object().expect("a response is an object");
+    let missing: Vec<_> = KEYS.iter().filter(|key| !fields.contains_key(**key)).collect();
+    assert!(missing.is_empty(), "the response lacks {missing:?}: {response}");
+    let more: Vec<_> = fields.keys().filter(|key| !KEYS.contains(&key.as_str())).collect();
+    assert!(more.is_empty(), "the response has keys that nobody asked for, {more:?}: {response}");
+    let completed = response["status"] == "completed";
+    assert_eq!(response["completed_at"].is_i64(), completed, "completed_at is there when it completed: {response}");
+    let active = response["status"] == "in_progress" || response["status"] == "queued";
+    assert_eq!(response["usage"].is_null(), active, "usage is null until the end: {response}");
+    if let Some(error) = response["error"].as_object() {
+        assert_eq!(response["status"], "failed", "{response}");
+        assert!(["server_error", "rate_limit_exceeded"].contains(&error["code"].as_str().unwrap()), "{response}");
+    }
+}
+
+struct Schemas {
+    components: Value,
+    /// The name of the schema of each event type.
+    events: HashMap<String, String>,
+    compiled: Mutex<HashMap<String, Arc<Validator>>>,
+}
+
+impl Schemas {
+    fn loaded() -> Option<&'static Self> {
+        static LOADED: OnceLock<Option<Schemas>> = OnceLock::new();
+        LOADED.get_or_init(Self::load).as_ref()
+    }
+
+    fn load() -> Option<Self> {
+        let path = path();
+        let Ok(text) = std::fs::read(&path) else {
+            notice::once(&format!(
+                "{} is not there: events and responses were not checked against the Open Responses schemas.",
+                path.display()
+            ));
+            return None;
+        };
+        let mut document: Value = serde_json::from_slice(&text).unwrap();
+        let components = document["components"].take();
+        let event = |(name, schema): (&String, &Value)| {
+            let kind = schema["properties"]["type"]["enum"][0].as_str()?;
+            name.ends_with("StreamingEvent").then(|| (kind.to_owned(), name.clone()))
+        };
+        let events = components["schemas"].as_object().unwrap().iter().filter_map(event).collect();
+        Some(Self { components, events, compiled: Mutex::default() })
+    }
+
+    #[track_caller]
+    fn check(&self, name: &str, value: &Value) {
+        let compiled = self.compiled.lock().unwrap().get(name).cloned();
+        let validator = compiled.unwrap_or_else(|| self.compile(name));
+        let errors: Vec<_> =
+            validator.iter_errors(value).map(|error| format!("  {}: {error}", error.instance_path())).collect();
+        assert!(errors.is_empty(), "not a {name}:\n{}\n{value}", errors.join("\n"));
+    }
+
+    fn compile(&self, name: &str) -> Arc<Validator> {
+        let schema = json!({
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "$ref": format!("#/components/schemas/{name}"),
+            "components": self.components,
+        });
+        let validator = Arc::new(jsonschema::validator_for(&schema).unwrap());
+        self.compiled.lock().unwrap().insert(name.to_owned(), validator.clone());
+        validator
+    }
+}
+
+fn path() -> PathBuf {
+    match std::env::var_os("OUTLAST_OPENRESPONSES") {
+        Some(path) => path.into(),
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/contract/openresponses-openapi.json"),
+    }
+}

@@ -1,0 +1,349 @@
+//! The real binary, as a process of its own.
+
+use std::{
+    io::{BufRead as _, BufReader, Read},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex},
+};
+
+use tempfile::TempDir;
+
+use super::{
+    client::Client,
+    database::Database,
+    process::{self, Signal},
+    scratch, wait,
+};
+
+/// The server under test, built by cargo for these tests.
+const BINARY: &str = env!("CARGO_BIN_EXE_outlast");
+
+/// How a server is started.
+#[derive(Clone, Debug)]
+pub struct Options {
+    database: Database,
+    plugins: Option<PathBuf>,
+    config: Option<String>,
+    env: Vec<(String, String)>,
+    args: Vec<String>,
+    ignored: Option<i32>,
+}
+
+impl Options {
+    /// Defaults, on this database.
+    pub fn new(database: Database) -> Self {
+        Self { database, plugins: None, config: None, env: Vec::new(), args: Vec::new(), ignored: None }
+    }
+
+    /// Sets `--plugins`.
+    pub fn plugins(mut self, folder: &Path) -> Self {
+        self.plugins = Some(folder.to_owned());
+        self
+    }
+
+    /// Adds lines to the configuration file.
+    pub fn config(mut self, toml: &str) -> Self {
+        let config = self.config.get_or_insert_default();
+        config.push_str(toml);
+        config.push('\n');
+        self
+    }
+
+    /// Sets an environment variable.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Adds an argument after `serve`.
+    pub fn arg(mut self, argument: &str) -> Self {
+        self.args.push(argument.to_owned());
+        self
+    }
+
+    /// Lets the server be told by an error, not by a signal, that a file may not grow: see
+    /// [`Server::forbid_writes`].
+    pub fn survives_full_disk(mut self) -> Self {
+        self.ignored = Some(libc::SIGXFSZ);
+        self
+    }
+}
+
+impl From<Database> for Options {
+    fn from(database: Database) -> Self {
+        Self::new(database)
+    }
+}
+
+/// A server. Killed when it is dropped; its output is shown when the test fails.
+#[derive(Debug)]
+pub struct Server {
+    options: Options,
+    dir: TempDir,
+    process: Option<Child>,
+    url: String,
+    stdout: Output,
+    stderr: Output,
+    /// What its earlier lives wrote to standard error.
+    earlier: String,
+}
+
+impl Server {
+    /// Starts a server in a folder of its own, on a free port, and returns when it listens.
+    pub fn start(options: impl Into<Options>) -> Self {
+        let mut server = Self::prepared(options.into());
+        server.launch();
+        server.listen();
+        server
+    }
+
+    /// Starts a server that is expected to refuse, and returns how it ended and what it wrote to standard error.
+    pub fn refused(options: impl Into<Options>) -> (ExitStatus, String) {
+        let mut server = Self::prepared(options.into());
+        server.launch();
+        let status = server.wait();
+        (status, server.stderr.closed())
+    }
+
+    fn prepared(options: Options) -> Self {
+        Self {
+            options,
+            dir: scratch::dir("server-"),
+            process: None,
+            url: String::new(),
+            stdout: Output::default(),
+            stderr: Output::default(),
+            earlier: String::new(),
+        }
+    }
+
+    fn launch(&mut self) {
+        let mut command = Command::new(BINARY);
+        // Nothing of the environment of the tests reaches the server.
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy();
+            if ["OUTLAST_", "OPENAI_", "RUST_LOG"].iter().any(|prefix| text.starts_with(prefix)) {
+                command.env_remove(&name);
+            }
+        }
+        let options = &self.options;
+        command.current_dir(self.dir.path()).arg("serve");
+        if !options.args.iter().any(|argument| argument == "--listen") {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
+        command.arg("--database").arg(options.database.argument(self.dir.path()));
+        if let Some(folder) = &options.plugins {
+            command.arg("--plugins").arg(folder);
+        }
+        if let Some(config) = &options.config {
+            let path = self.dir.path().join("outlast.toml");
+            std::fs::write(&path, config).unwrap();
+            command.arg("--config").arg(path);
+        }
+        command.args(&options.args).envs(options.env.iter().map(|(name, value)| (name, value)));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        if let Some(signal) = options.ignored {
+            // SAFETY: one system call, which is allowed between fork and exec.
+            unsafe {
+                use std::os::unix::process::CommandExt as _;
+                command.pre_exec(move || {
+                    libc::signal(signal, libc::SIG_IGN);
+                    Ok(())
+                });
+            }
+        }
+        let mut child = process::spawn(command, Signal::KILL).unwrap();
+        self.earlier.push_str(&self.stderr.text());
+        self.stdout = Output::read(child.stdout.take().unwrap());
+        self.stderr = Output::read(child.stderr.take().unwrap());
+        self.process = Some(child);
+    }
+
+    fn listen(&mut self) {
+        let before = "listening on http://";
+        let process = self.process.as_mut().unwrap();
+        let line = wait::eventually_blocking("the server listens", || {
+            let ended = process.try_wait().unwrap();
+            let line = self.stdout.line_with(before);
+            if let (None, Some(status)) = (&line, ended) {
+                panic!("the server ended with {status} before it listened:\n{}", self.stderr.text());
+            }
+            line
+        });
+        let (_, address) = line.split_once(before).unwrap();
+        self.url = format!("http://{}", address.split_whitespace().next().unwrap());
+    }
+
+    /// Where it listens: `http://127.0.0.1:PORT`.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The address without `http://`.
+    pub fn address(&self) -> &str {
+        self.url.trim_start_matches("http://")
+    }
+
+    /// A client for it.
+    pub fn client(&self) -> Client {
+        Client::new(&self.url)
+    }
+
+    /// The folder that holds its data.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The ids of all responses that its database has.
+    pub async fn response_ids(&self) -> Vec<String> {
+        self.options.database.response_ids(self.dir.path()).await
+    }
+
+    /// What it has written to standard output.
+    pub fn stdout(&self) -> String {
+        self.stdout.text()
+    }
+
+    /// What it has written to standard error.
+    pub fn stderr(&self) -> String {
+        self.stderr.text()
+    }
+
+    /// Waits for a line on standard error that contains all of `parts`, and returns it.
+    pub fn logged(&self, parts: &[&str]) -> String {
+        wait::eventually_blocking(format!("the log has a line with {parts:?}"), || {
+            self.stderr().lines().find(|line| parts.iter().all(|part| line.contains(part))).map(str::to_owned)
+        })
+    }
+
+    /// Kills it as a power cut would.
+    pub fn kill9(&mut self) {
+        self.signal(Signal::KILL);
+        self.wait();
+    }
+
+    /// Asks it to stop. It goes on until it has drained.
+    pub fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// Stops its clock: it does nothing until [`Server::cont`].
+    pub fn stop(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub fn cont(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// Waits until it has ended, and lets other futures run meanwhile.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let process = self.process.as_mut().unwrap();
+        let status = wait::eventually("the server ends", async || process.try_wait().unwrap()).await;
+        self.process = None;
+        status
+    }
+
+    /// Waits until it has ended.
+    pub fn wait(&mut self) -> ExitStatus {
+        let process = self.process.as_mut().unwrap();
+        let status = wait::eventually_blocking("the server ends", || process.try_wait().unwrap());
+        self.process = None;
+        status
+    }
+
+    /// Whether it is still there.
+    pub fn running(&mut self) -> bool {
+        self.process.as_mut().is_some_and(|process| process.try_wait().unwrap().is_none())
+    }
+
+    /// Kills it, if it runs, and starts it again on the same data, at another port.
+    pub fn restart(&mut self) {
+        if self.process.is_some() {
+            self.kill9();
+        }
+        self.launch();
+        self.listen();
+    }
+
+    /// The same, with other options.
+    pub fn restart_with(&mut self, options: Options) {
+        self.options = options;
+        self.restart();
+    }
+
+    /// Makes every write to a file fail, as on a full or read-only disk, or lifts that. Needs
+    /// [`Options::survives_full_disk`].
+    pub fn forbid_writes(&self, forbidden: bool) {
+        use rustix::process::{Resource, Rlimit, prlimit};
+        let current = forbidden.then_some(0);
+        let process = self.process.as_ref().unwrap();
+        prlimit(Some(process::pid(process)), Resource::Fsize, Rlimit { current, maximum: None }).unwrap();
+    }
+
+    /// The process's id.
+    pub fn id(&self) -> u32 {
+        self.process.as_ref().unwrap().id()
+    }
+
+    fn signal(&self, signal: Signal) {
+        process::signal(self.process.as_ref().unwrap(), signal);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process::signal(&process, Signal::KILL);
+            let _ = process.wait();
+        }
+        if std::thread::panicking() {
+            println!("--- standard output of the server\n{}", self.stdout.text());
+            println!("--- standard error of the server\n{}{}---", self.earlier, self.stderr.text());
+        }
+    }
+}
+
+/// What a process has written to one of its outputs so far.
+#[derive(Debug, Default)]
+struct Output {
+    text: Arc<Mutex<String>>,
+    reader: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Output {
+    fn read(from: impl Read + Send + 'static) -> Self {
+        let text = Arc::<Mutex<String>>::default();
+        let written = text.clone();
+        let reader = std::thread::spawn(move || {
+            let mut from = BufReader::new(from);
+            let mut line = Vec::new();
+            while from.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
+                written.lock().unwrap().push_str(&String::from_utf8_lossy(&line));
+                line.clear();
+            }
+        });
+        Self { text, reader: Some(reader) }
+    }
+
+    fn text(&self) -> String {
+        self.text.lock().unwrap().clone()
+    }
+
+    /// Everything, once the process has ended.
+    fn closed(&mut self) -> String {
+        if let Some(reader) = self.reader.take() {
+            reader.join().unwrap();
+        }
+        self.text()
+    }
+
+    fn line_with(&self, part: &str) -> Option<String> {
+        let text = self.text.lock().unwrap();
+        // A line is whole when its end has come.
+        let line = text.split_inclusive('\n').find(|line| line.contains(part) && line.ends_with('\n'));
+        line.map(|line| line.trim_end().to_owned())
+    }
+}

@@ -1,0 +1,119 @@
+//! Clients that ask for one stream after the other, each on a connection that it keeps.
+//!
+//! They speak HTTP over bare sockets and look for marks in the bytes, because a client that parses costs more than
+//! the server that it measures.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use memchr::memmem;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    task::LocalSet,
+};
+
+use crate::harness::process;
+
+const EVENT: &[u8] = b"event: ";
+const DELTA: &[u8] = b"event: response.output_text.delta\n";
+const DONE: &[u8] = b"data: [DONE]\n\n";
+/// The last chunk of a body.
+const END: &[u8] = b"\r\n0\r\n\r\n";
+
+/// What to measure.
+#[derive(Debug)]
+pub struct Load {
+    /// How many clients at once.
+    pub clients: usize,
+    /// The request that each sends again and again.
+    pub request: Vec<u8>,
+    /// For how long, after a fifth of that to warm up.
+    pub measured: Duration,
+}
+
+/// What was measured.
+#[derive(Debug, Default)]
+pub struct Measured {
+    /// Runs that ended in the time.
+    pub runs: u64,
+    /// Their events.
+    pub events: u64,
+    /// The time.
+    pub elapsed: Duration,
+    /// Processor time of the server in it.
+    pub cpu: Duration,
+    /// From the request to the first event, sorted.
+    pub first_event: Vec<Duration>,
+    /// From the request to the first text, sorted.
+    pub first_delta: Vec<Duration>,
+}
+
+impl Load {
+    /// Puts the load on the server at `address`, whose process is `server`.
+    pub async fn run(self, address: &str, server: u32) -> Measured {
+        let Self { clients, request, measured } = self;
+        let shared = Rc::new(Shared { request, counting: Cell::new(false), measured: RefCell::default() });
+        let tasks = LocalSet::new();
+        for _ in 0..clients {
+            let (shared, stream) = (shared.clone(), TcpStream::connect(address).await.unwrap());
+            stream.set_nodelay(true).unwrap();
+            tasks.spawn_local(async move { client(stream, &shared).await });
+        }
+        tasks.run_until(tokio::time::sleep(measured / 5)).await;
+        shared.counting.set(true);
+        let (start, cpu) = (Instant::now(), process::cpu_time(server));
+        tasks.run_until(tokio::time::sleep(measured)).await;
+        let mut result = shared.measured.take();
+        result.elapsed = start.elapsed();
+        result.cpu = process::cpu_time(server) - cpu;
+        drop(tasks);
+        assert!(result.runs > 0, "no run ended in {measured:?}");
+        result.first_event.sort_unstable();
+        result.first_delta.sort_unstable();
+        result
+    }
+}
+
+struct Shared {
+    request: Vec<u8>,
+    counting: Cell<bool>,
+    measured: RefCell<Measured>,
+}
+
+async fn client(mut stream: TcpStream, shared: &Shared) {
+    let mut bytes = Vec::with_capacity(128 << 10);
+    loop {
+        bytes.clear();
+        let start = Instant::now();
+        stream.write_all(&shared.request).await.unwrap();
+        let (mut first_event, mut first_delta) = (None, None);
+        while !bytes.ends_with(END) {
+            // A mark may have come in two halves.
+            let seen = bytes.len().saturating_sub(DELTA.len());
+            let length = stream.read_buf(&mut bytes).await.unwrap();
+            assert!(length > 0, "the server closed the connection after: {}", String::from_utf8_lossy(&bytes));
+            if first_delta.is_none() {
+                let new = &bytes[seen..];
+                if first_event.is_none() && memmem::find(new, EVENT).is_some() {
+                    first_event = Some(start.elapsed());
+                }
+                if memmem::find(new, DELTA).is_some() {
+                    first_delta = Some(start.elapsed());
+                }
+            }
+        }
+        let whole = bytes.starts_with(b"HTTP/1.1 200") && memmem::rfind(&bytes, DONE).is_some();
+        assert!(whole, "not a whole stream: {}", String::from_utf8_lossy(&bytes));
+        if shared.counting.get() {
+            let mut measured = shared.measured.borrow_mut();
+            measured.runs += 1;
+            measured.events += memmem::find_iter(&bytes, EVENT).count() as u64;
+            measured.first_event.extend(first_event);
+            measured.first_delta.extend(first_delta);
+        }
+    }
+}

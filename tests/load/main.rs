@@ -1,0 +1,135 @@
+//! The load benchmark.
+//!
+//! ```text
+//! cargo bench -p outlast --bench load
+//! cargo bench -p outlast --bench load -- --quick
+//! ```
+//!
+//! Starts the real server and measures `echo` streams of 100 words without delay, durable and ephemeral, on SQLite
+//! and PostgreSQL, and the memory of 1,000 waiting runs. In the same minutes it measures the floor: a bare handler
+//! that streams the same frames from memory. Compare ratios, not figures of different days: the generator and the
+//! server share the machine. The table is Markdown, on standard output.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod floor;
+mod generator;
+#[path = "../harness/mod.rs"]
+mod harness;
+mod report;
+mod waiting;
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::Parser;
+use serde_json::json;
+use tokio::runtime;
+
+use floor::Floor;
+use generator::Load;
+use harness::{database::Database, postgres::Postgres, process, raw::Connection, server::Server};
+use report::{Report, Row};
+
+/// Words in a stream, and so text deltas.
+const WORDS: usize = 100;
+/// How many clients at once.
+const CLIENTS: [usize; 3] = [1, 64, 256];
+
+/// Measures the server under load, and a bare handler beside it.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Measure for a second and a half instead of five seconds each.
+    #[arg(long)]
+    quick: bool,
+    /// Measure each for so many seconds.
+    #[arg(long, value_name = "N")]
+    seconds: Option<f64>,
+    /// Leave PostgreSQL out.
+    #[arg(long)]
+    sqlite_only: bool,
+    /// Be the floor, and stream these frames.
+    #[arg(long, value_name = "FILE", hide = true)]
+    floor: Option<PathBuf>,
+    /// What cargo says to a benchmark.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() {
+    let arguments = Arguments::parse();
+    if let Some(frames) = &arguments.floor {
+        return floor::serve(frames);
+    }
+    if !arguments.bench {
+        println!("This is a benchmark: cargo bench -p outlast --bench load");
+        return;
+    }
+    process::raise_open_files();
+    // One thread: it must not take more of the machine than it needs.
+    runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(measure(&arguments));
+}
+
+async fn measure(arguments: &Arguments) {
+    let seconds = arguments.seconds.unwrap_or(if arguments.quick { 1.5 } else { 5.0 });
+    let measured = Duration::from_secs_f64(seconds);
+    let mut report = Report::new(measured);
+    let mut databases = vec![("SQLite", Database::Sqlite)];
+    if !arguments.sqlite_only && Postgres::shared().is_some() {
+        databases.push(("PostgreSQL", Database::postgres().await.unwrap()));
+    }
+
+    let mut servers = Vec::new();
+    for (name, database) in &databases {
+        eprintln!("starting the server on {name}");
+        servers.push((*name, Server::start(database.clone())));
+    }
+    let floor = Floor::start(&frames(&servers[0].1).await);
+
+    // All variants of one number of clients are measured together, so that a busy neighbour meets them all.
+    for clients in CLIENTS {
+        let load = |path: &str, store: bool| Load { clients, request: request(path, store), measured };
+        for (name, server) in &servers {
+            for store in [true, false] {
+                let kind = if store { "durable" } else { "ephemeral" };
+                eprintln!("{kind} on {name}, {clients} clients");
+                let result = load("/v1/responses", store).run(server.address(), server.id()).await;
+                report.add(Row { what: format!("{kind}, {name}"), clients, result });
+            }
+        }
+        for (what, path) in [(report::FLOOR, floor::A_WRITE_EACH), (report::FLOOR_ONE_WRITE, floor::ONE_WRITE)] {
+            eprintln!("{what}, {clients} clients");
+            let result = load(path, true).run(floor.address(), floor.id()).await;
+            report.add(Row { what: what.to_owned(), clients, result });
+        }
+    }
+    drop(servers);
+    drop(floor);
+
+    for (name, _) in &databases {
+        eprintln!("{} waiting runs on {name}", waiting::RUNS);
+        let database = if *name == "SQLite" { Database::Sqlite } else { Database::postgres().await.unwrap() };
+        report.waiting(name, waiting::measure(database).await);
+    }
+    print!("{report}");
+}
+
+fn text() -> String {
+    let words: Vec<_> = (0..WORDS).map(|n| format!("word{n}")).collect();
+    words.join(" ")
+}
+
+fn request(path: &str, store: bool) -> Vec<u8> {
+    let body = json!({"model": "echo", "input": text(), "stream": true, "store": store}).to_string();
+    let length = body.len();
+    let head =
+        format!("POST {path} HTTP/1.1\r\nhost: load\r\ncontent-type: application/json\r\ncontent-length: {length}");
+    format!("{head}\r\n\r\n{body}").into_bytes()
+}
+
+/// The frames of one run, for the floor to stream.
+async fn frames(server: &Server) -> Vec<u8> {
+    let mut connection = Connection::open(server.address()).await;
+    connection.send(&request("/v1/responses", true)).await;
+    assert_eq!(connection.head().await.status, 200);
+    connection.chunks().await.concat()
+}

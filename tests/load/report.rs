@@ -1,0 +1,215 @@
+//! The table.
+
+use std::{
+    fmt::{self, Display, Formatter},
+    time::Duration,
+};
+
+use crate::{
+    CLIENTS, WORDS,
+    generator::Measured,
+    waiting::{RUNS, Waiting},
+};
+
+/// The floor that the server is compared with.
+pub const FLOOR: &str = "floor, a write per frame";
+/// The floor of a server that has all frames at once.
+pub const FLOOR_ONE_WRITE: &str = "floor, one write";
+
+const DURABLE_SQLITE: &str = "durable, SQLite";
+
+/// One line.
+#[derive(Debug)]
+pub struct Row {
+    /// What was measured.
+    pub what: String,
+    /// How many clients.
+    pub clients: usize,
+    /// The figures.
+    pub result: Measured,
+}
+
+/// Everything that was measured.
+#[derive(Debug)]
+pub struct Report {
+    measured: Duration,
+    load_before: String,
+    rows: Vec<Row>,
+    waiting: Vec<(String, Waiting)>,
+}
+
+impl Report {
+    /// An empty report of measurements that take so long each.
+    pub fn new(measured: Duration) -> Self {
+        let load = read("/proc/loadavg");
+        let load_before = load.split(' ').next().unwrap_or("?").to_owned();
+        Self { measured, load_before, rows: Vec::new(), waiting: Vec::new() }
+    }
+
+    /// Adds a line.
+    pub fn add(&mut self, row: Row) {
+        self.rows.push(row);
+    }
+
+    /// Adds the memory of waiting runs.
+    pub fn waiting(&mut self, database: &str, waiting: Waiting) {
+        self.waiting.push((database.to_owned(), waiting));
+    }
+
+    fn row(&self, what: &str, clients: usize) -> Option<&Row> {
+        self.rows.iter().find(|row| row.what == what && row.clients == clients)
+    }
+
+    /// The kinds of lines, in the order in which they were measured.
+    fn kinds(&self) -> Vec<&str> {
+        let first = self.rows.iter().filter(|row| row.clients == CLIENTS[0]);
+        first.map(|row| row.what.as_str()).collect()
+    }
+
+    fn ratio(&self, what: &str, floor: &str, clients: usize) -> Option<f64> {
+        Some(self.row(what, clients)?.events_per_second() / self.row(floor, clients)?.events_per_second())
+    }
+
+    fn streams(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(
+            out,
+            "| `echo`, {WORDS} words | clients | runs/s | events/s | first event p50 · p99 | first delta p50 · p99 | server CPU per run |"
+        )?;
+        writeln!(out, "|---|--:|--:|--:|--:|--:|--:|")?;
+        for kind in self.kinds() {
+            for row in CLIENTS.iter().filter_map(|clients| self.row(kind, *clients)) {
+                let Row { what, clients, result } = row;
+                writeln!(
+                    out,
+                    "| {what} | {clients} | {} | {} | {} · {} ms | {} · {} ms | {:.2} ms |",
+                    thousands(row.runs_per_second()),
+                    thousands(row.events_per_second()),
+                    ms(percentile(&result.first_event, 50)),
+                    ms(percentile(&result.first_event, 99)),
+                    ms(percentile(&result.first_delta, 50)),
+                    ms(percentile(&result.first_delta, 99)),
+                    result.cpu.as_secs_f64() * 1_000.0 / result.runs as f64,
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    fn ratios(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        write!(out, "| events/s, as a part of |")?;
+        for floor in [FLOOR, FLOOR_ONE_WRITE] {
+            for clients in CLIENTS {
+                write!(out, " {floor}, {clients} |")?;
+            }
+        }
+        writeln!(out, "\n|---|{}", "--:|".repeat(2 * CLIENTS.len()))?;
+        for kind in self.kinds().into_iter().filter(|kind| !kind.starts_with("floor")) {
+            write!(out, "| {kind} |")?;
+            for floor in [FLOOR, FLOOR_ONE_WRITE] {
+                for clients in CLIENTS {
+                    write!(out, " {:.2} |", self.ratio(kind, floor, clients).unwrap_or(f64::NAN))?;
+                }
+            }
+            writeln!(out)?;
+        }
+        Ok(())
+    }
+
+    fn memory(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(out, "| {RUNS} waiting `echo` runs | resident, watched | resident, clients gone | threads |")?;
+        writeln!(out, "|---|--:|--:|--:|")?;
+        for (database, waiting) in &self.waiting {
+            let Waiting { watched, alone, threads } = waiting;
+            writeln!(out, "| {database} | {watched:.1} KiB each | {alone:.1} KiB each | {threads} |")?;
+        }
+        Ok(())
+    }
+
+    fn aims(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(out, "| aim | reached | |")?;
+        writeln!(out, "|---|--:|---|")?;
+        let mut aim = |aim: &str, reached: String, met: bool| {
+            writeln!(out, "| {aim} | {reached} | {} |", if met { "met" } else { "not met" })
+        };
+        for kind in self.kinds().into_iter().filter(|kind| kind.starts_with("durable")) {
+            if let Some(row) = self.row(kind, 1) {
+                let delta = percentile(&row.result.first_delta, 50);
+                let met = delta < Duration::from_millis(5);
+                aim(&format!("{kind}: first delta under 5 ms at 1 client (p50)"), format!("{} ms", ms(delta)), met)?;
+            }
+        }
+        if let Some(ratio) = self.ratio(DURABLE_SQLITE, FLOOR, 64) {
+            let what = format!("{DURABLE_SQLITE}: at least a quarter of the floor's events/s at 64 clients");
+            aim(&what, format!("{ratio:.2}"), ratio >= 0.25)?;
+        }
+        for (database, waiting) in &self.waiting {
+            let what = format!("{database}: at most 100 KiB resident per waiting run");
+            aim(&what, format!("{:.1} KiB", waiting.watched), waiting.watched <= 100.0)?;
+        }
+        Ok(())
+    }
+}
+
+impl Display for Report {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        let cores = std::thread::available_parallelism().map_or(0, usize::from);
+        let cpu = read("/proc/cpuinfo");
+        let cpu = cpu
+            .lines()
+            .find_map(|line| line.strip_prefix("model name"))
+            .map(|line| line.trim_start_matches([' ', '\t', ':']));
+        writeln!(
+            out,
+            "Machine: {cores} cores ({}), Linux {}, load {} before. Each line: {:.1} s after a warm-up. The load \
+             generator runs on the same machine.\n",
+            cpu.unwrap_or("unknown"),
+            read("/proc/sys/kernel/osrelease").trim(),
+            self.load_before,
+            self.measured.as_secs_f64(),
+        )?;
+        self.streams(out)?;
+        writeln!(out)?;
+        self.ratios(out)?;
+        writeln!(out)?;
+        self.memory(out)?;
+        writeln!(out)?;
+        self.aims(out)
+    }
+}
+
+impl Row {
+    fn runs_per_second(&self) -> f64 {
+        self.result.runs as f64 / self.result.elapsed.as_secs_f64()
+    }
+
+    fn events_per_second(&self) -> f64 {
+        self.result.events as f64 / self.result.elapsed.as_secs_f64()
+    }
+}
+
+/// The value below which `percent` of the sorted values lie.
+fn percentile(sorted: &[Duration], percent: usize) -> Duration {
+    let at = (sorted.len() * percent / 100).min(sorted.len().saturating_sub(1));
+    sorted.get(at).copied().unwrap_or_default()
+}
+
+fn ms(duration: Duration) -> String {
+    format!("{:.2}", duration.as_secs_f64() * 1_000.0)
+}
+
+/// A whole number with commas between the thousands.
+fn thousands(number: f64) -> String {
+    let digits = format!("{number:.0}");
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(path).unwrap_or_default()
+}
