@@ -125,7 +125,8 @@ async fn an_end_under_another_epoch_is_not_written(database: Database) {
     let mut writer = store.writer().await.unwrap();
     let id = id();
     let end = ended(&id, TerminalStatus::Completed, 2);
-    let batch = Batch { admitted: vec![&row(&id)], ended: vec![&end], ..Batch::default() };
+    let row = row(&id);
+    let batch = Batch { admitted: vec![&row], ended: vec![&end], ..Batch::default() };
     assert!(writer.commit(&batch).await.unwrap().late.contains(&id));
     assert_eq!(store.response("ann", &id).await.unwrap().unwrap().status, Status::IN_PROGRESS);
 }
@@ -162,7 +163,8 @@ async fn an_abandoned_admission_goes(database: Database) {
     let Opened { store, .. } = &open(&database).await;
     let mut writer = store.writer().await.unwrap();
     let (id, events) = (id(), segment(0, 1));
-    let batch = Batch { admitted: vec![&row(&id)], segments: vec![(&id, &events)], ..Batch::default() };
+    let row = row(&id);
+    let batch = Batch { admitted: vec![&row], segments: vec![(&id, &events)], ..Batch::default() };
     writer.commit(&batch).await.unwrap();
     writer.commit(&Batch { abandoned: vec![&id], ..Batch::default() }).await.unwrap();
     assert!(store.response("ann", &id).await.unwrap().is_none());
