@@ -153,7 +153,9 @@ async fn a_key_is_reserved_once(database: Database) {
     assert_eq!(store.response_of_key("ann", "k").await.unwrap(), Some((first.id.clone(), "f1".to_owned())));
     assert_eq!(store.response_of_key("bob", "k").await.unwrap(), Some((other.id, "f3".to_owned())));
     let late = with_key("ann", "f4");
-    assert!(writer.commit(&Batch { admitted: vec![&late], ..Batch::default() }).await.unwrap().taken.contains(&late.id));
+    assert!(
+        writer.commit(&Batch { admitted: vec![&late], ..Batch::default() }).await.unwrap().taken.contains(&late.id)
+    );
     assert!(store.delete_response("ann", &first.id).await.unwrap());
     assert_eq!(store.response_of_key("ann", "k").await.unwrap(), None);
     assert!(store.events(&first.id, 0).await.unwrap().is_empty());
