@@ -13,6 +13,11 @@ CREATE TABLE responses (
     -- The agent, and the sha256 of the component that runs it.
     agent      TEXT   NOT NULL,
     component  TEXT   NOT NULL,
+    -- The response that this one goes on from.
+    previous_response_id TEXT,
+    -- The client's Idempotency-Key, and the sha256 of the request it was sent with.
+    idempotency_key TEXT,
+    fingerprint TEXT,
     created_at BIGINT NOT NULL,
     ended_at   BIGINT,
     -- The request as it was accepted: {"fields":{…},"input":[…]}.
@@ -20,6 +25,10 @@ CREATE TABLE responses (
     -- The final response object; null while the run is active.
     response   TEXT
 );
+
+-- A key names one response of its principal.
+CREATE UNIQUE INDEX responses_idempotency ON responses (principal, idempotency_key)
+    WHERE idempotency_key IS NOT NULL;
 
 CREATE INDEX responses_active ON responses (created_at) WHERE ended_at IS NULL;
 

@@ -38,7 +38,7 @@ pub struct Config {
     pub database: String,
     /// A folder whose `*.wasm` files are loaded as agents. Default: none.
     pub plugins: Option<PathBuf>,
-    /// What is logged, in the words of `tracing`: `info`, `debug`, `outlast=debug,plugin=info`. Default `info,genai=error`.
+    /// What is logged, in the words of `tracing`: `info`, `debug`, `outlast=debug,plugin=info`. Default `info,genai=off`.
     pub log: String,
     /// How log lines look. Default `text`.
     pub log_format: LogFormat,
@@ -143,7 +143,7 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 8642)),
             database: "outlast.db".to_owned(),
             plugins: None,
-            log: "info,genai=error".to_owned(),
+            log: "info,genai=off".to_owned(),
             log_format: LogFormat::Text,
             drain_timeout: Duration::from_secs(30),
             on_disconnect: OnDisconnect::Detach,

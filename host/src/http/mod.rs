@@ -9,6 +9,7 @@ mod connections;
 mod error;
 mod health;
 mod models;
+mod page;
 mod responses;
 mod sse;
 
@@ -59,7 +60,8 @@ pub struct ApiLimits {
 pub fn router(api: Api) -> Router {
     let authenticated = Router::new()
         .route("/v1/responses", post(responses::create))
-        .route("/v1/responses/{id}", get(responses::retrieve))
+        .route("/v1/responses/{id}", get(responses::retrieve).delete(responses::delete))
+        .route("/v1/responses/{id}/input_items", get(responses::input_items))
         .route("/v1/responses/{id}/cancel", post(responses::cancel))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*id}", get(models::retrieve))

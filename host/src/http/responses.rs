@@ -1,16 +1,23 @@
 //! `/v1/responses`.
 
 use axum::{
-    Extension,
+    Extension, Json,
     body::Body,
     extract::{Path, Query, Request, State},
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
 use bytes::Bytes;
 
-use super::{Api, Principal, body, sse};
-use crate::protocol::{ApiError, CreateRequest, ErrorKind, ResponseId, Status, TerminalStatus};
+use serde_json::{Value, json};
+
+use super::{Api, Principal, body, page::Page, sse};
+use crate::{
+    protocol::{
+        ApiError, CreateRequest, ErrorKind, IdempotencyKey, ResponseId, Status, TerminalStatus, snapshot_frame,
+    },
+    run::Created,
+};
 
 /// `POST /v1/responses`: begins a run. The answer is a subscription to it: its frames, or its end.
 pub(super) async fn create(
@@ -18,22 +25,53 @@ pub(super) async fn create(
     Extension(Principal(principal)): Extension<Principal>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    if request.headers().contains_key("idempotency-key") {
-        let message = "'Idempotency-Key' is not supported by this server yet.";
-        return Err(ApiError::new(ErrorKind::InvalidRequest, "unsupported_header", message));
-    }
+    let header = request.headers().get("idempotency-key").cloned();
     let body = body::read_json(request, &api.limits).await?;
     let request = CreateRequest::parse(&body, &api.limits.request)?;
+    let key = header.map(|key| IdempotencyKey::parse(key.as_bytes(), &body)).transpose()?;
+    if key.is_some() && !request.store {
+        let message = "'Idempotency-Key' needs 'store': a response that is not kept cannot be given again.";
+        return Err(ApiError::invalid("store", "idempotency_requires_store", message));
+    }
     drop(body);
-    let stream = request.stream;
-    let mut subscription = api.manager.create(&principal, request).await?;
+    let (stream, background) = (request.stream, request.background);
+    let mut subscription = match api.manager.create(&principal, request, key).await? {
+        Created::Now(subscription) => subscription,
+        Created::Before(id) => return replay(&api, &principal, &id, stream, background).await,
+    };
     if stream {
-        return Ok(sse::answer(subscription, api.limits.keep_alive));
+        return Ok(sse::answer(None, subscription, api.limits.keep_alive));
+    }
+    if background {
+        return stored(&api, &principal, subscription.id()).await;
     }
     match subscription.ended().await {
-        Some(ended) => Ok(json(ended.response.clone())),
+        Some(ended) => Ok(json_bytes(ended.response.clone())),
         None => stored(&api, &principal, subscription.id()).await,
     }
+}
+
+/// The answer to a repeated request: the response that its idempotency key names. Nothing is begun.
+async fn replay(
+    api: &Api,
+    principal: &str,
+    id: &ResponseId,
+    stream: bool,
+    background: bool,
+) -> Result<Response, ApiError> {
+    let mut answer = if stream {
+        let (snapshot, subscription) =
+            api.manager.reattach(principal, id).await?.ok_or_else(|| ApiError::response_not_found(id.as_str()))?;
+        let first = snapshot.map(|(response, number)| snapshot_frame(&response, number));
+        sse::answer(first, subscription, api.limits.keep_alive)
+    } else {
+        if !background {
+            api.manager.wait(principal, id).await;
+        }
+        stored(api, principal, id).await?
+    };
+    answer.headers_mut().insert("idempotency-replayed", HeaderValue::from_static("true"));
+    Ok(answer)
 }
 
 /// `GET /v1/responses/{id}`: the response as it is now, or with `stream=true` its events from a cursor on.
@@ -70,7 +108,7 @@ pub(super) async fn retrieve(
         return stored(&api, &principal, &response).await;
     }
     match api.manager.subscribe(&principal, &response, cursor).await? {
-        Some(subscription) => Ok(sse::answer(subscription, api.limits.keep_alive)),
+        Some(subscription) => Ok(sse::answer(None, subscription, api.limits.keep_alive)),
         None => Err(ApiError::response_not_found(&id)),
     }
 }
@@ -92,14 +130,42 @@ pub(super) async fn cancel(
     }
 }
 
+/// `DELETE /v1/responses/{id}`: removes a response and all that belongs to it.
+pub(super) async fn delete(
+    State(api): State<Api>,
+    Extension(Principal(principal)): Extension<Principal>,
+    Path(id): Path<String>,
+) -> Result<Response, ApiError> {
+    let Some(response) = ResponseId::parse(&id) else { return Err(ApiError::response_not_found(&id)) };
+    if !api.manager.delete(&principal, &response).await? {
+        return Err(ApiError::response_not_found(&id));
+    }
+    Ok(Json(json!({"id": id, "object": "response.deleted", "deleted": true})).into_response())
+}
+
+/// `GET /v1/responses/{id}/input_items`: what the response answers.
+pub(super) async fn input_items(
+    State(api): State<Api>,
+    Extension(Principal(principal)): Extension<Principal>,
+    Path(id): Path<String>,
+    Query(query): Query<Vec<(String, String)>>,
+) -> Result<Json<Value>, ApiError> {
+    let page = Page::parse(&query)?;
+    let Some(response) = ResponseId::parse(&id) else { return Err(ApiError::response_not_found(&id)) };
+    match api.manager.input_items(&principal, &response).await? {
+        Some(items) => page.of(items).map(Json),
+        None => Err(ApiError::response_not_found(&id)),
+    }
+}
+
 async fn stored(api: &Api, principal: &str, id: &ResponseId) -> Result<Response, ApiError> {
     match api.manager.response(principal, id).await? {
-        Some(response) => Ok(json(response)),
+        Some(response) => Ok(json_bytes(response)),
         None => Err(ApiError::response_not_found(id.as_str())),
     }
 }
 
-fn json(body: Bytes) -> Response {
+fn json_bytes(body: Bytes) -> Response {
     (StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], Body::from(body)).into_response()
 }
 

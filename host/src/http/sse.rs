@@ -16,7 +16,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use bytes::Bytes;
-use futures::{Stream, stream};
+use futures::{Stream, StreamExt as _, stream};
 use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::{run::Subscription, store::StoreError};
@@ -24,15 +24,18 @@ use crate::{run::Subscription, store::StoreError};
 const DONE: Bytes = Bytes::from_static(b"data: [DONE]\n\n");
 const COMMENT: Bytes = Bytes::from_static(b": keep-alive\n\n");
 
-/// The answer that streams a subscription.
-pub(super) fn answer(subscription: Subscription, keep_alive: Duration) -> Response {
+/// The answer that streams a subscription, after a `first` frame if there is one.
+pub(super) fn answer(first: Option<Bytes>, subscription: Subscription, keep_alive: Duration) -> Response {
     let headers = [
         (header::CONTENT_TYPE.as_str(), "text/event-stream"),
         (header::CACHE_CONTROL.as_str(), "no-cache"),
         // Tells nginx not to collect the stream before it passes it on.
         ("x-accel-buffering", "no"),
     ];
-    let body = Body::from_stream(KeepAlive::new(Box::pin(frames(subscription)), keep_alive));
+    let body = Body::from_stream(KeepAlive::new(
+        Box::pin(stream::iter(first.map(Ok)).chain(frames(subscription))),
+        keep_alive,
+    ));
     (StatusCode::OK, headers, body).into_response()
 }
 

@@ -72,12 +72,14 @@ pub struct ApiError {
     pub param: Option<String>,
     /// When to repeat, in whole seconds: the `retry-after` header.
     pub retry_after: Option<u64>,
+    /// Whether SDKs must be told not to repeat what they would repeat by themselves: `x-should-retry: false`.
+    pub never_retry: bool,
 }
 
 impl ApiError {
     /// An error of `kind` with a code and a message.
     pub fn new(kind: ErrorKind, code: &'static str, message: impl Into<String>) -> Self {
-        Self { kind, code, message: message.into(), param: None, retry_after: None }
+        Self { kind, code, message: message.into(), param: None, retry_after: None, never_retry: false }
     }
 
     /// A 400 about one field of the request.
@@ -106,6 +108,12 @@ impl ApiError {
     /// Says when to repeat, in seconds.
     pub fn with_retry_after(mut self, seconds: u64) -> Self {
         self.retry_after = Some(seconds);
+        self
+    }
+
+    /// Says that a repeat is of no use, although the status suggests one.
+    pub fn never_retry(mut self) -> Self {
+        self.never_retry = true;
         self
     }
 

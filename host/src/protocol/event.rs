@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use memchr::memmem;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     item::{Content, Item, SummaryPart},
@@ -114,6 +114,13 @@ pub fn encode(event: &Event<'_>, sequence_number: u64, out: &mut Vec<u8>) {
     let _ = serde_json::to_writer(&mut *out, event);
     out.pop(); // The closing brace comes after the number.
     let _ = write!(out, ",\"sequence_number\":{sequence_number}}}\n\n");
+}
+
+/// The frame that a repeated request begins with: the response with the events up to `sequence_number`. It is no
+/// event of the run: it is not stored, and only whoever sent an idempotency key sees it.
+pub fn snapshot_frame(response: &Response, sequence_number: u64) -> Bytes {
+    let data = json!({"type": "response.snapshot", "sequence_number": sequence_number, "response": response});
+    format!("event: response.snapshot\ndata: {data}\n\n").into()
 }
 
 /// The frames of consecutive events of one response, as one piece of memory.

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     error::ApiError,
+    id::ResponseId,
     request::{RequestLimits, one_of, wrong_type},
 };
 
@@ -35,7 +36,6 @@ pub(super) fn normalize(input: Value, limits: &RequestLimits) -> Result<Vec<Valu
         .enumerate()
         .map(|(index, item)| normalize_item(&format!("input[{index}]"), item, limits))
         .collect::<Result<_, _>>()?;
-    check_calls(&items)?;
     Ok(items)
 }
 
@@ -132,10 +132,20 @@ fn check_parts(param: &str, parts: &[Value], role: &str, limits: &RequestLimits)
     Ok(())
 }
 
-/// A function call needs its output, and an output its call.
-fn check_calls(items: &[Value]) -> Result<(), ApiError> {
+/// Checks that every function call has its output and every output its call, in the whole conversation: what
+/// came before, and the new input.
+///
+/// # Errors
+///
+/// The first call or output that stands alone.
+pub fn check_calls(history: &[Value], input: &[Value]) -> Result<(), ApiError> {
     let ids = |kind: &str| -> HashSet<&str> {
-        items.iter().filter(|item| item["type"] == kind).filter_map(|item| item["call_id"].as_str()).collect()
+        history
+            .iter()
+            .chain(input)
+            .filter(|item| item["type"] == kind)
+            .filter_map(|item| item["call_id"].as_str())
+            .collect()
     };
     let (calls, outputs) = (ids("function_call"), ids("function_call_output"));
     if let Some(id) = calls.difference(&outputs).next() {
@@ -147,6 +157,25 @@ fn check_calls(items: &[Value]) -> Result<(), ApiError> {
         return Err(ApiError::invalid("input", "missing_tool_call", message));
     }
     Ok(())
+}
+
+/// Gives what a stored item has to every item that lacks it: an id, and a status.
+pub fn identify(items: &mut [Value], response: &ResponseId) {
+    for (index, item) in items.iter_mut().enumerate() {
+        if item["type"] != "reasoning" && item["status"].is_null() {
+            item["status"] = "completed".into();
+        }
+        if item["id"].as_str().is_some_and(|id| !id.is_empty()) {
+            continue;
+        }
+        let prefix = match item["type"].as_str() {
+            Some("function_call") => "fc_in",
+            Some("function_call_output") => "fco_in",
+            Some("reasoning") => "rs_in",
+            _ => "msg_in",
+        };
+        item["id"] = response.child(prefix, index).into();
+    }
 }
 
 fn required_string<'a>(param: &str, fields: &'a Map<String, Value>, name: &str) -> Result<&'a str, ApiError> {
@@ -211,12 +240,6 @@ mod tests {
             ),
             (json!(long), "input", "string_above_max_length"),
             (json!(["a", "b", "c", "d"]), "input", "array_above_max_length"),
-            (
-                json!([{"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}]),
-                "input",
-                "missing_tool_output",
-            ),
-            (json!([{"type": "function_call_output", "call_id": "c", "output": "x"}]), "input", "missing_tool_call"),
         ];
         for (input, param, code) in cases {
             assert_eq!(refused(input.clone()), (param.to_owned(), code), "{input}");
@@ -224,11 +247,21 @@ mod tests {
     }
 
     #[test]
-    fn a_call_with_its_output_is_right() {
-        let input = json!([
-            {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
-            {"type": "function_call_output", "call_id": "c", "output": "x"},
-        ]);
-        assert_eq!(normalize(input, &LIMITS).unwrap().len(), 2);
+    fn a_call_and_its_output_need_each_other_over_all_turns() {
+        let call = json!({"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"});
+        let output = json!({"type": "function_call_output", "call_id": "c", "output": "x"});
+        assert!(check_calls(&[], &[call.clone(), output.clone()]).is_ok());
+        assert!(check_calls(&[call.clone()], &[output.clone()]).is_ok());
+        assert_eq!(check_calls(&[call], &[]).unwrap_err().code, "missing_tool_output");
+        assert_eq!(check_calls(&[], &[output]).unwrap_err().code, "missing_tool_call");
+    }
+
+    #[test]
+    fn every_item_gets_an_id_and_keeps_the_one_it_has() {
+        let id = ResponseId::new(uuid::Uuid::from_u128(1));
+        let mut items = vec![json!({"type": "message"}), json!({"type": "message", "id": "msg_mine"})];
+        identify(&mut items, &id);
+        assert_eq!(items[0]["id"], "msg_in_000000000000000000000000000000010000");
+        assert_eq!(items[1]["id"], "msg_mine");
     }
 }

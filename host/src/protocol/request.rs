@@ -35,12 +35,16 @@ pub struct CreateRequest {
     pub store: bool,
     /// Whether the answer is a stream.
     pub stream: bool,
+    /// Whether the answer comes before the run has ended.
+    pub background: bool,
+    /// The response that this one goes on from.
+    pub previous: Option<ResponseId>,
     /// Everything else as the client sent it, without `input`: what `context.request` shows the agent.
     pub fields: Map<String, Value>,
 }
 
 /// Known parameters that are not served. Sent with a value other than null, they are refused.
-const UNSERVED: [&str; 3] = ["previous_response_id", "conversation", "prompt"];
+const UNSERVED: [&str; 2] = ["conversation", "prompt"];
 
 impl CreateRequest {
     /// Reads and checks a request body.
@@ -63,13 +67,15 @@ impl CreateRequest {
         let input = input.ok_or_else(|| missing("input"))?;
         let store = checked.boolean("store")?.unwrap_or(true);
         let stream = checked.boolean("stream")?.unwrap_or(false);
-        if checked.boolean("background")?.unwrap_or(false) {
-            if !store {
-                let message = "'background' needs 'store': a response that is not kept cannot be fetched later.";
-                return Err(ApiError::invalid("background", "background_requires_store", message));
-            }
-            return Err(unserved("background"));
+        let background = checked.boolean("background")?.unwrap_or(false);
+        if background && !store {
+            let message = "'background' needs 'store': a response that is not kept cannot be fetched later.";
+            return Err(ApiError::invalid("background", "background_requires_store", message));
         }
+        let previous = match checked.string("previous_response_id")? {
+            Some(id) => Some(ResponseId::parse(id).ok_or_else(|| previous_not_found(id))?),
+            None => None,
+        };
         for name in UNSERVED {
             if fields.contains_key(name) {
                 return Err(unserved(name));
@@ -78,7 +84,7 @@ impl CreateRequest {
         checked.rest()?;
         let model = model.to_owned();
         let input = input::normalize(input, limits)?;
-        Ok(Self { model, input, store, stream, fields })
+        Ok(Self { model, input, store, stream, background, previous, fields })
     }
 
     /// The agent: what stands before the first `/` of the model.
@@ -101,15 +107,15 @@ impl CreateRequest {
             object: "response".to_owned(),
             created_at,
             completed_at: None,
-            status: Status::IN_PROGRESS,
-            background: false,
+            status: if self.background { Status::QUEUED } else { Status::IN_PROGRESS },
+            background: self.background,
             store: self.store,
             model: self.model.clone(),
             output: Vec::new(),
             error: None,
             incomplete_details: None,
             instructions: string("instructions"),
-            previous_response_id: None,
+            previous_response_id: self.previous.as_ref().map(ToString::to_string),
             conversation: None,
             metadata: field("metadata").unwrap_or_else(|| json!({})),
             tools: tools(self.fields.get("tools")),
@@ -146,6 +152,13 @@ fn tools(given: Option<&Value>) -> Value {
     let defaults = json!({"type": "function", "name": "", "description": null, "parameters": null, "strict": true});
     let list = given.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     list.iter().map(|tool| with_defaults(Some(tool), defaults.clone())).collect()
+}
+
+/// A 400 for a `previous_response_id` that names nothing that this principal can go on from.
+pub fn previous_not_found(id: &str) -> ApiError {
+    let shown: String = id.chars().take(80).collect();
+    let message = format!("Previous response with id '{shown}' not found.");
+    ApiError::invalid("previous_response_id", "previous_response_not_found", message)
 }
 
 fn missing(name: &str) -> ApiError {
@@ -436,7 +449,11 @@ mod tests {
                 "invalid_value",
             ),
             (json!({"model": "echo", "input": "x", "conversation": "c"}), "conversation", "unsupported_parameter"),
-            (json!({"model": "echo", "input": "x", "background": true}), "background", "unsupported_parameter"),
+            (
+                json!({"model": "echo", "input": "x", "previous_response_id": "x"}),
+                "previous_response_id",
+                "previous_response_not_found",
+            ),
             (
                 json!({"model": "echo", "input": "x", "background": true, "store": false}),
                 "background",

@@ -2,8 +2,13 @@
 
 use std::time::Duration;
 
+use tracing::{error, warn};
+
 use super::OutputLimits;
-use crate::protocol::{ApiError, ErrorKind};
+use crate::{
+    protocol::{ApiError, ErrorKind},
+    store::StoreError,
+};
 
 /// Limits on runs, from the configuration.
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +31,7 @@ pub struct RunLimits {
 }
 
 /// Why a run did not begin. Nothing of it is kept.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum Refusal {
     /// There is no such agent.
     #[error("The model '{0}' does not exist. GET /v1/models lists the models of this server.")]
@@ -37,12 +42,42 @@ pub enum Refusal {
     /// The server stops.
     #[error("The server is shutting down and starts no new runs. Repeat the request.")]
     Draining,
+    /// The idempotency key names a response already, begun a moment ago by the same request or by another one.
+    #[error("The idempotency key is in use.")]
+    KeyTaken,
+    /// The idempotency key names the response of another request.
+    #[error("The idempotency key was used for another request. Use a new key for a new request.")]
+    KeyConflict,
+    /// Something in the request does not fit what is stored.
+    #[error("{0}")]
+    Invalid(ApiError),
     /// The database does not take writes.
     #[error("The database is not available right now; nothing was started. Repeat the request.")]
     Unavailable,
     /// A defect.
     #[error("The request could not be started.")]
     Defect,
+}
+
+impl From<ApiError> for Refusal {
+    fn from(error: ApiError) -> Self {
+        Self::Invalid(error)
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(_) | StoreError::TimedOut(_) => {
+                warn!(%error, "a request was refused because of the database");
+                Self::Unavailable
+            }
+            error => {
+                error!(%error, "a request was refused");
+                Self::Defect
+            }
+        }
+    }
 }
 
 impl From<Refusal> for ApiError {
@@ -52,6 +87,10 @@ impl From<Refusal> for ApiError {
             Refusal::UnknownModel(_) => Self::new(ErrorKind::NotFound, "model_not_found", message).with_param("model"),
             Refusal::Full(_) => Self::new(ErrorKind::RateLimited, "rate_limit_exceeded", message).with_retry_after(1),
             Refusal::Draining => Self::new(ErrorKind::Unavailable, "shutting_down", message).with_retry_after(1),
+            Refusal::KeyTaken | Refusal::KeyConflict => {
+                Self::new(ErrorKind::Conflict, "idempotency_key_conflict", message).never_retry()
+            }
+            Refusal::Invalid(error) => error,
             Refusal::Unavailable => Self::storage_unavailable(),
             Refusal::Defect => Self::new(ErrorKind::Internal, "internal_error", message),
         }

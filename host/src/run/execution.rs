@@ -13,6 +13,7 @@ use crate::{
 
 /// Executes a run that was admitted, and returns once its end is committed.
 pub(super) async fn execute(run: Arc<Run>, agent: Arc<Agent>, context: RunContext, limits: RunLimits) {
+    run.begin();
     let attempt = AssertUnwindSafe(attempt(&run, &agent, context, limits)).catch_unwind();
     let ending = attempt.await.unwrap_or_else(|_| {
         error!(response = %run.id, "a host call of this run panicked");

@@ -11,18 +11,19 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use serde_json::Value;
 use tokio::{runtime::Handle, sync::Semaphore};
 use tokio_util::task::TaskTracker;
 use tracing::{error, info};
 use uuid::Uuid;
 
 use super::{
-    Feed, Recorder, Refusal, Retention, Run, RunLimits, StopReason, Subscription, WriterQueue, execution, milliseconds,
-    outbox::Port, seconds,
+    Feed, Recorder, Refusal, Retention, Run, RunLimits, StopReason, Subscription, WriterQueue, execution, history,
+    milliseconds, outbox::Port, seconds,
 };
 use crate::{
     plugin::{Agent, Registry, RunContext},
-    protocol::{CreateRequest, Fold, ResponseId, Status},
+    protocol::{CreateRequest, Fold, IdempotencyKey, Response, ResponseId, Status, check_calls, identify},
     store::{NewResponse, Store, StoreError},
 };
 
@@ -31,6 +32,15 @@ const LAST_WRITES: Duration = Duration::from_secs(10);
 
 /// Where the manager finds the agents.
 pub type Agents = Arc<Registry>;
+
+/// What a request led to.
+#[derive(Debug)]
+pub enum Created {
+    /// A new run, and the subscription to it.
+    Now(Subscription),
+    /// Nothing: its idempotency key names this response.
+    Before(ResponseId),
+}
 
 /// The runs of this server.
 #[derive(Debug)]
@@ -101,25 +111,61 @@ impl Manager {
 
     /// Begins a run and subscribes to it from its first event. When this returns, the response is committed.
     ///
+    /// With an idempotency key that was used before, no run begins: the answer is the response that the key names.
+    ///
     /// Dropping the future does not undo the beginning: a run that is kept goes on, one that is not is stopped.
     ///
     /// # Errors
     ///
     /// The run did not begin, and nothing of it is kept.
-    pub async fn create(self: &Arc<Self>, principal: &str, request: CreateRequest) -> Result<Subscription, Refusal> {
+    pub async fn create(
+        self: &Arc<Self>,
+        principal: &str,
+        request: CreateRequest,
+        key: Option<IdempotencyKey>,
+    ) -> Result<Created, Refusal> {
+        if let Some(key) = &key
+            && let Some(first) = self.named_by(principal, key).await?
+        {
+            return Ok(Created::Before(first));
+        }
         let agent = self.agents.get(request.agent()).ok_or_else(|| Refusal::UnknownModel(request.model.clone()))?;
-        let (manager, principal) = (self.clone(), principal.to_owned());
-        let started = tokio::spawn(async move { manager.start(principal, request, agent).await });
-        started.await.unwrap_or_else(|error| {
-            error!(%error, "starting a run panicked");
-            Err(Refusal::Defect)
-        })
+        let history = match &request.previous {
+            Some(previous) => history::history(&self.store, principal, previous).await?,
+            None => Vec::new(),
+        };
+        check_calls(&history, &request.input)?;
+        let (manager, owner, reserved) = (self.clone(), principal.to_owned(), key.clone());
+        let started = tokio::spawn(async move { manager.start(owner, request, history, reserved, agent).await });
+        match (started.await, key) {
+            (Ok(Ok(subscription)), _) => Ok(Created::Now(subscription)),
+            // Another request with this key was a moment faster.
+            (Ok(Err(Refusal::KeyTaken)), Some(key)) => {
+                self.named_by(principal, &key).await?.map(Created::Before).ok_or(Refusal::Unavailable)
+            }
+            (Ok(Err(refusal)), _) => Err(refusal),
+            (Err(error), _) => {
+                error!(%error, "starting a run panicked");
+                Err(Refusal::Defect)
+            }
+        }
+    }
+
+    /// The response that an idempotency key names, if it was used for the same request.
+    async fn named_by(&self, principal: &str, key: &IdempotencyKey) -> Result<Option<ResponseId>, Refusal> {
+        match self.store.response_of_key(principal, &key.key).await? {
+            None => Ok(None),
+            Some((id, fingerprint)) if fingerprint == key.fingerprint => Ok(Some(id)),
+            Some(_) => Err(Refusal::KeyConflict),
+        }
     }
 
     async fn start(
         self: Arc<Self>,
         principal: String,
-        request: CreateRequest,
+        mut request: CreateRequest,
+        history: Vec<Value>,
+        key: Option<IdempotencyKey>,
         agent: Arc<Agent>,
     ) -> Result<Subscription, Refusal> {
         let slot = self.slots.clone().try_acquire_owned().map_err(|_| Refusal::Full(self.limits.max_live_runs))?;
@@ -130,6 +176,7 @@ impl Manager {
         }
         let now = SystemTime::now();
         let id = ResponseId::new(Uuid::now_v7());
+        identify(&mut request.input, &id);
         let recorder = Recorder::new(id.clone(), request.response(&id, seconds(now)), self.limits.output);
         let (retention, queue) = match (request.store, request.stream) {
             (true, _) => (Retention::Log, &self.durable),
@@ -149,13 +196,15 @@ impl Manager {
         let upstream = request.upstream().map(str::to_owned);
         let fields = to_json(&request.fields);
         let input = to_json(&request.input);
-        drop(request);
         let row = NewResponse {
             id: id.clone(),
             principal,
             epoch: run.epoch,
             agent: agent.description.name.clone(),
             component: agent.sha256.clone(),
+            status: if request.background { Status::QUEUED } else { Status::IN_PROGRESS },
+            previous: request.previous,
+            key,
             created_at: milliseconds(now),
             request: if run.durable { format!("{{\"fields\":{fields},\"input\":{input}}}") } else { String::new() },
         };
@@ -172,13 +221,14 @@ impl Manager {
             }
         }
         let subscription = {
-            let owner = !run.durable || self.limits.cancel_on_disconnect;
+            let owner = !run.durable || (self.limits.cancel_on_disconnect && !request.background);
             Subscription::live(run.clone(), 0, run.durable.then(|| self.store.clone()), owner)
         };
         let mut context = RunContext::new(id.to_string(), Box::new(Port(run.clone())), run.stopping().clone());
         context.upstream = upstream;
         context.input = input;
         context.request = fields;
+        context.history = to_json(&history);
         let manager = self.clone();
         self.guests.spawn(async move {
             let (_slot, _token) = (slot, token);
@@ -222,13 +272,60 @@ impl Manager {
         Ok(row.map(|_| Subscription::stored(id.clone(), cursor, self.store.clone())))
     }
 
+    /// Waits for the end of a run of this principal, if it goes on.
+    pub async fn wait(&self, principal: &str, id: &ResponseId) {
+        if let Some(run) = self.find(principal, id) {
+            run.feed.wait(|feed| feed.closed().then_some(())).await;
+        }
+    }
+
+    /// Subscribes to a response as whoever lost its stream: with the response so far and the number of its last
+    /// event, and from the event after it on; from the first event, when it has ended. None when there is no such
+    /// response for this principal.
+    ///
+    /// The response so far is folded from the log, and the subscription goes on by number: between the two nothing
+    /// is lost and nothing comes twice.
+    pub async fn reattach(
+        &self,
+        principal: &str,
+        id: &ResponseId,
+    ) -> Result<Option<(Option<(Response, u64)>, Subscription)>, StoreError> {
+        let fold = match self.store.response(principal, id).await? {
+            None => return Ok(None),
+            Some(row) if row.status.terminal().is_some() => Fold::new(),
+            Some(_) => fold(&self.store, id).await?,
+        };
+        let cursor = fold.next();
+        let snapshot = match fold.into_parts() {
+            (Some(response), next) if response.status.terminal().is_none() => Some((response, next.saturating_sub(1))),
+            _ => None,
+        };
+        let cursor = if snapshot.is_some() { cursor } else { 0 };
+        Ok(self.subscribe(principal, id, cursor).await?.map(|subscription| (snapshot, subscription)))
+    }
+
+    /// Removes a response, its events and its key, after stopping its run; false when there is no such response
+    /// for this principal.
+    pub async fn delete(&self, principal: &str, id: &ResponseId) -> Result<bool, StoreError> {
+        self.cancel(principal, id).await?;
+        self.store.delete_response(principal, id).await
+    }
+
+    /// The input items of a response, oldest first; none when there is no such response for this principal.
+    pub async fn input_items(&self, principal: &str, id: &ResponseId) -> Result<Option<Vec<Value>>, StoreError> {
+        match self.store.turns(principal, id, 1).await?.pop() {
+            Some(turn) => history::input(&turn.request).map(Some),
+            None => Ok(None),
+        }
+    }
+
     /// Stops a run and waits for its end; none when there is no such response for this principal, and the status
     /// when it has ended already.
     pub async fn cancel(&self, principal: &str, id: &ResponseId) -> Result<Option<Status>, StoreError> {
         if let Some(run) = self.find(principal, id) {
             run.stop(StopReason::Cancelled);
-            run.feed.wait(|feed| feed.closed().then_some(())).await;
         }
+        self.wait(principal, id).await;
         Ok(self.store.response(principal, id).await?.map(|row| row.status))
     }
 

@@ -17,6 +17,7 @@
 mod admission;
 mod execution;
 mod feed;
+mod history;
 mod manager;
 mod outbox;
 mod recorder;
@@ -26,7 +27,7 @@ mod writer;
 
 pub use admission::{Refusal, RunLimits};
 pub use feed::{Ended, Feed, Next, Retention};
-pub use manager::{Agents, Manager};
+pub use manager::{Agents, Created, Manager};
 pub use outbox::{Outbox, Run, StopReason, Write};
 pub use recorder::{Ending, OutputLimits, Recorder};
 pub use recovery::recover;

@@ -115,6 +115,15 @@ impl Run {
         receiver
     }
 
+    /// Records that the agent begins.
+    pub fn begin(self: &Arc<Self>) {
+        let mut outbox = self.outbox.lock();
+        outbox.recorder.begin();
+        if outbox.recorder.pending_bytes() > 0 {
+            self.queue(&mut outbox);
+        }
+    }
+
     /// Records what the agent says.
     pub fn emit(self: &Arc<Self>, emission: Emission<'_>) -> Result<Emitted, EmitError> {
         let mut outbox = self.outbox.lock();

@@ -83,14 +83,24 @@ impl Recorder {
         }
     }
 
-    /// The first events: the response was created and is in progress.
+    /// The first events: the response was created, and is queued when it runs in the background, or in progress.
     pub fn start(&mut self) {
         // Two whole response objects: reserving them spares the vector four moves.
         self.frames.reserve(2_560);
         let event = Event::Created { response: Cow::Borrowed(&self.response) };
         record(&mut self.frames, &mut self.next, &event);
-        let event = Event::InProgress { response: Cow::Borrowed(&self.response) };
+        let response = Cow::Borrowed(&self.response);
+        let event = if self.response.background { Event::Queued { response } } else { Event::InProgress { response } };
         record(&mut self.frames, &mut self.next, &event);
+    }
+
+    /// A queued response is in progress now.
+    pub fn begin(&mut self) {
+        if self.response.status == Status::QUEUED && !self.ended {
+            self.response.status = Status::IN_PROGRESS;
+            let event = Event::InProgress { response: Cow::Borrowed(&self.response) };
+            record(&mut self.frames, &mut self.next, &event);
+        }
     }
 
     /// The response so far.

@@ -10,7 +10,7 @@
 //!
 //! Runs of which nothing is kept take the same way through a second writer that has no database.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
@@ -18,7 +18,7 @@ use tracing::{error, info, warn};
 use super::{Refusal, Run, StopReason, Write};
 use crate::{
     protocol::ResponseId,
-    store::{Batch, StoreError, WriteConnection},
+    store::{Batch, Committed, StoreError, WriteConnection},
 };
 
 /// The most runs in one transaction.
@@ -75,12 +75,12 @@ impl Writer {
         let mut pause = PAUSE.0;
         loop {
             match self.commit(&writes).await {
-                Ok(late) => {
+                Ok(committed) => {
                     if pause > PAUSE.0 {
                         info!(runs = writes.len(), "the database takes writes again");
                     }
                     self.abandoned.clear();
-                    return publish(writes, &late);
+                    return publish(writes, &committed);
                 }
                 Err(error) => {
                     self.refuse_admissions(&mut writes, &error);
@@ -100,8 +100,8 @@ impl Writer {
         }
     }
 
-    async fn commit(&mut self, writes: &[Write]) -> Result<HashSet<ResponseId>, StoreError> {
-        let Some(connection) = &mut self.connection else { return Ok(HashSet::new()) };
+    async fn commit(&mut self, writes: &[Write]) -> Result<Committed, StoreError> {
+        let Some(connection) = &mut self.connection else { return Ok(Committed::default()) };
         let batch = Batch {
             abandoned: self.abandoned.iter().collect(),
             admitted: writes.iter().filter_map(|write| write.admission.as_ref().map(|(row, _)| row)).collect(),
@@ -161,9 +161,15 @@ impl Writer {
     }
 }
 
-fn publish(writes: Vec<Write>, late: &HashSet<ResponseId>) {
+fn publish(writes: Vec<Write>, committed: &Committed) {
     for Write { run, admission, segment, ended } in writes {
-        let lost = late.contains(&run.id);
+        if committed.taken.contains(&run.id) {
+            if let Some((_, waiting)) = admission {
+                let _ = waiting.send(Err(Refusal::KeyTaken));
+            }
+            continue;
+        }
+        let lost = committed.late.contains(&run.id);
         if let Some(segment) = segment.filter(|_| !lost) {
             run.feed.publish(segment);
         }

@@ -14,10 +14,10 @@ mod events;
 mod open;
 mod responses;
 
-pub use commit::{Batch, EndedResponse, NewResponse, WriteConnection};
+pub use commit::{Batch, Committed, EndedResponse, NewResponse, WriteConnection};
 pub use error::StoreError;
 pub use open::{Backend, Store};
-pub use responses::StoredResponse;
+pub use responses::{StoredResponse, Turn};
 
 #[cfg(test)]
 mod tests;

@@ -18,6 +18,17 @@ pub struct StoredResponse {
     pub response: Option<String>,
 }
 
+/// One response as a turn of a conversation.
+#[derive(Clone, Debug)]
+pub struct Turn {
+    /// How far it is.
+    pub status: Status,
+    /// The request as it was accepted, JSON.
+    pub request: String,
+    /// The final response object, JSON; none while the run is active.
+    pub response: Option<String>,
+}
+
 impl Store {
     /// A response of a principal; none when there is none or it is another principal's.
     pub async fn response(&self, principal: &str, id: &ResponseId) -> Result<Option<StoredResponse>, StoreError> {
@@ -27,6 +38,70 @@ impl Store {
             .fetch_optional(&self.pool)
             .await?;
         row.as_ref().map(stored).transpose()
+    }
+
+    /// The response that an idempotency key of a principal names, and the fingerprint it was sent with.
+    pub async fn response_of_key(
+        &self,
+        principal: &str,
+        key: &str,
+    ) -> Result<Option<(ResponseId, String)>, StoreError> {
+        let row = sqlx::query("SELECT id, fingerprint FROM responses WHERE principal = $1 AND idempotency_key = $2")
+            .bind(principal.to_owned())
+            .bind(key.to_owned())
+            .fetch_optional(&self.pool)
+            .await?;
+        let Some(row) = row else { return Ok(None) };
+        Ok(Some((response_id(row.try_get("id")?)?, row.try_get("fingerprint")?)))
+    }
+
+    /// A response and those that it goes on from, oldest first; empty when there is no such response for this
+    /// principal. The chain ends where a response is gone, and after `most` responses.
+    pub async fn turns(&self, principal: &str, id: &ResponseId, most: i64) -> Result<Vec<Turn>, StoreError> {
+        let rows = sqlx::query(
+            "WITH RECURSIVE chain (id, previous, status, request, response, depth) AS ( \
+             SELECT id, previous_response_id, status, request, response, 1 FROM responses \
+             WHERE id = $1 AND principal = $2 \
+             UNION ALL \
+             SELECT responses.id, responses.previous_response_id, responses.status, responses.request, \
+             responses.response, chain.depth + 1 FROM responses JOIN chain ON responses.id = chain.previous \
+             WHERE responses.principal = $2 AND chain.depth < $3) \
+             SELECT id, status, request, response FROM chain ORDER BY depth DESC",
+        )
+        .bind(id.as_str().to_owned())
+        .bind(principal.to_owned())
+        .bind(most)
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter()
+            .map(|row| {
+                let status: String = row.try_get("status")?;
+                Ok(Turn {
+                    status: Status::parse(&status).ok_or_else(|| StoreError::Damaged(format!("status `{status}`")))?,
+                    request: row.try_get("request")?,
+                    response: row.try_get("response")?,
+                })
+            })
+            .collect()
+    }
+
+    /// Removes a response of a principal, its events and its key; false when there is none. It must have ended.
+    pub async fn delete_response(&self, principal: &str, id: &ResponseId) -> Result<bool, StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        let deleted = sqlx::query("DELETE FROM responses WHERE id = $1 AND principal = $2")
+            .bind(id.as_str().to_owned())
+            .bind(principal.to_owned())
+            .execute(&mut *transaction)
+            .await?
+            .rows_affected();
+        if deleted > 0 {
+            sqlx::query("DELETE FROM events WHERE response_id = $1")
+                .bind(id.as_str().to_owned())
+                .execute(&mut *transaction)
+                .await?;
+        }
+        transaction.commit().await?;
+        Ok(deleted > 0)
     }
 
     /// Responses that have not ended, oldest first: at a start, those whose run was cut off by the last stop.
@@ -44,8 +119,12 @@ fn stored(row: &AnyRow) -> Result<StoredResponse, StoreError> {
     let status: String = row.try_get("status")?;
     Ok(StoredResponse {
         status: Status::parse(&status).ok_or_else(|| StoreError::Damaged(format!("{id} has the status `{status}`")))?,
-        id: ResponseId::parse(&id).ok_or(StoreError::Damaged(format!("`{id}` is not an id of a response")))?,
+        id: response_id(id)?,
         epoch: row.try_get("epoch")?,
         response: row.try_get("response")?,
     })
+}
+
+fn response_id(text: String) -> Result<ResponseId, StoreError> {
+    ResponseId::parse(&text).ok_or_else(|| StoreError::Damaged(format!("`{text}` is not an id of a response")))
 }

@@ -25,6 +25,7 @@
 //! | `log N BYTES` | so many log lines of so many bytes |
 //! | `clock` | says the time, a hash order and random numbers |
 //! | `env` | says what is to be seen of the world outside |
+//! | `history` | says who said what in the earlier turns |
 //!
 //! Anything else, and an argument that is no number, is failure `invalid`.
 
@@ -76,6 +77,7 @@ impl Agent for Hostile {
 
             "clock" => respond::text(&sandbox::clock()),
             "env" => respond::text(&sandbox::environment()),
+            "history" => respond::text(&sandbox::history()?),
 
             _ => {
                 return Err(Failure::invalid("unknown_behaviour", format!("no such behaviour: {behaviour:?}")));

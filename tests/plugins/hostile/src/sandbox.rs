@@ -7,6 +7,8 @@ use std::net::TcpStream;
 use std::time::{Instant, SystemTime};
 use std::{env, fs};
 
+use outlast_guest::{Failure, context};
+
 /// Everything that would differ between two runs if the sandbox let it.
 pub fn clock() -> String {
     let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -22,6 +24,16 @@ pub fn clock() -> String {
         start.elapsed().as_nanos(),
         order.join(" ")
     )
+}
+
+/// Who said what in the earlier turns, a line for each message.
+pub fn history() -> Result<String, Failure> {
+    let history = context::history()?;
+    let lines = history
+        .iter()
+        .filter_map(|item| item.as_message())
+        .map(|message| format!("{}: {}", format!("{:?}", message.role).to_lowercase(), message.text()));
+    Ok(lines.collect::<Vec<_>>().join("\n"))
 }
 
 /// Everything that should not be there.

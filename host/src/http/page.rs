@@ -1,0 +1,105 @@
+//! Pages of a list: `limit`, `order`, `after`, `before`.
+
+use serde_json::{Value, json};
+
+use crate::protocol::ApiError;
+
+/// Which part of a list is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Page {
+    limit: usize,
+    ascending: bool,
+    after: Option<String>,
+    before: Option<String>,
+}
+
+impl Page {
+    /// Reads the query: `limit` 1 to 100 (20), `order` `asc` or `desc` (`desc`), `after` and `before` an item's id.
+    pub(super) fn parse(query: &[(String, String)]) -> Result<Self, ApiError> {
+        let get = |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+        let limit = match get("limit").map(|text| text.parse()) {
+            None => 20,
+            Some(Ok(limit @ 1..=100)) => limit,
+            Some(_) => return Err(ApiError::invalid("limit", "invalid_value", "'limit' must be 1 to 100.")),
+        };
+        let ascending = match get("order").as_deref() {
+            None | Some("desc") => false,
+            Some("asc") => true,
+            Some(_) => return Err(ApiError::invalid("order", "invalid_value", "'order' must be 'asc' or 'desc'.")),
+        };
+        Ok(Self { limit, ascending, after: get("after"), before: get("before") })
+    }
+
+    /// This page of `items`, which are in ascending order.
+    ///
+    /// # Errors
+    ///
+    /// `after` or `before` is not the id of one of them.
+    pub(super) fn of(&self, mut items: Vec<Value>) -> Result<Value, ApiError> {
+        if !self.ascending {
+            items.reverse();
+        }
+        let place = |param: &str, id: &Option<String>| match id {
+            None => Ok(None),
+            Some(id) => items.iter().position(|item| item["id"] == **id).map(Some).ok_or_else(|| {
+                let shown: String = id.chars().take(80).collect();
+                ApiError::invalid(param, "invalid_value", format!("'{param}': there is no item with id '{shown}'."))
+            }),
+        };
+        let start = place("after", &self.after)?.map_or(0, |place| place + 1);
+        let end = place("before", &self.before)?.unwrap_or(items.len()).max(start);
+        let has_more = end - start > self.limit;
+        // With only `before`, the page is the one that ends there.
+        let range = if self.after.is_none() && self.before.is_some() {
+            end.saturating_sub(self.limit).max(start)..end
+        } else {
+            start..end.min(start + self.limit)
+        };
+        let data = &items[range];
+        let id = |item: Option<&Value>| item.map_or(Value::Null, |item| item["id"].clone());
+        Ok(json!({
+            "object": "list",
+            "data": data,
+            "first_id": id(data.first()),
+            "last_id": id(data.last()),
+            "has_more": has_more,
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(query: &[(&str, &str)]) -> Result<(Vec<String>, bool), ApiError> {
+        let query: Vec<_> = query.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let items = (1..=5).map(|number| json!({"id": format!("i{number}")})).collect();
+        let page = Page::parse(&query)?.of(items)?;
+        let ids = page["data"].as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap().to_owned()).collect();
+        Ok((ids, page["has_more"] == true))
+    }
+
+    #[test]
+    fn pages_follow_each_other_in_both_orders() {
+        assert_eq!(page(&[("limit", "2")]).unwrap(), (vec!["i5".to_owned(), "i4".to_owned()], true));
+        assert_eq!(page(&[("limit", "2"), ("after", "i2")]).unwrap(), (vec!["i1".to_owned()], false));
+        let ascending = page(&[("order", "asc"), ("limit", "2"), ("after", "i2")]).unwrap();
+        assert_eq!(ascending, (vec!["i3".to_owned(), "i4".to_owned()], true));
+        let before = page(&[("order", "asc"), ("limit", "2"), ("before", "i4")]).unwrap();
+        assert_eq!(before, (vec!["i2".to_owned(), "i3".to_owned()], true));
+    }
+
+    #[test]
+    fn what_is_no_page_is_named() {
+        for (query, param) in [
+            (("limit", "0"), "limit"),
+            (("limit", "101"), "limit"),
+            (("limit", "x"), "limit"),
+            (("order", "up"), "order"),
+            (("after", "i9"), "after"),
+            (("before", "i9"), "before"),
+        ] {
+            assert_eq!(page(&[query]).unwrap_err().param.as_deref(), Some(param));
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! The store, over both databases, through the library.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+use harness::{
+    database::{Database, both_databases},
+    scratch,
+};
+use outlast::{
+    protocol::{IdempotencyKey, ResponseId, Segment, Status, TerminalStatus},
+    store::{Batch, EndedResponse, NewResponse, Store, StoreError},
+};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+both_databases!(
+    a_batch_is_read_back_as_it_was_written,
+    a_batch_that_is_written_again_changes_nothing,
+    an_end_is_written_once,
+    an_end_under_another_epoch_is_not_written,
+    a_key_is_reserved_once,
+    an_abandoned_admission_goes,
+    a_principal_sees_its_own,
+    the_log_is_read_from_any_event,
+    a_second_owner_is_refused,
+    the_schema_is_made_once,
+);
+
+struct Opened {
+    store: Store,
+    database: String,
+    _folder: TempDir,
+}
+
+async fn open(database: &Database) -> Opened {
+    let folder = scratch::dir("store");
+    let database = database.argument(folder.path());
+    Opened { store: Store::open(&database).await.unwrap(), database, _folder: folder }
+}
+
+fn id() -> ResponseId {
+    ResponseId::new(Uuid::now_v7())
+}
+
+fn row(id: &ResponseId) -> NewResponse {
+    NewResponse {
+        id: id.clone(),
+        principal: "ann".to_owned(),
+        epoch: 1,
+        agent: "echo".to_owned(),
+        component: "00".to_owned(),
+        status: Status::IN_PROGRESS,
+        previous: None,
+        key: None,
+        created_at: 1,
+        request: r#"{"fields":{},"input":[{"text":"with \u0000 and ü"}]}"#.to_owned(),
+    }
+}
+
+fn segment(first: u64, last: u64) -> Segment {
+    let frames: String = (first..=last).map(|number| format!("event: x\ndata: {number}\n\n")).collect();
+    Segment { first, last, frames: frames.into() }
+}
+
+fn ended(id: &ResponseId, status: TerminalStatus, epoch: i64) -> EndedResponse {
+    let response = format!("{{\"status\":\"{}\"}}", status.as_str());
+    EndedResponse { id: id.clone(), epoch, status, ended_at: 2, response }
+}
+
+async fn a_batch_is_read_back_as_it_was_written(database: Database) {
+    let Opened { store, .. } = &open(&database).await;
+    let mut writer = store.writer().await.unwrap();
+    let ids: Vec<_> = (0..70).map(|_| id()).collect();
+    let rows: Vec<_> = ids.iter().map(row).collect();
+    let (one, two) = (segment(0, 3), segment(4, 4));
+    let batch = Batch {
+        admitted: rows.iter().collect(),
+        segments: ids.iter().flat_map(|id| [(id, &one), (id, &two)]).collect(),
+        ..Batch::default()
+    };
+    writer.commit(&batch).await.unwrap();
+    for id in &ids {
+        let stored = store.response("ann", id).await.unwrap().unwrap();
+        assert_eq!((stored.status, stored.epoch, stored.response), (Status::IN_PROGRESS, 1, None));
+        assert_eq!(store.events(id, 0).await.unwrap(), [one.clone(), two.clone()]);
+        assert_eq!(store.turns("ann", id, 1).await.unwrap()[0].request, rows[0].request);
+    }
+    assert_eq!(store.active_responses().await.unwrap().len(), 70);
+}
+
+async fn a_batch_that_is_written_again_changes_nothing(database: Database) {
+    let Opened { store, .. } = &open(&database).await;
+    let mut writer = store.writer().await.unwrap();
+    let id = id();
+    writer.commit(&Batch { admitted: vec![&row(&id)], ..Batch::default() }).await.unwrap();
+    let (segment, end) = (segment(0, 1), ended(&id, TerminalStatus::Completed, 1));
+    let batch = Batch { segments: vec![(&id, &segment)], ended: vec![&end], ..Batch::default() };
+    for _ in 0..2 {
+        let committed = writer.commit(&batch).await.unwrap();
+        assert!(committed.late.is_empty());
+    }
+    assert_eq!(store.events(&id, 0).await.unwrap(), [segment.clone()]);
+}
+
+async fn an_end_is_written_once(database: Database) {
+    let Opened { store, .. } = &open(&database).await;
+    let mut writer = store.writer().await.unwrap();
+    let id = id();
+    let cancelled = ended(&id, TerminalStatus::Cancelled, 1);
+    writer.commit(&Batch { admitted: vec![&row(&id)], ended: vec![&cancelled], ..Batch::default() }).await.unwrap();
+    let completed = ended(&id, TerminalStatus::Completed, 1);
+    let late = writer.commit(&Batch { ended: vec![&completed], ..Batch::default() }).await.unwrap().late;
+    assert!(late.contains(&id));
+    let stored = store.response("ann", &id).await.unwrap().unwrap();
+    assert_eq!(stored.status, TerminalStatus::Cancelled.into());
+    assert_eq!(stored.response, Some(cancelled.response));
+    assert!(store.active_responses().await.unwrap().is_empty());
+}
+
+async fn an_end_under_another_epoch_is_not_written(database: Database) {
+    let Opened { store, .. } = &open(&database).await;
+    let mut writer = store.writer().await.unwrap();
+    let id = id();
+    let end = ended(&id, TerminalStatus::Completed, 2);
+    let row = row(&id);
+    let batch = Batch { admitted: vec![&row], ended: vec![&end], ..Batch::default() };
+    assert!(writer.commit(&batch).await.unwrap().late.contains(&id));
+    assert_eq!(store.response("ann", &id).await.unwrap().unwrap().status, Status::IN_PROGRESS);
+}
+
+async fn a_key_is_reserved_once(database: Database) {
+    let Opened { store, .. } = &open(&database).await;
+    let mut writer = store.writer().await.unwrap();
+    let with_key = |principal: &str, fingerprint: &str| {
+        let mut row = row(&id());
+        row.principal = principal.to_owned();
+        row.key = Some(IdempotencyKey { key: "k".to_owned(), fingerprint: fingerprint.to_owned() });
+        row
+    };
+    let (first, second, other) = (with_key("ann", "f1"), with_key("ann", "f2"), with_key("bob", "f3"));
+    let events = segment(0, 1);
+    let batch = Batch {
+        admitted: vec![&first, &second, &other],
+        segments: vec![(&first.id, &events), (&second.id, &events)],
+        ..Batch::default()
+    };
+    let taken = writer.commit(&batch).await.unwrap().taken;
+    assert_eq!(taken.into_iter().collect::<Vec<_>>(), [second.id.clone()]);
+    assert!(store.events(&second.id, 0).await.unwrap().is_empty());
+    assert_eq!(store.response_of_key("ann", "k").await.unwrap(), Some((first.id.clone(), "f1".to_owned())));
+    assert_eq!(store.response_of_key("bob", "k").await.unwrap(), Some((other.id, "f3".to_owned())));
+    let late = with_key("ann", "f4");
+    assert!(writer.commit(&Batch { admitted: vec![&late], ..Batch::default() }).await.unwrap().taken.contains(&late.id));
+    assert!(store.delete_response("ann", &first.id).await.unwrap());
+    assert_eq!(store.response_of_key("ann", "k").await.unwrap(), None);
+    assert!(store.events(&first.id, 0).await.unwrap().is_empty());
+}
+
+async fn an_abandoned_admission_goes(database: Database) {
+    let Opened { store, .. } = &open(&database).await;
+    let mut writer = store.writer().await.unwrap();
+    let (id, events) = (id(), segment(0, 1));
+    let row = row(&id);
+    let batch = Batch { admitted: vec![&row], segments: vec![(&id, &events)], ..Batch::default() };
+    writer.commit(&batch).await.unwrap();
+    writer.commit(&Batch { abandoned: vec![&id], ..Batch::default() }).await.unwrap();
+    assert!(store.response("ann", &id).await.unwrap().is_none());
+    assert!(store.events(&id, 0).await.unwrap().is_empty());
+}
+
+async fn a_principal_sees_its_own(database: Database) {
+    let Opened { store, .. } = &open(&database).await;
+    let mut writer = store.writer().await.unwrap();
+    let id = id();
+    writer.commit(&Batch { admitted: vec![&row(&id)], ..Batch::default() }).await.unwrap();
+    assert!(store.response("ann", &id).await.unwrap().is_some());
+    assert!(store.response("bob", &id).await.unwrap().is_none());
+    assert!(store.turns("bob", &id, 10).await.unwrap().is_empty());
+    assert!(!store.delete_response("bob", &id).await.unwrap());
+}
+
+async fn the_log_is_read_from_any_event(database: Database) {
+    let Opened { store, .. } = &open(&database).await;
+    let mut writer = store.writer().await.unwrap();
+    let id = id();
+    let segments: Vec<_> = (0..40).map(|number| segment(number * 2, number * 2 + 1)).collect();
+    let batch = Batch { segments: segments.iter().map(|segment| (&id, segment)).collect(), ..Batch::default() };
+    writer.commit(&batch).await.unwrap();
+    let page = store.events(&id, 5).await.unwrap();
+    assert_eq!(page[0], segments[2]);
+    assert!(page.len() < segments.len(), "a page is bounded");
+    assert_eq!(store.events(&id, 79).await.unwrap(), segments[39..]);
+    assert!(store.events(&id, 80).await.unwrap().is_empty());
+}
+
+async fn a_second_owner_is_refused(database: Database) {
+    let opened = open(&database).await;
+    let first = opened.store.writer().await.unwrap();
+    let second = async {
+        match Store::open(&opened.database).await {
+            Ok(store) => store.writer().await.map(drop),
+            Err(error) => Err(error),
+        }
+    };
+    assert!(matches!(second.await, Err(StoreError::Owned(_))));
+    drop(first);
+}
+
+async fn the_schema_is_made_once(database: Database) {
+    let Opened { store, database, _folder } = open(&database).await;
+    let id = id();
+    store.writer().await.unwrap().commit(&Batch { admitted: vec![&row(&id)], ..Batch::default() }).await.unwrap();
+    store.close().await;
+    drop(store);
+    let store = Store::open(&database).await.unwrap();
+    assert!(store.response("ann", &id).await.unwrap().is_some());
+}
