@@ -18,7 +18,7 @@
 //! | [`process`], [`scratch`] | processes and files that do not outlive the tests |
 
 // Each of the two programs that share this uses a part of it.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports, unused_macros)]
 
 pub mod client;
 pub mod database;

@@ -5,7 +5,7 @@
 use std::{
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
-    process::{ChildStdin, Command, Stdio},
+    process::{Child, Command, Stdio},
     sync::OnceLock,
 };
 
@@ -20,13 +20,13 @@ pub fn dir(prefix: &str) -> TempDir {
 }
 
 fn root() -> &'static Path {
-    static ROOT: OnceLock<(PathBuf, ChildStdin)> = OnceLock::new();
-    let (path, _pipe) = ROOT.get_or_init(|| {
+    static ROOT: OnceLock<(PathBuf, Child)> = OnceLock::new();
+    let (path, _sweeper) = ROOT.get_or_init(|| {
         let path = tempfile::Builder::new().prefix("outlast-").tempdir().unwrap().keep();
         open(&path);
         // It tries again, because a process that is ending may still write.
         let script = r#"read -r _; for _ in 1 2 3 4 5; do rm -rf -- "$0" 2>/dev/null && exit; sleep 1; done"#;
-        let mut sweeper = Command::new("sh")
+        let sweeper = Command::new("sh")
             .args(["-c", script])
             .arg(&path)
             // Ctrl-C is for the tests; this one goes after them.
@@ -36,8 +36,7 @@ fn root() -> &'static Path {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let pipe = sweeper.stdin.take().unwrap();
-        (path, pipe)
+        (path, sweeper)
     });
     path
 }
