@@ -81,7 +81,8 @@ async fn a_repeated_stream_begins_with_a_snapshot_and_goes_on_live(database: Dat
     let mut whole = seen;
     whole.extend(stream.rest().await);
     let next = snapshot["sequence_number"].as_u64().unwrap() + 1;
-    let live: Vec<u8> = whole.iter().filter(|event| event.number >= next).flat_map(|event| event.frame.clone()).collect();
+    let live: Vec<u8> =
+        whole.iter().filter(|event| event.number >= next).flat_map(|event| event.frame.clone()).collect();
     let after = text.split_once("\n\n").unwrap().1;
     assert_eq!(after, format!("{}data: [DONE]\n\n", String::from_utf8(live).unwrap()));
 }

@@ -62,7 +62,8 @@ async fn a_response_is_gone_on_from(database: Database) {
     let second = second.response();
     assert_eq!(second["previous_response_id"], first["id"]);
     assert_eq!(second["instructions"], Value::Null);
-    let third = client.post(json!({"model": "hostile", "input": "history", "previous_response_id": second["id"]})).await;
+    let third =
+        client.post(json!({"model": "hostile", "input": "history", "previous_response_id": second["id"]})).await;
     let text = third.response()["output"][0]["content"][0]["text"].clone();
     assert_eq!(text, "user: first\nassistant: first\nuser: second\nassistant: second");
 }
@@ -105,7 +106,11 @@ async fn a_deleted_response_is_gone_with_all_that_belongs_to_it(database: Databa
     let id = response["id"].as_str().unwrap();
     let deleted = delete(&client, id).await.ok();
     assert_eq!(deleted, json!({"id": id, "object": "response.deleted", "deleted": true}));
-    for path in [format!("/v1/responses/{id}"), format!("/v1/responses/{id}?stream=true"), format!("/v1/responses/{id}/input_items")] {
+    for path in [
+        format!("/v1/responses/{id}"),
+        format!("/v1/responses/{id}?stream=true"),
+        format!("/v1/responses/{id}/input_items"),
+    ] {
         client.get_path(&path).await.refused(404, "response_not_found");
     }
     client.cancel(id).await.refused(404, "response_not_found");
