@@ -62,7 +62,7 @@ async fn an_empty_file_is_refused() {
 #[tokio::test]
 async fn a_core_module_is_refused_as_one() {
     let module = wat::parse_str(r#"(module (func (export "run")))"#).unwrap();
-    refused("module.wasm", &module, &["refused", "core module"]).await;
+    refused("module.wasm", &module, &["refused", "core WebAssembly module", "wasm32-wasip2"]).await;
 }
 
 #[tokio::test]
