@@ -23,7 +23,7 @@ async fn every_agent_is_a_model() {
 #[tokio::test]
 async fn a_model_that_is_not_there_is_not_found() {
     let server = Server::start(Database::Sqlite);
-    for id in ["nobody", "Echo", "a/b", "%00"] {
+    for id in ["nobody", "Echo", "a/b"] {
         server.client().get_path(&format!("/v1/models/{id}")).await.refused(404, "model_not_found");
     }
 }

@@ -102,7 +102,7 @@ async fn a_batch_that_is_written_again_changes_nothing(database: Database) {
         let committed = writer.commit(&batch).await.unwrap();
         assert!(committed.late.is_empty());
     }
-    assert_eq!(store.events(&id, 0).await.unwrap(), [segment.clone()]);
+    assert_eq!(store.events(&id, 0).await.unwrap(), std::slice::from_ref(&segment));
 }
 
 async fn an_end_is_written_once(database: Database) {
@@ -148,12 +148,14 @@ async fn a_key_is_reserved_once(database: Database) {
         ..Batch::default()
     };
     let taken = writer.commit(&batch).await.unwrap().taken;
-    assert_eq!(taken.into_iter().collect::<Vec<_>>(), [second.id.clone()]);
+    assert_eq!(taken.into_iter().collect::<Vec<_>>(), std::slice::from_ref(&second.id));
     assert!(store.events(&second.id, 0).await.unwrap().is_empty());
     assert_eq!(store.response_of_key("ann", "k").await.unwrap(), Some((first.id.clone(), "f1".to_owned())));
     assert_eq!(store.response_of_key("bob", "k").await.unwrap(), Some((other.id, "f3".to_owned())));
     let late = with_key("ann", "f4");
-    assert!(writer.commit(&Batch { admitted: vec![&late], ..Batch::default() }).await.unwrap().taken.contains(&late.id));
+    assert!(
+        writer.commit(&Batch { admitted: vec![&late], ..Batch::default() }).await.unwrap().taken.contains(&late.id)
+    );
     assert!(store.delete_response("ann", &first.id).await.unwrap());
     assert_eq!(store.response_of_key("ann", "k").await.unwrap(), None);
     assert!(store.events(&first.id, 0).await.unwrap().is_empty());

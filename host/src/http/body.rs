@@ -1,11 +1,16 @@
 //! Reading a request's body, within its limits.
 
+use std::time::Duration;
+
 use axum::{body::Body, extract::Request, http::header};
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use http_body_util::BodyExt as _;
 
 use super::ApiLimits;
 use crate::protocol::{ApiError, ErrorKind};
+
+/// How long the rest of a body that is too large is waited for.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// Reads a JSON body as bytes.
 ///
@@ -18,18 +23,12 @@ pub(super) async fn read_json(request: Request, limits: &ApiLimits) -> Result<By
         let message = "The body must be JSON: send `content-type: application/json`.";
         return Err(ApiError::new(ErrorKind::UnsupportedMediaType, "unsupported_media_type", message));
     }
-    let too_large = || {
-        let message = format!("The body is larger than {} bytes (limits.body_bytes).", limits.body_bytes);
-        ApiError::new(ErrorKind::TooLarge, "request_too_large", message)
-    };
-    let length = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    if length.is_some_and(|length: u64| length > limits.body_bytes as u64) {
-        return Err(too_large());
-    }
-    let body = Limited::<Body>::new(request.into_body(), limits.body_bytes).collect();
-    match tokio::time::timeout(limits.body_timeout, body).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+    match tokio::time::timeout(limits.body_timeout, collect(request.into_body(), limits.body_bytes)).await {
+        Ok(Ok(Some(body))) => Ok(body),
+        Ok(Ok(None)) => {
+            let message = format!("The body is larger than {} bytes (limits.body_bytes).", limits.body_bytes);
+            Err(ApiError::new(ErrorKind::TooLarge, "request_too_large", message))
+        }
         Ok(Err(_)) => {
             Err(ApiError::new(ErrorKind::InvalidRequest, "incomplete_body", "The body ended before it was complete."))
         }
@@ -37,6 +36,33 @@ pub(super) async fn read_json(request: Request, limits: &ApiLimits) -> Result<By
             let message = "The body took too long to arrive (limits.body_timeout).";
             Err(ApiError::new(ErrorKind::RequestTimeout, "request_timeout", message))
         }
+    }
+}
+
+/// The whole body; none when it is larger than `most` bytes.
+async fn collect(mut body: Body, most: usize) -> Result<Option<Bytes>, axum::Error> {
+    let mut collected = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else { continue };
+        if collected.len() + data.len() > most {
+            drop(collected);
+            // The answer stands; whether the rest comes in time does not matter.
+            let _ = tokio::time::timeout(LINGER, discard(body, most)).await;
+            return Ok(None);
+        }
+        collected.extend_from_slice(&data);
+    }
+    Ok(Some(collected.into()))
+}
+
+/// Reads `most` bytes and throws them away: a client that is still sending would otherwise see a broken connection
+/// where the answer should be.
+async fn discard(mut body: Body, most: usize) {
+    let mut seen = 0;
+    while seen <= most
+        && let Some(Ok(frame)) = body.frame().await
+    {
+        seen += frame.data_ref().map_or(0, Bytes::len);
     }
 }
 

@@ -23,7 +23,8 @@ pub struct ProviderConfig {
     pub kind: ProviderKind,
     /// Where it is, with the version: `https://api.openai.com/v1`. Default: the kind's own address.
     pub base_url: Option<String>,
-    /// The key. Better: `api_key_env`. Default: none, which is right for a local server.
+    /// The key. Better: `api_key_env`. Default: none, which is right for a local server; at the kind's own address, the
+    /// kind's usual environment variable (`OPENAI_API_KEY`).
     pub api_key: Option<Secret>,
     /// The environment variable that holds the key.
     pub api_key_env: Option<String>,
@@ -38,6 +39,9 @@ pub struct ProviderConfig {
     /// How long a stream may be silent after the first token. Default `60s`.
     #[serde(with = "humantime_serde")]
     pub idle_timeout: Duration,
+    /// How long a whole call may take, repetitions included. Default `10m`.
+    #[serde(with = "humantime_serde")]
+    pub total_timeout: Duration,
     /// How often a call is repeated that failed before its first token. Default 3.
     pub max_retries: usize,
     /// The pause before the first repetition; it doubles. Default `500ms`.
@@ -46,7 +50,7 @@ pub struct ProviderConfig {
     /// The longest pause, also when the provider asks for more: then the call fails. Default `20s`.
     #[serde(with = "humantime_serde")]
     pub max_retry_pause: Duration,
-    /// The largest answer. Default `16MiB`.
+    /// The largest answer: its text, its reasoning and its function calls together. Default `16MiB`.
     pub max_response_bytes: ByteSize,
 }
 
@@ -61,6 +65,7 @@ impl Default for ProviderConfig {
             connect_timeout: Duration::from_secs(10),
             first_token_timeout: Duration::from_secs(120),
             idle_timeout: Duration::from_secs(60),
+            total_timeout: Duration::from_secs(600),
             max_retries: 3,
             retry_pause: Duration::from_millis(500),
             max_retry_pause: Duration::from_secs(20),
@@ -90,22 +95,50 @@ pub enum ProviderKind {
 }
 
 impl ProviderKind {
-    pub(super) fn adapter(self) -> AdapterKind {
-        match self {
-            Self::Openai => AdapterKind::OpenAI,
-            Self::Anthropic => AdapterKind::Anthropic,
-            Self::Gemini => AdapterKind::Gemini,
-            Self::Groq => AdapterKind::Groq,
-            Self::Deepseek => AdapterKind::DeepSeek,
-            Self::Xai => AdapterKind::Xai,
-            Self::Mistral => AdapterKind::Mistral,
-            Self::Cohere => AdapterKind::Cohere,
-            Self::Ollama => AdapterKind::Ollama,
-            Self::Openrouter => AdapterKind::OpenRouter,
-            Self::Together => AdapterKind::Together,
-            Self::Fireworks => AdapterKind::Fireworks,
-        }
+    /// How the provider is spoken to, and where it is if the operator does not say: none for `genai` to know.
+    pub(super) fn dialect(self) -> Dialect {
+        Dialect::Chat(match self {
+            Self::Anthropic => return Dialect::Native(AdapterKind::Anthropic),
+            Self::Gemini => return Dialect::Native(AdapterKind::Gemini),
+            Self::Openai => "https://api.openai.com/v1",
+            Self::Groq => "https://api.groq.com/openai/v1",
+            Self::Deepseek => "https://api.deepseek.com/v1",
+            Self::Xai => "https://api.x.ai/v1",
+            Self::Mistral => "https://api.mistral.ai/v1",
+            Self::Cohere => "https://api.cohere.ai/compatibility/v1",
+            Self::Ollama => "http://localhost:11434/v1",
+            Self::Openrouter => "https://openrouter.ai/api/v1",
+            Self::Together => "https://api.together.xyz/v1",
+            Self::Fireworks => "https://api.fireworks.ai/inference/v1",
+        })
     }
+
+    /// The environment variable that holds the key, as the SDKs of this field name it.
+    fn usual_key(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Openai => "OPENAI_API_KEY",
+            Self::Anthropic => "ANTHROPIC_API_KEY",
+            Self::Gemini => "GEMINI_API_KEY",
+            Self::Groq => "GROQ_API_KEY",
+            Self::Deepseek => "DEEPSEEK_API_KEY",
+            Self::Xai => "XAI_API_KEY",
+            Self::Mistral => "MISTRAL_API_KEY",
+            Self::Cohere => "COHERE_API_KEY",
+            Self::Openrouter => "OPENROUTER_API_KEY",
+            Self::Together => "TOGETHER_API_KEY",
+            Self::Fireworks => "FIREWORKS_API_KEY",
+            Self::Ollama => return None,
+        })
+    }
+}
+
+/// How a provider is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dialect {
+    /// The Chat Completions API; by default at this address.
+    Chat(&'static str),
+    /// The provider's own API.
+    Native(AdapterKind),
 }
 
 /// A text that is never shown.
@@ -139,6 +172,9 @@ pub struct ModelConfigError(pub(super) String);
 impl ModelsConfig {
     /// Adds the providers whose keys stand in the environment, as the SDKs of this field name them. A provider of
     /// the same name in the configuration file stands.
+    ///
+    /// A provider of the file that says neither where it is nor what its key is gets its kind's usual key. One that
+    /// says where it is does not: a key is not sent to another place than it was made for.
     #[must_use]
     pub fn with_environment(mut self, lookup: impl Fn(&str) -> Option<String>) -> Self {
         let set = |name: &str| lookup(name).filter(|value| !value.is_empty());
@@ -154,29 +190,31 @@ impl ModelsConfig {
                 self.providers.insert(name.to_owned(), provider);
             }
         }
+        for provider in self.providers.values_mut() {
+            if provider.api_key.is_none() && provider.api_key_env.is_none() && provider.base_url.is_none() {
+                provider.api_key = provider.kind.usual_key().and_then(set).map(Secret::new);
+            }
+        }
         self
     }
 }
 
 impl ProviderConfig {
     /// The key, wherever it stands.
-    pub(super) fn key(
-        &self,
-        name: &str,
-        lookup: impl Fn(&str) -> Option<String>,
-    ) -> Result<Option<Secret>, ModelConfigError> {
+    pub(super) fn key(&self, lookup: impl Fn(&str) -> Option<String>) -> Result<Option<Secret>, String> {
         match (&self.api_key, &self.api_key_env) {
-            (Some(_), Some(_)) => Err(ModelConfigError(format!(
-                "providers.{name} has both api_key and api_key_env; it must have at most one"
-            ))),
-            (Some(key), None) => Ok(Some(key.clone())),
+            (Some(_), Some(_)) => Err(" has both api_key and api_key_env; it must have at most one".to_owned()),
+            (Some(key), None) => Ok(Some(key.clone()).filter(|key| !key.reveal().is_empty())),
             (None, Some(variable)) => match lookup(variable).filter(|value| !value.is_empty()) {
                 Some(key) => Ok(Some(Secret::new(key))),
-                None => Err(ModelConfigError(format!(
-                    "providers.{name}.api_key_env = \"{variable}\", but that environment variable is not set"
-                ))),
+                None => Err(format!(".api_key_env = \"{variable}\", but that environment variable is not set")),
             },
             (None, None) => Ok(None),
         }
+    }
+
+    /// `max_response_bytes` as this machine counts.
+    pub(super) fn max_bytes(&self) -> usize {
+        usize::try_from(self.max_response_bytes.as_u64()).unwrap_or(usize::MAX)
     }
 }

@@ -1,14 +1,19 @@
 //! A model call under way.
+//!
+//! The pieces go to the caller as they come; the whole answer is kept beside them until the end. Memory: the answer,
+//! at most `max_response_bytes` of it. Dropping a generation closes the connection, which stops the model.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use futures::StreamExt as _;
-use genai::chat::{ChatStream, ChatStreamEvent, StopReason, StreamEnd, ToolCall};
 use serde_json::{Value, json};
+use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::{
+    answer::{End, Piece},
+    conversation::FunctionCall,
     error::{ModelError, ModelErrorKind},
-    models::Provider,
+    provider::{Provider, Upstream},
 };
 
 /// A piece of what the model says.
@@ -46,7 +51,7 @@ pub struct Completion {
     pub finish_reason: String,
     /// Tokens; zero where the provider does not say.
     pub usage: Usage,
-    /// The model, as the provider was asked for it.
+    /// The model that answered, in the provider's words, or as it was asked for.
     pub model: String,
 }
 
@@ -54,87 +59,108 @@ pub struct Completion {
 pub struct Generation {
     provider: Arc<Provider>,
     model: String,
-    stream: ChatStream,
+    upstream: Upstream,
+    deadline: Instant,
     /// Read while the call was started, not given out yet.
-    first: Option<ChatStreamEvent>,
+    first: Option<Piece>,
     text: String,
     reasoning: String,
-    end: Option<StreamEnd>,
+    /// Of function calls; those are kept by the upstream until its end.
+    call_bytes: usize,
+    state: State,
 }
 
-impl std::fmt::Debug for Generation {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Generation").field("model", &self.model).finish_non_exhaustive()
-    }
+enum State {
+    Open,
+    Ended(End),
+    Failed(ModelError),
 }
 
 impl Generation {
-    /// Waits for the first event of the stream that says something. Errors before it may be repeated.
-    pub(super) async fn open(provider: Arc<Provider>, model: String, stream: ChatStream) -> Result<Self, ModelError> {
+    /// A call whose first piece has come.
+    pub(super) fn new(
+        provider: Arc<Provider>,
+        model: String,
+        upstream: Upstream,
+        first: Piece,
+        deadline: Instant,
+    ) -> Self {
         let (text, reasoning) = (String::new(), String::new());
-        let mut generation = Self { provider, model, stream, first: None, text, reasoning, end: None };
-        let patience = generation.provider.config.first_token_timeout;
-        let first = generation.event(patience, "the first token took longer than first_token_timeout").await;
-        // Nothing has been said: the same call may be made again.
-        generation.first = Some(first.map_err(|error| match error.code {
-            "upstream_cut" | "upstream_timeout" => error.repeatable(),
-            _ => error,
-        })?);
-        Ok(generation)
+        let (first, state) = (Some(first), State::Open);
+        Self { provider, model, upstream, deadline, first, text, reasoning, call_bytes: 0, state }
     }
 
     /// The next piece; none when the model has finished.
     ///
     /// # Errors
     ///
-    /// The provider failed, was silent for too long, said too much, or broke off. The call is over then.
+    /// The provider failed, was silent for too long, said too much, or broke off. The call is over then: every
+    /// further call gives the same error.
     pub async fn next(&mut self) -> Result<Option<Delta>, ModelError> {
-        while self.end.is_none() {
-            let event = match self.first.take() {
-                Some(event) => event,
-                None => {
-                    let patience = self.provider.config.idle_timeout;
-                    self.event(patience, "it was silent for longer than idle_timeout").await?
-                }
-            };
-            let delta = match event {
-                ChatStreamEvent::Chunk(chunk) => {
-                    self.text.push_str(&chunk.content);
-                    Delta::Text(chunk.content)
-                }
-                ChatStreamEvent::ReasoningChunk(chunk) => {
-                    self.reasoning.push_str(&chunk.content);
-                    Delta::Reasoning(chunk.content)
-                }
-                ChatStreamEvent::End(end) => {
-                    self.end = Some(end);
-                    break;
-                }
-                ChatStreamEvent::Start
-                | ChatStreamEvent::Heartbeat
-                | ChatStreamEvent::ThoughtSignatureChunk(_)
-                | ChatStreamEvent::ToolCallChunk(_) => continue,
-            };
-            let most = self.provider.config.max_response_bytes.as_u64();
-            if (self.text.len() + self.reasoning.len()) as u64 > most {
-                let message =
-                    format!("the answer of {} is larger than max_response_bytes ({most})", self.provider.name);
-                return Err(ModelError::new(ModelErrorKind::Limit, "upstream_too_large", message));
-            }
-            return Ok(Some(delta));
+        match &self.state {
+            State::Open => {}
+            State::Ended(_) => return Ok(None),
+            State::Failed(error) => return Err(error.clone()),
         }
-        Ok(None)
+        let next = self.read().await;
+        if let Err(error) = &next {
+            self.state = State::Failed(error.clone());
+        }
+        next
+    }
+
+    async fn read(&mut self) -> Result<Option<Delta>, ModelError> {
+        loop {
+            let piece = match self.first.take() {
+                Some(piece) => Some(piece),
+                None => self.provider.next(&mut self.upstream, self.deadline).await?,
+            };
+            let delta = match piece {
+                Some(Piece::Text(text)) => {
+                    self.text.push_str(&text);
+                    Some(Delta::Text(text))
+                }
+                Some(Piece::Reasoning(text)) => {
+                    self.reasoning.push_str(&text);
+                    Some(Delta::Reasoning(text))
+                }
+                Some(Piece::Call(bytes)) => {
+                    self.call_bytes += bytes;
+                    None
+                }
+                Some(Piece::End(mut end)) => {
+                    for call in end.calls.iter_mut().filter(|call| call.call_id.is_empty()) {
+                        call.call_id = format!("call_{}", Uuid::new_v4().simple());
+                    }
+                    self.state = State::Ended(end);
+                    return Ok(None);
+                }
+                None => return Err(ModelError::cut(&self.provider.name, "")),
+            };
+            let most = self.provider.config.max_bytes();
+            if self.text.len() + self.reasoning.len() + self.call_bytes > most {
+                return Err(ModelError::too_large(&self.provider.name, most));
+            }
+            if delta.is_some() {
+                return Ok(delta);
+            }
+        }
     }
 
     /// The whole answer, after [`next`](Self::next) has returned none.
     ///
     /// # Errors
     ///
-    /// The call has not finished.
+    /// The call has not finished, or has failed.
     pub fn completion(self) -> Result<Completion, ModelError> {
-        let end = self.end.ok_or_else(|| {
-            ModelError::new(ModelErrorKind::Invalid, "not_finished", "the model has not finished its answer")
-        })?;
+        let end = match self.state {
+            State::Ended(end) => end,
+            State::Failed(error) => return Err(error),
+            State::Open => {
+                let message = "the model has not finished its answer";
+                return Err(ModelError::new(ModelErrorKind::Invalid, "not_finished", message));
+            }
+        };
         let mut items = Vec::new();
         if !self.reasoning.is_empty() {
             items.push(json!({
@@ -147,65 +173,21 @@ impl Generation {
                 "content": [{"type": "output_text", "text": self.text, "annotations": []}],
             }));
         }
-        items.extend(end.captured_tool_calls().into_iter().flatten().map(function_call));
-        let finish_reason = match &end.captured_stop_reason {
-            Some(StopReason::Completed(_) | StopReason::StopSequence(_)) | None => "stop".to_owned(),
-            Some(StopReason::MaxTokens(_)) => "length".to_owned(),
-            Some(StopReason::ToolCall(_)) => "tool_calls".to_owned(),
-            Some(StopReason::ContentFilter(_)) => "content_filter".to_owned(),
-            Some(StopReason::Other(word)) => word.chars().take(64).collect(),
-        };
-        Ok(Completion { items, finish_reason, usage: usage(&end), model: self.model })
-    }
-
-    /// The next event that is more than a sign of life.
-    async fn event(&mut self, patience: Duration, late: &str) -> Result<ChatStreamEvent, ModelError> {
-        let provider = &self.provider;
-        let next = async {
-            loop {
-                match self.stream.next().await {
-                    Some(Ok(ChatStreamEvent::Start | ChatStreamEvent::Heartbeat)) => {}
-                    other => return other,
-                }
-            }
-        };
-        match tokio::time::timeout(patience, next).await {
-            Ok(Some(Ok(event))) => Ok(event),
-            Ok(Some(Err(error))) => Err(provider.error(&error)),
-            // The end of the bytes is not the end of the answer: that is an event of its own.
-            Ok(None) => {
-                let message = format!("upstream {} broke off its answer", provider.name);
-                Err(ModelError::new(ModelErrorKind::Unavailable, "upstream_cut", message))
-            }
-            Err(_) => {
-                let message = format!("upstream {}: {late} ({patience:?})", provider.name);
-                Err(ModelError::new(ModelErrorKind::Timeout, "upstream_timeout", message))
-            }
-        }
+        items.extend(end.calls.into_iter().map(function_call));
+        let (finish_reason, usage) = (end.finish_reason, end.usage);
+        Ok(Completion { items, finish_reason, usage, model: end.model.unwrap_or(self.model) })
     }
 }
 
-fn function_call(call: &ToolCall) -> Value {
-    let arguments = match &call.fn_arguments {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
+impl std::fmt::Debug for Generation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Generation").field("model", &self.model).finish_non_exhaustive()
+    }
+}
+
+fn function_call(call: FunctionCall) -> Value {
     json!({
-        "type": "function_call", "call_id": call.call_id, "name": call.fn_name, "arguments": arguments,
+        "type": "function_call", "call_id": call.call_id, "name": call.name, "arguments": call.arguments,
         "status": "completed",
     })
-}
-
-fn usage(end: &StreamEnd) -> Usage {
-    let count = |tokens: Option<i32>| u64::try_from(tokens.unwrap_or_default()).unwrap_or_default();
-    let Some(usage) = &end.captured_usage else { return Usage::default() };
-    let input = usage.prompt_tokens_details.as_ref();
-    let output = usage.completion_tokens_details.as_ref();
-    Usage {
-        input_tokens: count(usage.prompt_tokens),
-        cached_tokens: count(input.and_then(|details| details.cached_tokens)),
-        cache_write_tokens: count(input.and_then(|details| details.cache_creation_tokens)),
-        output_tokens: count(usage.completion_tokens),
-        reasoning_tokens: count(output.and_then(|details| details.reasoning_tokens)),
-    }
 }

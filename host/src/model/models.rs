@@ -1,19 +1,15 @@
 //! The configured providers, and who answers to which name.
 
-use std::{collections::BTreeMap, sync::Arc};
-
-use backon::{ExponentialBuilder, Retryable as _};
-use genai::{
-    Client, ModelIden,
-    resolver::{AuthData, Endpoint},
-};
-use tracing::info;
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use super::{
-    config::{ModelConfigError, ModelsConfig, ProviderConfig, Secret},
+    config::{ModelConfigError, ModelsConfig},
+    conversation::Call,
     error::{ModelError, ModelErrorKind},
     generation::Generation,
-    request::Call,
+    install_tls,
+    provider::Provider,
+    settings::Settings,
 };
 
 /// The provider that a plain model name means, if there are several and no default model names another.
@@ -26,12 +22,29 @@ pub struct Models {
     default_model: Option<String>,
 }
 
-/// One provider, ready to be called.
-pub(super) struct Provider {
-    pub(super) name: String,
-    pub(super) config: ProviderConfig,
-    key: Option<Secret>,
-    client: Client,
+/// A model of a provider. Shown as `provider/model`.
+#[derive(Clone, Debug)]
+pub struct Target {
+    provider: Arc<Provider>,
+    model: String,
+}
+
+impl Target {
+    /// The provider's name in the configuration.
+    pub fn provider(&self) -> &str {
+        &self.provider.name
+    }
+
+    /// The model's name at the provider.
+    pub fn model(&self) -> &str {
+        &self.model
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.provider.name, self.model)
+    }
 }
 
 impl Models {
@@ -41,8 +54,7 @@ impl Models {
     ///
     /// A provider is configured wrongly; the error names the key, the value and what is allowed.
     pub fn new(config: &ModelsConfig) -> Result<Self, ModelConfigError> {
-        // Fails when there is one already, which is just as well.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        install_tls();
         let mut providers = BTreeMap::new();
         for (name, config) in &config.providers {
             providers.insert(name.clone(), Arc::new(Provider::new(name, config)?));
@@ -82,30 +94,22 @@ impl Models {
     ///
     /// There is no such model, the call is wrong, or the provider did not begin to answer.
     pub async fn start(&self, call: Call) -> Result<Generation, ModelError> {
-        let (provider, model) = self.resolve(call.model.as_deref())?;
-        let (request, options) = (call.request()?, call.options());
-        let pauses = ExponentialBuilder::default()
-            .with_jitter()
-            .with_min_delay(provider.config.retry_pause)
-            .with_max_delay(provider.config.max_retry_pause)
-            .with_max_times(provider.config.max_retries);
-        let longest = provider.config.max_retry_pause;
-        let attempt = async || {
-            let target = ModelIden::new(provider.config.kind.adapter(), &model);
-            // genai takes a request by value; the conversation is copied once for each attempt.
-            let stream = provider.client.exec_chat_stream(target, request.clone(), Some(&options)).await;
-            let stream = stream.map_err(|error| provider.error(&error))?;
-            Generation::open(provider.clone(), model.clone(), stream.stream).await
-        };
-        attempt
-            .retry(pauses)
-            .when(|error| error.repeatable && error.retry_after.is_none_or(|pause| pause <= longest))
-            .adjust(|error, pause| pause.map(|pause| error.retry_after.unwrap_or(pause)))
-            .notify(|error, pause| info!(provider = provider.name, ?pause, "{error}; trying again"))
-            .await
+        let target = self.resolve(call.model.as_deref())?;
+        let (turns, settings) = (call.turns()?, Settings::read(&call.options)?);
+        target.provider.start(target.model, &turns, &settings).await
     }
 
-    fn resolve(&self, asked: Option<&str>) -> Result<(Arc<Provider>, String), ModelError> {
+    /// Finds out who answers to a name.
+    ///
+    /// `provider/model`, where the first word names a provider, is that provider's model. Any other name is a model of
+    /// the usual provider: the only one, or that of `default_model`, or the one named `openai`. No name: `default_model`,
+    /// or the only listed model.
+    ///
+    /// # Errors
+    ///
+    /// There is no such model, or no provider at all; the message says what to configure.
+    pub fn resolve(&self, asked: Option<&str>) -> Result<Target, ModelError> {
+        let asked = asked.filter(|name| !name.is_empty());
         if self.providers.is_empty() {
             let message = "no model provider is configured: set OPENAI_API_KEY or OPENAI_BASE_URL, or add \
                            [providers.NAME] to the configuration";
@@ -125,6 +129,10 @@ impl Models {
             Some((provider, model)) => (provider, model),
             None => (self.usual(&name)?, name.as_str()),
         };
+        if model.is_empty() {
+            let message = format!("`{name}` names no model: ask for `{}/MODEL`", provider.name);
+            return Err(ModelError::new(ModelErrorKind::NotFound, "model_not_found", message));
+        }
         let listed = &provider.config.models;
         if !listed.is_empty() && !listed.iter().any(|listed| listed == model) {
             let message = format!(
@@ -135,7 +143,7 @@ impl Models {
             );
             return Err(ModelError::new(ModelErrorKind::NotFound, "model_not_found", message));
         }
-        Ok((provider.clone(), model.to_owned()))
+        Ok(Target { provider: provider.clone(), model: model.to_owned() })
     }
 
     /// The provider of a name that names none.
@@ -151,53 +159,5 @@ impl Models {
             let message = format!("the model `{model}` names no provider: ask for `PROVIDER/{model}`, one of {names}");
             ModelError::new(ModelErrorKind::NotFound, "model_not_found", message)
         })
-    }
-}
-
-impl Provider {
-    fn new(name: &str, config: &ProviderConfig) -> Result<Self, ModelConfigError> {
-        if name.is_empty() || name.len() > 64 || name.contains('/') {
-            return Err(ModelConfigError(format!("providers.{name}: a name has 1 to 64 characters and no `/`")));
-        }
-        if let Some(url) = &config.base_url {
-            let parsed = reqwest::Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
-            if parsed.is_none() {
-                let message = format!("providers.{name}.base_url = \"{url}\" must begin with http:// or https://");
-                return Err(ModelConfigError(message));
-            }
-        }
-        let key = config.key(name, |variable| std::env::var(variable).ok())?;
-        let http = reqwest::Client::builder()
-            .connect_timeout(config.connect_timeout)
-            // A redirect would carry the key to another place.
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(|error| ModelConfigError(format!("providers.{name}: {error}")))?;
-        let adapter = config.kind.adapter();
-        let target = genai::resolver::ProviderConfig {
-            // genai joins paths to it, and joining needs the slash.
-            endpoint: config
-                .base_url
-                .as_ref()
-                .map(|url| Endpoint::from_owned(format!("{}/", url.trim_end_matches('/')))),
-            // Said in any case: genai would look for a key in the environment by itself.
-            auth: Some(AuthData::from_single(key.as_ref().map_or("none", Secret::reveal))),
-        };
-        let client = Client::builder()
-            .with_reqwest(http)
-            .append_provider_config(adapter, target)
-            .build()
-            .map_err(|error| ModelConfigError(format!("providers.{name}: {error}")))?;
-        Ok(Self { name: name.to_owned(), config: config.clone(), key, client })
-    }
-
-    pub(super) fn error(&self, error: &genai::Error) -> ModelError {
-        ModelError::from_upstream(&self.name, error, self.key.as_ref())
-    }
-}
-
-impl std::fmt::Debug for Provider {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Provider").field("name", &self.name).field("config", &self.config).finish_non_exhaustive()
     }
 }

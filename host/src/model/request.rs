@@ -1,170 +1,192 @@
-//! From items of the Responses API to what the providers understand.
+//! The request of the Chat Completions API, from turns and settings. Pure.
+//!
+//! Sent is the form that most servers take: a single text as a text, no field that was not asked for, and the
+//! arguments of function calls in the model's own bytes.
 
-use genai::chat::{
-    ChatMessage, ChatOptions, ChatRequest, ChatResponseFormat, ContentPart, JsonSpec, MessageContent, ReasoningEffort,
-    Tool, ToolCall, ToolChoice, ToolResponse,
+use serde_json::{Map, Value, json};
+
+use super::{
+    conversation::{FunctionCall, Part, Turn},
+    settings::{Format, Settings, Tool, ToolChoice},
 };
-use serde_json::{Map, Value};
 
-use super::error::{ModelError, ModelErrorKind};
-
-/// One model call, as an agent asks for it.
-#[derive(Clone, Debug, Default)]
-pub struct Call {
-    /// `provider/model`, or a model of the default provider; none: the default model.
-    pub model: Option<String>,
-    /// What stands before the conversation.
-    pub instructions: Option<String>,
-    /// Items of the Responses API, oldest first.
-    pub input: Vec<Value>,
-    /// Sampling and more, with the Responses API's own names.
-    pub options: Map<String, Value>,
+/// The body of a request to a model. `openai`: it goes to OpenAI itself.
+pub(super) fn body(model: &str, turns: &[Turn], settings: &Settings, openai: bool) -> Value {
+    let mut body = Map::new();
+    let mut set = |name: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            body.insert(name.to_owned(), value);
+        }
+    };
+    set("model", Some(model.into()));
+    set("messages", Some(turns.iter().map(message).collect()));
+    set("stream", Some(true.into()));
+    set("stream_options", Some(json!({"include_usage": true})));
+    set("temperature", settings.temperature.map(Value::from));
+    set("top_p", settings.top_p.map(Value::from));
+    set("presence_penalty", settings.presence_penalty.map(Value::from));
+    set("frequency_penalty", settings.frequency_penalty.map(Value::from));
+    set("reasoning_effort", settings.effort.clone().map(Value::from));
+    set("verbosity", settings.verbosity.clone().map(Value::from));
+    // OpenAI has renamed it, most others have not.
+    let name = model.rsplit('/').next().unwrap_or(model);
+    let renamed = openai || ["gpt-5", "o1", "o3", "o4"].iter().any(|family| name.starts_with(family));
+    let limit = if renamed { "max_completion_tokens" } else { "max_tokens" };
+    set(limit, settings.max_output_tokens.map(Value::from));
+    set("response_format", settings.format.as_ref().map(format));
+    if !settings.tools.is_empty() {
+        set("tools", Some(settings.tools.iter().map(tool).collect()));
+    }
+    set("tool_choice", settings.tool_choice.as_ref().map(tool_choice));
+    set("parallel_tool_calls", settings.parallel_tool_calls.map(Value::from));
+    Value::Object(body)
 }
 
-impl Call {
-    /// The conversation and its tools.
-    pub(super) fn request(&self) -> Result<ChatRequest, ModelError> {
-        let mut request = ChatRequest::default();
-        if let Some(instructions) = self.instructions.as_ref().filter(|text| !text.is_empty()) {
-            request = request.with_system(instructions);
+fn message(turn: &Turn) -> Value {
+    match turn {
+        Turn::System(text) => json!({"role": "system", "content": text}),
+        Turn::User(parts) => match parts.as_slice() {
+            // The form that every server takes.
+            [Part::Text(text)] => json!({"role": "user", "content": text}),
+            parts => json!({"role": "user", "content": parts.iter().map(part).collect::<Value>()}),
+        },
+        Turn::Assistant { text, calls } if calls.is_empty() => json!({"role": "assistant", "content": text}),
+        Turn::Assistant { text, calls } => {
+            let content = if text.is_empty() { Value::Null } else { text.as_str().into() };
+            json!({"role": "assistant", "content": content, "tool_calls": calls.iter().map(call).collect::<Value>()})
         }
-        for (index, item) in self.input.iter().enumerate() {
-            if let Some(message) = message(item).map_err(|what| invalid(format!("input[{index}]: {what}")))? {
-                request = request.append_message(message);
+        Turn::Output { call_id, text } => json!({"role": "tool", "tool_call_id": call_id, "content": text}),
+    }
+}
+
+fn part(part: &Part) -> Value {
+    match part {
+        Part::Text(text) => json!({"type": "text", "text": text}),
+        Part::Image { url, detail: None } => json!({"type": "image_url", "image_url": {"url": url}}),
+        Part::Image { url, detail } => json!({"type": "image_url", "image_url": {"url": url, "detail": detail}}),
+        Part::File { name, data } => {
+            let name = name.as_deref().unwrap_or("file");
+            json!({"type": "file", "file": {"filename": name, "file_data": data}})
+        }
+        Part::Audio { data, format } => json!({"type": "input_audio", "input_audio": {"data": data, "format": format}}),
+    }
+}
+
+fn call(call: &FunctionCall) -> Value {
+    json!({"id": call.call_id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}})
+}
+
+fn tool(tool: &Tool) -> Value {
+    let mut function = Map::new();
+    function.insert("name".to_owned(), tool.name.clone().into());
+    let others = [
+        ("description", tool.description.clone().map(Value::from)),
+        ("parameters", tool.parameters.clone()),
+        ("strict", tool.strict.map(Value::from)),
+    ];
+    for (name, value) in others {
+        if let Some(value) = value {
+            function.insert(name.to_owned(), value);
+        }
+    }
+    json!({"type": "function", "function": function})
+}
+
+fn tool_choice(choice: &ToolChoice) -> Value {
+    match choice {
+        ToolChoice::Auto => "auto".into(),
+        ToolChoice::None => "none".into(),
+        ToolChoice::Required => "required".into(),
+        ToolChoice::Function(name) => json!({"type": "function", "function": {"name": name}}),
+    }
+}
+
+fn format(format: &Format) -> Value {
+    match format {
+        Format::JsonObject => json!({"type": "json_object"}),
+        Format::JsonSchema { name, schema, strict } => {
+            let mut spec = json!({"name": name, "schema": schema});
+            if let Some(strict) = strict {
+                spec["strict"] = (*strict).into();
             }
+            json!({"type": "json_schema", "json_schema": spec})
         }
-        let tools = self.options.get("tools").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-        for tool in tools {
-            request = request.append_tool(self::tool(tool)?);
-        }
-        Ok(request)
-    }
-
-    /// Sampling and more.
-    pub(super) fn options(&self) -> ChatOptions {
-        let number = |name: &str| self.options.get(name).and_then(Value::as_f64);
-        let mut options = ChatOptions::default().with_capture_usage(true).with_capture_tool_calls(true);
-        options.temperature = number("temperature");
-        options.top_p = number("top_p");
-        options.max_tokens = self
-            .options
-            .get("max_output_tokens")
-            .and_then(Value::as_u64)
-            .map(|count| u32::try_from(count).unwrap_or(u32::MAX));
-        let effort = self.options.get("reasoning").and_then(|reasoning| reasoning["effort"].as_str());
-        options.reasoning_effort = effort.and_then(ReasoningEffort::from_keyword);
-        options.response_format = self.options.get("text").and_then(|text| format(&text["format"]));
-        options.tool_choice = self.options.get("tool_choice").and_then(tool_choice);
-        options
     }
 }
 
-fn message(item: &Value) -> Result<Option<ChatMessage>, String> {
-    let text = |field: &str| item[field].as_str().map(str::to_owned).ok_or(format!("`{field}` is not a text"));
-    Ok(match item["type"].as_str().unwrap_or("message") {
-        "message" => {
-            let content = content(&item["content"])?;
-            Some(match item["role"].as_str() {
-                Some("user") => ChatMessage::user(content),
-                Some("assistant") => ChatMessage::assistant(content),
-                Some("system" | "developer") => ChatMessage::system(content),
-                _ => return Err("`role` must be user, assistant, system or developer".to_owned()),
-            })
-        }
-        "function_call" => {
-            let arguments = text("arguments")?;
-            Some(ChatMessage::from(vec![ToolCall {
-                call_id: text("call_id")?,
-                fn_name: text("name")?,
-                fn_arguments: serde_json::from_str(&arguments).unwrap_or(Value::String(arguments)),
-                thought_signatures: None,
-            }]))
-        }
-        "function_call_output" => {
-            let output = match &item["output"] {
-                Value::String(text) => text.clone(),
-                parts => content(parts)?.joined_texts().unwrap_or_default(),
-            };
-            Some(ChatMessage::from(ToolResponse::new(text("call_id")?, output)))
-        }
-        // Another provider's thoughts mean nothing to this one.
-        "reasoning" => None,
-        other => return Err(format!("items of type `{other}` cannot be sent to a model")),
-    })
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Call;
 
-fn content(value: &Value) -> Result<MessageContent, String> {
-    if let Some(text) = value.as_str() {
-        return Ok(MessageContent::from_text(text));
+    fn sent(model: &str, input: Value, options: Value) -> Value {
+        let input = input.as_array().unwrap().clone();
+        let call = Call { input, instructions: Some("Be kind.".to_owned()), ..Call::default() };
+        body(model, &call.turns().unwrap(), &Settings::read(options.as_object().unwrap()).unwrap(), false)
     }
-    let parts = value.as_array().ok_or("`content` is neither a text nor a list of parts")?;
-    let parts: Vec<ContentPart> = parts.iter().map(part).collect::<Result<_, _>>()?;
-    Ok(MessageContent::from_parts(parts))
-}
 
-fn part(part: &Value) -> Result<ContentPart, String> {
-    let text = |field: &str| part[field].as_str().ok_or(format!("a part without `{field}`"));
-    match part["type"].as_str() {
-        Some("input_text" | "output_text") => Ok(ContentPart::from_text(text("text")?)),
-        Some("refusal") => Ok(ContentPart::from_text(text("refusal")?)),
-        Some("input_image") => {
-            let url = text("image_url")?;
-            Ok(match data_url(url) {
-                Some((media_type, data)) => ContentPart::from_binary_base64(media_type, data, None),
-                None => ContentPart::from_binary_url("image/*", url, None),
-            })
-        }
-        Some("input_file") => {
-            let name = part["filename"].as_str().map(str::to_owned);
-            match part["file_data"].as_str().and_then(data_url) {
-                Some((media_type, data)) => Ok(ContentPart::from_binary_base64(media_type, data, name)),
-                None => Err("a file must come as `file_data` with a data: URL".to_owned()),
-            }
-        }
-        other => Err(format!("parts of type `{}` cannot be sent to a model", other.unwrap_or("none"))),
+    #[test]
+    fn a_conversation_is_sent_as_it_was() {
+        let image = json!({"type": "input_image", "image_url": "https://x/y.png", "detail": "low"});
+        let file = json!({"type": "input_file", "filename": "a.pdf", "file_data": "data:application/pdf;base64,AA=="});
+        let body = sent(
+            "m",
+            json!([
+                {"role": "user", "content": [{"type": "input_text", "text": "what?"}, image, file]},
+                {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{\"b\": 1,  \"a\": 2}"},
+                {"type": "function_call", "call_id": "2", "name": "g", "arguments": "not json"},
+                {"type": "function_call_output", "call_id": "1", "output": "x"},
+                {"type": "function_call_output", "call_id": "2", "output": "y"},
+                {"role": "assistant", "content": [{"type": "output_text", "text": "So"}]},
+            ]),
+            json!({}),
+        );
+        let function = |name: &str, arguments: &str| json!({"name": name, "arguments": arguments});
+        assert_eq!(
+            body["messages"],
+            json!([
+                {"role": "system", "content": "Be kind."},
+                {"role": "user", "content": [
+                    {"type": "text", "text": "what?"},
+                    {"type": "image_url", "image_url": {"url": "https://x/y.png", "detail": "low"}},
+                    {"type": "file", "file": {"filename": "a.pdf", "file_data": "data:application/pdf;base64,AA=="}},
+                ]},
+                {"role": "assistant", "content": null, "tool_calls": [
+                    {"id": "1", "type": "function", "function": function("f", "{\"b\": 1,  \"a\": 2}")},
+                    {"id": "2", "type": "function", "function": function("g", "not json")},
+                ]},
+                {"role": "tool", "tool_call_id": "1", "content": "x"},
+                {"role": "tool", "tool_call_id": "2", "content": "y"},
+                {"role": "assistant", "content": "So"},
+            ])
+        );
     }
-}
 
-/// The media type and the base64 text of `data:…;base64,…`.
-fn data_url(url: &str) -> Option<(&str, &str)> {
-    url.strip_prefix("data:")?.split_once(";base64,")
-}
-
-fn tool(tool: &Value) -> Result<Tool, ModelError> {
-    let name = tool["name"].as_str().ok_or_else(|| invalid("tools: a function without `name`".to_owned()))?;
-    let mut made = Tool::new(name);
-    if let Some(description) = tool["description"].as_str() {
-        made = made.with_description(description);
+    #[test]
+    fn options_are_sent_under_their_names_and_no_others() {
+        let user = json!([{"role": "user", "content": "hi"}]);
+        let tool = json!({"type": "function", "name": "f", "parameters": {"type": "object"}, "strict": true});
+        let schema = json!({"type": "json_schema", "name": "n", "schema": {"type": "object"}, "strict": false});
+        let body = sent(
+            "qwen-max",
+            user.clone(),
+            json!({
+                "temperature": 0.5, "max_output_tokens": 9, "reasoning": {"effort": "high"}, "text": {"format": schema},
+                "tools": [tool], "tool_choice": {"type": "function", "name": "f"}, "parallel_tool_calls": false, "store": true,
+            }),
+        );
+        let function = json!({"name": "f", "parameters": {"type": "object"}, "strict": true});
+        let mut expected = json!({
+            "model": "qwen-max", "stream": true, "stream_options": {"include_usage": true}, "temperature": 0.5,
+            "max_tokens": 9, "reasoning_effort": "high", "tools": [{"type": "function", "function": function}],
+            "tool_choice": {"type": "function", "function": {"name": "f"}}, "parallel_tool_calls": false,
+            "response_format": {
+                "type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}, "strict": false},
+            },
+        });
+        expected["messages"] = body["messages"].clone();
+        assert_eq!(body, expected);
+        let body = sent("openai/o3-mini", user, json!({"max_output_tokens": 9}));
+        assert_eq!((&body["max_completion_tokens"], &body["max_tokens"]), (&json!(9), &Value::Null));
     }
-    if tool["parameters"].is_object() {
-        made = made.with_schema(tool["parameters"].clone());
-    }
-    if let Some(strict) = tool["strict"].as_bool() {
-        made = made.with_strict(strict);
-    }
-    Ok(made)
-}
-
-fn tool_choice(choice: &Value) -> Option<ToolChoice> {
-    match choice.as_str() {
-        Some("auto") => Some(ToolChoice::Auto),
-        Some("none") => Some(ToolChoice::None),
-        Some("required") => Some(ToolChoice::Required),
-        _ => choice["name"].as_str().map(ToolChoice::tool),
-    }
-}
-
-fn format(format: &Value) -> Option<ChatResponseFormat> {
-    match format["type"].as_str()? {
-        "json_object" => Some(ChatResponseFormat::JsonMode),
-        "json_schema" => {
-            let name = format["name"].as_str().unwrap_or("answer");
-            Some(ChatResponseFormat::JsonSpec(JsonSpec::new(name, format["schema"].clone())))
-        }
-        _ => None,
-    }
-}
-
-fn invalid(message: String) -> ModelError {
-    ModelError::new(ModelErrorKind::Invalid, "invalid_input", message)
 }

@@ -8,6 +8,11 @@ use std::{
     time::Duration,
 };
 
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
+
 use axum::{
     Json, Router,
     body::Body,
@@ -21,6 +26,9 @@ use futures::{StreamExt as _, stream};
 use serde_json::{Value, json};
 
 use super::*;
+
+mod names;
+mod native;
 
 /// What the upstream does with a call: the model's name says it.
 async fn answer(State(calls): State<Arc<AtomicUsize>>, headers: HeaderMap, Json(body): Json<Value>) -> Response {
@@ -84,6 +92,40 @@ async fn answer(State(calls): State<Arc<AtomicUsize>>, headers: HeaderMap, Json(
         }
         "mute" => std::future::pending().await,
         "large" => events(vec![text(&"x".repeat(600)), text(&"x".repeat(600)), done.to_owned()]),
+        "quiet-end" => {
+            let said = [text("all"), chunk(json!({}), Some("stop")), usage.to_owned()];
+            let said = stream::iter(said.map(|event| Ok::<_, std::io::Error>(Bytes::from(event))));
+            Body::from_stream(said.chain(stream::pending())).into_response()
+        }
+        "no-done" => events(vec![text("all"), chunk(json!({}), Some("stop"))]),
+        "no-reason" => events(vec![text("all"), done.to_owned()]),
+        "early-error" if call == 0 => {
+            events(vec!["data: {\"error\":{\"code\":502,\"message\":\"bad\"}}\n\n".to_owned()])
+        }
+        "early-error" => events(vec![text("at last"), chunk(json!({}), Some("stop")), done.to_owned()]),
+        "drip" => {
+            let drip = stream::unfold((), async |()| {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                Some((Ok::<_, std::io::Error>(Bytes::from(chunk(json!({"content": "."}), None))), ()))
+            });
+            Body::from_stream(drip).into_response()
+        }
+        "whole" => Json(json!({
+            "model": "whole-1", "choices": [{"message": {"content": "all at once"}, "finish_reason": "stop"}],
+            "usage": {"prompt_tokens": 1, "completion_tokens": 2},
+        }))
+        .into_response(),
+        "html" => ([("content-type", "text/html")], "<html>hello</html>").into_response(),
+        "large-event" => events(vec![": x\n".repeat(30_000), "data: ".to_owned(), "x".repeat(100_000)]),
+        "large-call" => {
+            let call =
+                |text: String| json!({"tool_calls": [{"index": 0, "function": {"name": "f", "arguments": text}}]});
+            events(vec![chunk(call("x".repeat(600)), None), chunk(call("x".repeat(600)), None), done.to_owned()])
+        }
+        "nothing" => {
+            assert!(!headers.contains_key("authorization"));
+            events(vec![chunk(json!({}), Some("stop")), done.to_owned()])
+        }
         "error" => events(vec![text("a"), "data: {\"error\":{\"message\":\"overloaded\"}}\n\n".to_owned()]),
         other => error(404, &format!("no model {other}")),
     }
@@ -100,6 +142,7 @@ fn events(events: Vec<String>) -> Response {
 
 struct Upstream {
     models: Models,
+    base_url: String,
     calls: Arc<AtomicUsize>,
 }
 
@@ -107,10 +150,10 @@ impl Upstream {
     async fn start() -> Self {
         let calls = Arc::new(AtomicUsize::new(0));
         let app = Router::new().route("/v1/chat/completions", post(answer)).with_state(calls.clone());
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base_url = format!("http://{}/v1", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-        Self { models: Models::new(&one(provider(base_url))).unwrap(), calls }
+        Self { models: Models::new(&one(provider(base_url.clone()))).unwrap(), base_url, calls }
     }
 
     async fn ask(&self, call: Call) -> (String, String, Result<Completion, ModelError>) {
@@ -143,8 +186,8 @@ fn provider(base_url: String) -> ProviderConfig {
     ProviderConfig {
         base_url: Some(base_url),
         api_key: Some(Secret::new("sk-test")),
-        first_token_timeout: Duration::from_millis(300),
-        idle_timeout: Duration::from_millis(300),
+        first_token_timeout: Duration::from_secs(30),
+        idle_timeout: Duration::from_secs(30),
         retry_pause: Duration::from_millis(1),
         max_response_bytes: bytesize::ByteSize::b(1_000),
         ..ProviderConfig::default()
@@ -209,7 +252,7 @@ async fn the_conversation_and_the_options_reach_the_upstream() {
 
 #[tokio::test]
 async fn a_call_that_fails_before_its_first_token_is_repeated() {
-    for model in ["busy", "cut-first"] {
+    for model in ["busy", "cut-first", "early-error"] {
         let (text, _, completion) = Upstream::start().await.ask(call(model)).await;
         completion.unwrap();
         assert_eq!(text, "at last", "{model}");
@@ -255,10 +298,108 @@ async fn a_stream_that_breaks_off_is_an_error_and_is_not_repeated() {
 
 #[tokio::test]
 async fn silence_and_size_have_limits() {
-    let upstream = Upstream::start().await;
+    let mut upstream = Upstream::start().await;
+    for (model, code) in
+        [("large", "upstream_too_large"), ("large-call", "upstream_too_large"), ("large-event", "upstream_too_large")]
+    {
+        assert_eq!(upstream.error(model).await.code, code, "{model}");
+    }
+    let mut config = one(provider(upstream.base_url.clone()));
+    let mut limits = |first: u64, idle: u64, total: u64| {
+        let up = config.providers.get_mut("up").unwrap();
+        let [first, idle, total] = [first, idle, total].map(Duration::from_millis);
+        (up.first_token_timeout, up.idle_timeout, up.total_timeout) = (first, idle, total);
+        Models::new(&config).unwrap()
+    };
+    upstream.models = limits(30_000, 200, 60_000);
     assert_eq!(upstream.error("silent").await.code, "upstream_timeout");
-    assert_eq!(upstream.error("large").await.code, "upstream_too_large");
-    assert_eq!(upstream.error("mute").await.kind, ModelErrorKind::Timeout);
+    upstream.models = limits(200, 30_000, 60_000);
+    let calls = upstream.calls();
+    let mute = upstream.error("mute").await;
+    assert_eq!((mute.kind, upstream.calls()), (ModelErrorKind::Timeout, calls + 1));
+    assert!(mute.message.contains("first_token_timeout"), "{mute}");
+    let mut drip = limits(30_000, 30_000, 1_000).start(call("drip")).await.unwrap();
+    let error = loop {
+        if let Err(error) = drip.next().await {
+            break error;
+        }
+    };
+    assert!(error.message.contains("total_timeout"), "{error}");
+    // A failed call stays failed, and tells so again.
+    assert_eq!(drip.next().await.unwrap_err(), error);
+    assert_eq!(drip.completion().unwrap_err(), error);
+}
+
+#[tokio::test]
+async fn every_honest_end_is_an_end() {
+    let upstream = Upstream::start().await;
+    for (model, text) in [("quiet-end", "all"), ("no-done", "all"), ("no-reason", "all"), ("whole", "all at once")] {
+        let (said, _, completion) = upstream.ask(call(model)).await;
+        assert_eq!((said.as_str(), completion.unwrap().finish_reason.as_str()), (text, "stop"), "{model}");
+    }
+    let (_, _, completion) = upstream.ask(call("quiet-end")).await;
+    assert_eq!(completion.unwrap().usage.input_tokens, 7);
+    let completion = upstream.ask(call("whole")).await.2.unwrap();
+    assert_eq!((completion.model.as_str(), completion.usage.output_tokens), ("whole-1", 2));
+}
+
+#[tokio::test]
+async fn what_is_no_answer_is_not_taken_for_one() {
+    let upstream = Upstream::start().await;
+    assert_eq!(upstream.error("html").await.code, "upstream_unreadable");
+    assert_eq!(upstream.calls(), 1);
+}
+
+#[tokio::test]
+async fn without_a_key_none_is_sent_and_an_empty_answer_is_one() {
+    let upstream = Upstream::start().await;
+    let mut config = one(provider(format!("{}/", upstream.base_url)));
+    config.providers.get_mut("up").unwrap().api_key = None;
+    let mut generation = Models::new(&config).unwrap().start(call("nothing")).await.unwrap();
+    assert_eq!(generation.next().await.unwrap(), None);
+    assert!(generation.completion().unwrap().items.is_empty());
+}
+
+/// An upstream that answers the first request with bytes, whatever they are, and then does as it is told.
+async fn raw(answer: &'static str) -> (String, tokio::task::JoinHandle<TcpStream>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base_url = format!("http://{}/v1", listener.local_addr().unwrap());
+    let task = tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut buffer = [0; 4096];
+        let _ = socket.read(&mut buffer).await.unwrap();
+        socket.write_all(answer.as_bytes()).await.unwrap();
+        socket
+    });
+    (base_url, task)
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_in_the_middle_is_an_error() {
+    let (base_url, task) =
+        raw("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n\
+         35\r\ndata: {\"choices\":[{\"delta\":{\"content\":\"half\"}}]}\n\nxx\r\n")
+        .await;
+    let models = Models::new(&one(provider(base_url))).unwrap();
+    let mut generation = models.start(call("x")).await.unwrap();
+    assert_eq!(generation.next().await.unwrap(), Some(Delta::Text("half".to_owned())));
+    drop(task.await.unwrap());
+    let error = generation.next().await.unwrap_err();
+    assert_eq!((error.kind, error.code), (ModelErrorKind::Unavailable, "upstream_cut"));
+}
+
+#[tokio::test]
+async fn dropping_a_generation_hangs_up() {
+    let (base_url, task) = raw("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n\
+         data: {\"choices\":[{\"delta\":{\"content\":\"half\"}}]}\n\n")
+    .await;
+    let models = Models::new(&one(provider(base_url))).unwrap();
+    let generation = models.start(call("x")).await.unwrap();
+    let mut socket = task.await.unwrap();
+    drop(generation);
+    let mut buffer = [0; 16];
+    let read = tokio::time::timeout(Duration::from_secs(5), socket.read(&mut buffer)).await.unwrap();
+    assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
 }
 
 #[tokio::test]
@@ -279,39 +420,4 @@ async fn an_upstream_that_is_not_there_is_named() {
     let error = models.start(call("x")).await.unwrap_err();
     assert_eq!((error.kind, error.code), (ModelErrorKind::Unavailable, "upstream_unreachable"));
     assert!(error.message.starts_with("upstream up cannot be reached"), "{error}");
-}
-
-#[tokio::test]
-async fn a_missing_provider_and_a_missing_name_say_what_to_do() {
-    let none = Models::new(&ModelsConfig::default()).unwrap();
-    assert!(none.start(Call::default()).await.unwrap_err().message.contains("OPENAI_API_KEY"));
-    let mut config = one(provider("http://127.0.0.1:9/v1".to_owned()));
-    let two = config.providers["up"].clone();
-    config.providers.insert("other".to_owned(), two);
-    let several = Models::new(&config).unwrap();
-    assert!(several.start(call("gpt")).await.unwrap_err().message.contains("PROVIDER/gpt"));
-    assert!(several.start(Call::default()).await.unwrap_err().message.contains("default_model"));
-}
-
-#[test]
-fn the_environment_gives_providers() {
-    let set = |name: &str| (name == "OPENAI_BASE_URL").then(|| "http://127.0.0.1:1/v1".to_owned());
-    let config = ModelsConfig::default().with_environment(set);
-    assert_eq!(config.providers.keys().collect::<Vec<_>>(), ["openai"]);
-}
-
-#[test]
-fn wrong_providers_are_named() {
-    for (provider, expected) in [
-        (ProviderConfig { base_url: Some("ftp://x".to_owned()), ..ProviderConfig::default() }, "providers.up.base_url"),
-        (
-            ProviderConfig { api_key_env: Some("NOT_SET_ANYWHERE".to_owned()), ..ProviderConfig::default() },
-            "NOT_SET_ANYWHERE",
-        ),
-    ] {
-        let error = Models::new(&one(provider)).unwrap_err().to_string();
-        assert!(error.contains(expected), "{error}");
-    }
-    let key = provider("x".to_owned()).api_key.unwrap();
-    assert_eq!(format!("{key:?}"), "[secret]");
 }

@@ -251,9 +251,10 @@ mod tests {
         let call = json!({"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"});
         let output = json!({"type": "function_call_output", "call_id": "c", "output": "x"});
         assert!(check_calls(&[], &[call.clone(), output.clone()]).is_ok());
-        assert!(check_calls(&[call.clone()], &[output.clone()]).is_ok());
-        assert_eq!(check_calls(&[call], &[]).unwrap_err().code, "missing_tool_output");
-        assert_eq!(check_calls(&[], &[output]).unwrap_err().code, "missing_tool_call");
+        let (call, output) = (&[call], &[output]);
+        assert!(check_calls(call, output).is_ok());
+        assert_eq!(check_calls(call, &[]).unwrap_err().code, "missing_tool_output");
+        assert_eq!(check_calls(&[], output).unwrap_err().code, "missing_tool_call");
     }
 
     #[test]

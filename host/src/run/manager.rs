@@ -19,7 +19,9 @@ use uuid::Uuid;
 
 use super::{
     Feed, Recorder, Refusal, Retention, Run, RunLimits, StopReason, Subscription, WriterQueue, execution, history,
-    milliseconds, outbox::Port, seconds,
+    milliseconds,
+    outbox::{Ownership, Port},
+    seconds,
 };
 use crate::{
     plugin::{Agent, Registry, RunContext},
@@ -184,10 +186,7 @@ impl Manager {
             (false, false) => (Retention::Nothing, &self.ephemeral),
         };
         let run = Run::new(
-            id.clone(),
-            principal.clone(),
-            request.store,
-            1,
+            Ownership { id: id.clone(), principal: principal.clone(), durable: request.store, epoch: 1 },
             recorder,
             Feed::new(retention, self.limits.feed_bytes),
             self.limits.outbox_bytes,

@@ -28,7 +28,7 @@ mod writer;
 pub use admission::{Refusal, RunLimits};
 pub use feed::{Ended, Feed, Next, Retention};
 pub use manager::{Agents, Created, Manager};
-pub use outbox::{Outbox, Run, StopReason, Write};
+pub use outbox::{Outbox, Ownership, Run, StopReason, Write};
 pub use recorder::{Ending, OutputLimits, Recorder};
 pub use recovery::recover;
 pub use subscription::Subscription;

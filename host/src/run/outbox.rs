@@ -32,6 +32,19 @@ pub enum StopReason {
     Unwritable,
 }
 
+/// Which run it is, and whose.
+#[derive(Clone, Debug)]
+pub struct Ownership {
+    /// The id of its response.
+    pub id: ResponseId,
+    /// Whose it is.
+    pub principal: String,
+    /// Whether it is kept.
+    pub durable: bool,
+    /// The ownership under which it writes.
+    pub epoch: i64,
+}
+
 /// A run, shared by its task, the writer and its subscribers.
 #[derive(Debug)]
 pub struct Run {
@@ -80,15 +93,13 @@ impl Run {
     /// A run that has not been admitted. Its instance is suspended while more than `outbox_bytes` wait to be
     /// written.
     pub fn new(
-        id: ResponseId,
-        principal: String,
-        durable: bool,
-        epoch: i64,
+        ownership: Ownership,
         recorder: Recorder,
         feed: Feed,
         outbox_bytes: usize,
         writer: WriterQueue,
     ) -> Arc<Self> {
+        let Ownership { id, principal, durable, epoch } = ownership;
         Arc::new(Self {
             id,
             principal,

@@ -1,0 +1,238 @@
+//! What an agent asks a model, and its items as turns of a conversation.
+//!
+//! The Responses API has a flat list of items; every provider has turns, in which an assistant's text and all the
+//! functions that it called at once are one. Both clients start from these turns, so that an item means the same
+//! everywhere. An item that cannot be sent is an error that names it: nothing is left out silently but `reasoning`,
+//! which means nothing to another model.
+
+use serde_json::{Map, Value};
+
+use super::error::ModelError;
+
+/// One model call, as an agent asks for it.
+#[derive(Clone, Debug, Default)]
+pub struct Call {
+    /// `provider/model`, or a model of the default provider; none: the default model.
+    pub model: Option<String>,
+    /// What stands before the conversation.
+    pub instructions: Option<String>,
+    /// Items of the Responses API, oldest first.
+    pub input: Vec<Value>,
+    /// Sampling and more, with the Responses API's own names. What is not known is ignored.
+    pub options: Map<String, Value>,
+}
+
+/// One turn of a conversation.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Turn {
+    /// From `system` and `developer`.
+    System(String),
+    /// From the user. Has at least one part.
+    User(Vec<Part>),
+    /// From the model: what it said, and the functions that it called.
+    Assistant { text: String, calls: Vec<FunctionCall> },
+    /// What a function returned.
+    Output { call_id: String, text: String },
+}
+
+/// A part of what a user says.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Part {
+    /// Text.
+    Text(String),
+    /// An image: an `https:` or `data:` URL, and how closely to look.
+    Image { url: String, detail: Option<String> },
+    /// A file as `data:` URL.
+    File { name: Option<String>, data: String },
+    /// A recording in base64; the format is `wav`, `mp3`…
+    Audio { data: String, format: String },
+}
+
+/// A function that a model called.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct FunctionCall {
+    /// What the output will refer to.
+    pub call_id: String,
+    /// The function.
+    pub name: String,
+    /// Its arguments, in the model's own bytes: JSON, if the model kept to it.
+    pub arguments: String,
+}
+
+impl Call {
+    /// The conversation, the instructions first.
+    pub(super) fn turns(&self) -> Result<Vec<Turn>, ModelError> {
+        let instructions = self.instructions.clone().filter(|text| !text.is_empty());
+        let mut turns: Vec<Turn> = instructions.map(Turn::System).into_iter().collect();
+        for (index, item) in self.input.iter().enumerate() {
+            append(&mut turns, item).map_err(|what| ModelError::invalid(format!("input[{index}]: {what}")))?;
+        }
+        if turns.is_empty() {
+            return Err(ModelError::invalid("neither `input` nor `instructions` say anything"));
+        }
+        Ok(turns)
+    }
+}
+
+fn append(turns: &mut Vec<Turn>, item: &Value) -> Result<(), String> {
+    if !item.is_object() {
+        return Err("an item is an object".to_owned());
+    }
+    match item["type"].as_str().unwrap_or("message") {
+        "message" => message(turns, item)?,
+        "function_call" => {
+            let call = FunctionCall {
+                call_id: text(item, "call_id")?,
+                name: text(item, "name")?,
+                arguments: text(item, "arguments")?,
+            };
+            match turns.last_mut() {
+                Some(Turn::Assistant { calls, .. }) => calls.push(call),
+                _ => turns.push(Turn::Assistant { text: String::new(), calls: vec![call] }),
+            }
+        }
+        "function_call_output" => {
+            let text = output(&item["output"])?;
+            turns.push(Turn::Output { call_id: self::text(item, "call_id")?, text });
+        }
+        "reasoning" => {}
+        other => return Err(format!("an item of type `{other}` cannot be sent to a model")),
+    }
+    Ok(())
+}
+
+fn message(turns: &mut Vec<Turn>, item: &Value) -> Result<(), String> {
+    let parts = parts(&item["content"], "content")?;
+    match item["role"].as_str() {
+        Some("user") if parts.is_empty() => turns.push(Turn::User(vec![Part::Text(String::new())])),
+        Some("user") => turns.push(Turn::User(parts)),
+        Some("system" | "developer") => turns.push(Turn::System(only_text(parts, "\n")?)),
+        Some("assistant") => {
+            let said = only_text(parts, "")?;
+            match turns.last_mut() {
+                // What is said between a call and its output belongs to the turn of the call.
+                Some(Turn::Assistant { text, calls }) if !calls.is_empty() => text.push_str(&said),
+                _ => turns.push(Turn::Assistant { text: said, calls: Vec::new() }),
+            }
+        }
+        _ => return Err("`role` must be user, assistant, system or developer".to_owned()),
+    }
+    Ok(())
+}
+
+fn output(value: &Value) -> Result<String, String> {
+    let parts = parts(value, "output")?;
+    only_text(parts, "\n").map_err(|_| "`output` can hold nothing but text for this model".to_owned())
+}
+
+fn only_text(parts: Vec<Part>, between: &str) -> Result<String, String> {
+    let texts = parts.into_iter().map(|part| match part {
+        Part::Text(text) => Ok(text),
+        _ => Err("only a user's message can hold more than text".to_owned()),
+    });
+    Ok(texts.collect::<Result<Vec<_>, _>>()?.join(between))
+}
+
+fn parts(value: &Value, field: &str) -> Result<Vec<Part>, String> {
+    match value {
+        Value::String(text) => Ok(vec![Part::Text(text.clone())]),
+        Value::Array(parts) => parts.iter().map(part).collect(),
+        _ => Err(format!("`{field}` is neither a text nor a list of parts")),
+    }
+}
+
+fn part(part: &Value) -> Result<Part, String> {
+    let optional = |field: &str| part[field].as_str().map(str::to_owned);
+    match part["type"].as_str() {
+        Some("input_text" | "output_text" | "text") => Ok(Part::Text(text(part, "text")?)),
+        Some("refusal") => Ok(Part::Text(text(part, "refusal")?)),
+        Some("input_image") => {
+            let url = optional("image_url").ok_or("an image must come as `image_url`: an https: or data: URL")?;
+            Ok(Part::Image { url, detail: optional("detail").filter(|detail| detail != "auto") })
+        }
+        Some("input_file") => match optional("file_data") {
+            Some(data) if data_url(&data).is_some() => Ok(Part::File { name: optional("filename"), data }),
+            _ => Err("a file must come as `file_data`: a data: URL in base64".to_owned()),
+        },
+        Some("input_audio") => {
+            let audio = &part["input_audio"];
+            Ok(Part::Audio { data: text(audio, "data")?, format: text(audio, "format")? })
+        }
+        Some(other) => Err(format!("a part of type `{other}` cannot be sent to a model")),
+        None => Err("a part without `type`".to_owned()),
+    }
+}
+
+fn text(value: &Value, field: &str) -> Result<String, String> {
+    value[field].as_str().map(str::to_owned).ok_or_else(|| format!("`{field}` is not a text"))
+}
+
+/// The media type and the base64 text of `data:…;base64,…`.
+pub(super) fn data_url(url: &str) -> Option<(&str, &str)> {
+    url.strip_prefix("data:")?.split_once(";base64,")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn turns(input: Value) -> Result<Vec<Turn>, ModelError> {
+        Call { input: input.as_array().unwrap().clone(), ..Call::default() }.turns()
+    }
+
+    fn call(name: &str) -> FunctionCall {
+        FunctionCall {
+            call_id: format!("call_{name}"),
+            name: name.to_owned(),
+            arguments: "{\"b\":1, \"a\":2}".to_owned(),
+        }
+    }
+
+    fn call_item(name: &str) -> Value {
+        let call = call(name);
+        json!({"type": "function_call", "call_id": call.call_id, "name": call.name, "arguments": call.arguments})
+    }
+
+    #[test]
+    fn what_was_said_and_called_at_once_is_one_turn() {
+        let turns = turns(json!([
+            {"role": "assistant", "content": [{"type": "output_text", "text": "Let me "}, {"type": "output_text", "text": "see."}]},
+            {"type": "reasoning", "summary": []},
+            call_item("x"),
+            call_item("y"),
+            {"type": "function_call_output", "call_id": "call_x", "output": "1"},
+            {"type": "function_call_output", "call_id": "call_y", "output": [{"type": "input_text", "text": "2"}]},
+            call_item("z"),
+        ]))
+        .unwrap();
+        let output = |id: &str, text: &str| Turn::Output { call_id: id.to_owned(), text: text.to_owned() };
+        assert_eq!(
+            turns,
+            [
+                Turn::Assistant { text: "Let me see.".to_owned(), calls: vec![call("x"), call("y")] },
+                output("call_x", "1"),
+                output("call_y", "2"),
+                Turn::Assistant { text: String::new(), calls: vec![call("z")] },
+            ]
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_sent_is_named_with_its_place() {
+        for (item, expected) in [
+            (json!({"type": "item_reference", "id": "x"}), "input[1]: an item of type `item_reference`"),
+            (json!({"role": "tool", "content": ""}), "input[1]: `role` must be"),
+            (json!({"role": "user"}), "input[1]: `content` is neither"),
+            (json!({"role": "user", "content": [{"type": "input_video"}]}), "a part of type `input_video`"),
+            (json!({"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}), "`image_url`"),
+            (json!({"type": "function_call", "call_id": "c", "name": "n"}), "`arguments` is not a text"),
+            (json!("hello"), "an item is an object"),
+        ] {
+            let error = turns(json!([{"role": "user", "content": "hi"}, item])).unwrap_err();
+            assert!(error.message.contains(expected), "{error}");
+        }
+        assert!(turns(json!([])).is_err());
+    }
+}

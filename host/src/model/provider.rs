@@ -1,0 +1,196 @@
+//! One provider, ready to be called: sends a call, repeats it, gives up.
+//!
+//! A call is repeated only before its first token, at most `max_retries` times, with pauses that double and are
+//! spread by chance, or as long as the provider asked for (`Retry-After`). All attempts together take no longer than
+//! `total_timeout`. The request is written once, however often it is sent.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use backon::{ExponentialBuilder, Retryable as _};
+use bytes::Bytes;
+use reqwest::Url;
+use tokio::time::{Instant, timeout, timeout_at};
+use tracing::info;
+
+use super::{
+    answer::Piece,
+    chat::{Chat, ChatStream},
+    config::{Dialect, ModelConfigError, ProviderConfig, Secret},
+    conversation::Turn,
+    error::ModelError,
+    generation::Generation,
+    native::{Native, NativeRequest, NativeStream},
+    settings::Settings,
+};
+
+/// One provider, ready to be called.
+pub(super) struct Provider {
+    pub(super) name: String,
+    pub(super) config: ProviderConfig,
+    key: Option<Secret>,
+    client: Client,
+}
+
+enum Client {
+    Chat(Chat),
+    Native(Native),
+}
+
+/// A request, ready to be sent more than once.
+enum Request {
+    Chat(Bytes),
+    Native(Box<NativeRequest>),
+}
+
+/// An answer that is coming in.
+pub(super) enum Upstream {
+    Chat(Box<ChatStream>),
+    Native(Box<NativeStream>),
+}
+
+impl Provider {
+    /// Makes a provider ready. Nothing is sent.
+    pub(super) fn new(name: &str, config: &ProviderConfig) -> Result<Self, ModelConfigError> {
+        Self::make(name, config).map_err(|what| ModelConfigError(format!("providers.{name}{what}")))
+    }
+
+    fn make(name: &str, config: &ProviderConfig) -> Result<Self, String> {
+        if name.is_empty() || name.len() > 64 || name.contains('/') {
+            return Err(": a name has 1 to 64 characters and no `/`".to_owned());
+        }
+        let key = config.key(|variable| std::env::var(variable).ok())?;
+        let base_url = config.base_url.as_deref().map(base_url).transpose()?;
+        let dialect = config.kind.dialect();
+        let local = matches!(dialect, Dialect::Chat(usual) if is_local(base_url.as_ref(), usual));
+        let mut http = reqwest::Client::builder()
+            .connect_timeout(config.connect_timeout)
+            .user_agent(concat!("outlast/", env!("CARGO_PKG_VERSION")))
+            // A redirect would carry the key to another place.
+            .redirect(reqwest::redirect::Policy::none());
+        if local {
+            http = http.no_proxy();
+        }
+        let http = http.build().map_err(|error| format!(": {error}"))?;
+        let client = match dialect {
+            Dialect::Chat(usual) => {
+                let url = match base_url {
+                    Some(url) => url,
+                    None => self::base_url(usual)?,
+                };
+                Client::Chat(Chat::new(name, http, url, key.as_ref(), config).map_err(|what| format!(": {what}"))?)
+            }
+            Dialect::Native(adapter) => Client::Native(Native::new(name, http, adapter, base_url, key.as_ref())?),
+        };
+        Ok(Self { name: name.to_owned(), config: config.clone(), key, client })
+    }
+
+    /// Sends a call until it begins to be answered, or there is no more hope.
+    pub(super) async fn start(
+        self: Arc<Self>,
+        model: String,
+        turns: &[Turn],
+        settings: &Settings,
+    ) -> Result<Generation, ModelError> {
+        let request = match &self.client {
+            Client::Chat(chat) => Request::Chat(chat.body(&model, turns, settings)),
+            Client::Native(native) => Request::Native(Box::new(native.request(&model, turns, settings)?)),
+        };
+        let config = &self.config;
+        let deadline = after(config.total_timeout);
+        let pauses = ExponentialBuilder::default()
+            .with_jitter()
+            .with_min_delay(config.retry_pause)
+            .with_max_delay(config.max_retry_pause)
+            .with_max_times(config.max_retries);
+        let attempt = async || {
+            let late = || self.late("first_token_timeout", config.first_token_timeout);
+            let first = timeout(config.first_token_timeout, self.attempt(&request)).await;
+            first.unwrap_or_else(|_| Err(late())).map_err(|error| self.hide(error))
+        };
+        let started = attempt
+            .retry(pauses)
+            .when(|error| error.repeatable && error.retry_after.is_none_or(|pause| pause <= config.max_retry_pause))
+            .adjust(|error, pause| pause.map(|pause| error.retry_after.unwrap_or(pause)))
+            .notify(|error, pause| info!(provider = self.name, ?pause, "{error}; trying again"));
+        let started = timeout_at(deadline, started).await;
+        let (upstream, first) = started.unwrap_or_else(|_| Err(self.late("total_timeout", config.total_timeout)))?;
+        Ok(Generation::new(self, model, upstream, first, deadline))
+    }
+
+    /// Sends the request and waits for the first piece.
+    async fn attempt(&self, request: &Request) -> Result<(Upstream, Piece), ModelError> {
+        let mut upstream = match (&self.client, request) {
+            (Client::Chat(chat), Request::Chat(body)) => Upstream::Chat(Box::new(chat.send(body.clone()).await?)),
+            (Client::Native(native), Request::Native(request)) => {
+                Upstream::Native(Box::new(native.send(request.as_ref().clone()).await?))
+            }
+            _ => return Err(ModelError::invalid("a request of another provider")),
+        };
+        match upstream.next().await? {
+            Some(first) => Ok((upstream, first)),
+            None => Err(ModelError::cut(&self.name, "")),
+        }
+    }
+
+    /// The next piece of an answer, within the limits of time.
+    pub(super) async fn next(&self, upstream: &mut Upstream, deadline: Instant) -> Result<Option<Piece>, ModelError> {
+        let idle = self.config.idle_timeout;
+        let (until, limit, length) = match after(idle) {
+            until if until < deadline => (until, "idle_timeout", idle),
+            _ => (deadline, "total_timeout", self.config.total_timeout),
+        };
+        let next = timeout_at(until, upstream.next()).await;
+        next.unwrap_or_else(|_| Err(self.late(limit, length))).map_err(|error| self.hide(error))
+    }
+
+    pub(super) fn late(&self, limit: &str, length: Duration) -> ModelError {
+        ModelError::late(&self.name, limit, length)
+    }
+
+    fn hide(&self, error: ModelError) -> ModelError {
+        error.without(self.key.as_ref())
+    }
+}
+
+impl fmt::Debug for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Provider").field("name", &self.name).field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Upstream {
+    async fn next(&mut self) -> Result<Option<Piece>, ModelError> {
+        match self {
+            Self::Chat(stream) => stream.next().await,
+            Self::Native(stream) => stream.next().await,
+        }
+    }
+}
+
+/// The instant after a wait; a wait that no clock can hold is a very long one.
+fn after(wait: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(wait).unwrap_or_else(|| now + Duration::from_secs(30 * 365 * 24 * 3600))
+}
+
+fn base_url(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    let url = url.ok_or_else(|| {
+        format!(".base_url = \"{text}\" is not an address that begins with http:// or https://, such as https://api.openai.com/v1")
+    })?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(".base_url holds a user or a password: put the key into api_key_env".to_owned());
+    }
+    Ok(url)
+}
+
+/// Whether a provider is on this machine, where no proxy leads.
+fn is_local(url: Option<&Url>, usual: &str) -> bool {
+    let host = |url: &Url| {
+        url.host_str().is_some_and(|host| {
+            let ip = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+            host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback())
+        })
+    };
+    url.map_or_else(|| Url::parse(usual).is_ok_and(|url| host(&url)), host)
+}

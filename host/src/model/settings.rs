@@ -1,0 +1,199 @@
+//! The options of a call, read once and checked before anything is sent.
+//!
+//! The names are those of the Responses API. `null` means absent; what is not known is ignored; what is known and has
+//! the wrong shape is an error that names it.
+
+use serde_json::{Map, Value};
+
+use super::error::ModelError;
+
+/// How a model shall answer.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Settings {
+    pub temperature: Option<f64>,
+    pub top_p: Option<f64>,
+    pub presence_penalty: Option<f64>,
+    pub frequency_penalty: Option<f64>,
+    pub max_output_tokens: Option<u64>,
+    /// `reasoning.effort`, in the caller's words: providers differ in what they know.
+    pub effort: Option<String>,
+    /// `text.verbosity`.
+    pub verbosity: Option<String>,
+    /// `text.format`; none: text.
+    pub format: Option<Format>,
+    pub tools: Vec<Tool>,
+    /// None without tools.
+    pub tool_choice: Option<ToolChoice>,
+    /// None without tools.
+    pub parallel_tool_calls: Option<bool>,
+}
+
+/// The form of the answer.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Format {
+    /// Any JSON object.
+    JsonObject,
+    /// JSON that fits a schema.
+    JsonSchema { name: String, schema: Value, strict: Option<bool> },
+}
+
+/// A function that the model may call.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Tool {
+    pub name: String,
+    pub description: Option<String>,
+    /// A JSON Schema.
+    pub parameters: Option<Value>,
+    pub strict: Option<bool>,
+}
+
+/// Which function the model shall call.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum ToolChoice {
+    Auto,
+    None,
+    Required,
+    Function(String),
+}
+
+impl Settings {
+    /// Reads the options of a call.
+    pub(super) fn read(options: &Map<String, Value>) -> Result<Self, ModelError> {
+        read(options).map_err(|what| ModelError::invalid(format!("options.{what}")))
+    }
+}
+
+fn read(options: &Map<String, Value>) -> Result<Settings, String> {
+    let object = |name: &str| match options.get(name) {
+        None | Some(Value::Null) => Ok(Map::new()),
+        Some(Value::Object(map)) => Ok(map.clone()),
+        Some(_) => Err(format!("{name} is not an object")),
+    };
+    let (reasoning, text) = (object("reasoning")?, object("text")?);
+    let max_output_tokens =
+        get(options, "max_output_tokens", "a whole number above 0", |value| value.as_u64().filter(|count| *count > 0))?;
+    let mut settings = Settings {
+        temperature: get(options, "temperature", "a number", Value::as_f64)?,
+        top_p: get(options, "top_p", "a number", Value::as_f64)?,
+        presence_penalty: get(options, "presence_penalty", "a number", Value::as_f64)?,
+        frequency_penalty: get(options, "frequency_penalty", "a number", Value::as_f64)?,
+        max_output_tokens,
+        effort: get(&reasoning, "effort", "a text", word).map_err(|what| format!("reasoning.{what}"))?,
+        verbosity: get(&text, "verbosity", "a text", word).map_err(|what| format!("text.{what}"))?,
+        format: text.get("format").map_or(Ok(None), format).map_err(|what| format!("text.format{what}"))?,
+        ..Settings::default()
+    };
+    match options.get("tools") {
+        None | Some(Value::Null) => {}
+        Some(Value::Array(tools)) => {
+            for (index, tool) in tools.iter().enumerate() {
+                settings.tools.push(self::tool(tool).map_err(|what| format!("tools[{index}]{what}"))?);
+            }
+        }
+        Some(_) => return Err("tools is not a list".to_owned()),
+    }
+    // Providers refuse both when there are no tools.
+    if !settings.tools.is_empty() {
+        settings.parallel_tool_calls = get(options, "parallel_tool_calls", "true or false", Value::as_bool)?;
+        let choices = "auto, none, required or a function";
+        settings.tool_choice = get(options, "tool_choice", choices, tool_choice)?;
+    }
+    Ok(settings)
+}
+
+fn get<T>(
+    map: &Map<String, Value>,
+    name: &str,
+    what: &str,
+    read: impl Fn(&Value) -> Option<T>,
+) -> Result<Option<T>, String> {
+    match map.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => read(value).map(Some).ok_or_else(|| format!("{name} is not {what}")),
+    }
+}
+
+fn word(value: &Value) -> Option<String> {
+    value.as_str().map(str::to_owned)
+}
+
+fn format(format: &Value) -> Result<Option<Format>, String> {
+    if format.is_null() {
+        return Ok(None);
+    }
+    match format["type"].as_str() {
+        Some("text") => Ok(None),
+        Some("json_object") => Ok(Some(Format::JsonObject)),
+        Some("json_schema") => {
+            let schema = format["schema"].clone();
+            if !schema.is_object() {
+                return Err(".schema is not an object".to_owned());
+            }
+            let name = word(&format["name"]).unwrap_or_else(|| "answer".to_owned());
+            Ok(Some(Format::JsonSchema { name, schema, strict: format["strict"].as_bool() }))
+        }
+        _ => Err(".type is not text, json_object or json_schema".to_owned()),
+    }
+}
+
+fn tool(tool: &Value) -> Result<Tool, String> {
+    match tool["type"].as_str() {
+        Some("function") => {}
+        Some(other) => return Err(format!(": a tool of type `{other}` cannot be sent to a model, only `function`")),
+        None => return Err(".type is not a text".to_owned()),
+    }
+    Ok(Tool {
+        name: word(&tool["name"]).ok_or(".name is not a text")?,
+        description: word(&tool["description"]),
+        parameters: Some(tool["parameters"].clone()).filter(Value::is_object),
+        strict: tool["strict"].as_bool(),
+    })
+}
+
+fn tool_choice(choice: &Value) -> Option<ToolChoice> {
+    match choice.as_str() {
+        Some("auto") => Some(ToolChoice::Auto),
+        Some("none") => Some(ToolChoice::None),
+        Some("required") => Some(ToolChoice::Required),
+        Some(_) => None,
+        None if choice["type"] == "function" => word(&choice["name"]).map(ToolChoice::Function),
+        None => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn settings(options: Value) -> Result<Settings, ModelError> {
+        Settings::read(options.as_object().unwrap())
+    }
+
+    #[test]
+    fn null_and_unknown_options_are_nothing() {
+        let options =
+            json!({"temperature": null, "tools": null, "text": null, "reasoning": {"effort": null}, "store": 1});
+        assert_eq!(settings(options).unwrap(), Settings::default());
+        let options =
+            json!({"tool_choice": "required", "parallel_tool_calls": true, "text": {"format": {"type": "text"}}});
+        assert_eq!(settings(options).unwrap(), Settings::default());
+    }
+
+    #[test]
+    fn a_wrong_option_is_named() {
+        for (options, expected) in [
+            (json!({"temperature": "hot"}), "options.temperature is not a number"),
+            (json!({"max_output_tokens": 0}), "options.max_output_tokens is not a whole number above 0"),
+            (json!({"text": {"format": {"type": "xml"}}}), "options.text.format.type is not"),
+            (json!({"tools": [{"type": "web_search"}]}), "options.tools[0]: a tool of type `web_search`"),
+            (json!({"tools": [{"type": "function"}]}), "options.tools[0].name is not a text"),
+            (json!({"reasoning": {"effort": 3}}), "options.reasoning.effort is not a text"),
+            (json!({"reasoning": "high"}), "options.reasoning is not an object"),
+        ] {
+            let error = settings(options).unwrap_err();
+            assert!(error.message.starts_with(expected), "{error}");
+        }
+    }
+}
