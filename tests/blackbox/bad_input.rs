@@ -352,3 +352,12 @@ async fn a_delay_that_echo_does_not_know_fails_the_run_and_says_why() {
     assert_eq!(response["status"], "failed");
     assert!(response["error"]["message"].as_str().unwrap().contains("delay_ms"), "{}", response["error"]);
 }
+
+#[tokio::test]
+async fn a_url_that_is_no_text_is_refused_in_the_envelope() {
+    let server = Server::start(Database::Sqlite);
+    let client = server.client();
+    for path in ["/v1/responses/%ff", "/v1/responses/%ff/input_items", "/v1/models/%ff"] {
+        client.get_path(path).await.refused(400, "invalid_url");
+    }
+}

@@ -44,6 +44,20 @@ impl From<StoreError> for ApiError {
     }
 }
 
+/// Puts the envelope around the errors that the router makes by itself: a path or a query that is no text.
+pub(super) async fn enveloped(response: Response) -> Response {
+    let status = response.status();
+    let json = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
+    if json || !(status.is_client_error() || status.is_server_error()) {
+        return response;
+    }
+    if status.is_server_error() {
+        return internal().into_response();
+    }
+    let message = "The path or the query of the request cannot be read: it is not percent-encoded UTF-8.";
+    ApiError::new(ErrorKind::InvalidRequest, "invalid_url", message).into_response()
+}
+
 /// The answer of a handler that panicked.
 pub(super) fn panicked(panic: Box<dyn Any + Send>) -> Response {
     let text = panic.downcast_ref::<&str>().copied().or(panic.downcast_ref::<String>().map(String::as_str));

@@ -72,6 +72,7 @@ pub fn router(api: Api) -> Router {
         .route("/readyz", get(health::ready))
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::map_response(error::enveloped))
         .layer(CatchPanicLayer::custom(error::panicked))
         .layer(PropagateRequestIdLayer::x_request_id())
         .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
