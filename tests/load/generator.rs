@@ -63,10 +63,11 @@ impl Load {
         let Self { clients, request, measured } = self;
         let shared = Rc::new(Shared { request, counting: Cell::new(false), measured: RefCell::default() });
         let tasks = LocalSet::new();
+        let mut running = Vec::new();
         for _ in 0..clients {
             let (shared, stream) = (shared.clone(), TcpStream::connect(address).await.unwrap());
             stream.set_nodelay(true).unwrap();
-            tasks.spawn_local(async move { client(stream, &shared).await });
+            running.push(tasks.spawn_local(async move { client(stream, &shared).await }));
         }
         tasks.run_until(tokio::time::sleep(measured / 5)).await;
         shared.counting.set(true);
@@ -80,8 +81,10 @@ impl Load {
         let mut result = shared.measured.take();
         result.elapsed = start.elapsed();
         result.cpu = process::cpu_time(server) - cpu;
+        // A client ends only by a panic, which it has shown.
+        assert!(running.iter().all(|client| !client.is_finished()), "a client failed");
+        assert!(result.runs > 0, "no run ended in {:?}", result.elapsed);
         drop(tasks);
-        assert!(result.runs > 0, "no run ended in {measured:?}");
         result.first_event.sort_unstable();
         result.first_delta.sort_unstable();
         result
