@@ -13,4 +13,4 @@ wasmtime::component::bindgen!({
     },
 });
 
-pub use outlast::agent::{context, log, model, respond, tasks, types};
+pub use self::outlast::agent::{context, log, model, respond, tasks, types};

@@ -17,7 +17,7 @@ impl Store {
              WHERE response_id = $1 AND last_sequence >= $2 ORDER BY first_sequence LIMIT $3",
         )
         .bind(id.as_str().to_owned())
-        .bind(from.cast_signed())
+        .bind(i64::try_from(from).unwrap_or(i64::MAX))
         .bind(PAGE)
         .fetch_all(&self.pool)
         .await?;
