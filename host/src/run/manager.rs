@@ -208,21 +208,13 @@ impl Manager {
             request: if run.durable { format!("{{\"fields\":{fields},\"input\":{input}}}") } else { String::new() },
         };
         self.live.lock().insert(id.clone(), run.clone());
-        match run.admit(row).await {
-            Ok(Ok(())) => {}
-            Ok(Err(refusal)) => {
-                self.live.lock().remove(&id);
-                return Err(refusal);
-            }
-            Err(_) => {
-                self.live.lock().remove(&id);
-                return Err(Refusal::Defect);
-            }
+        // No answer means that the writer is gone.
+        if let Err(refusal) = run.admit(row).await.unwrap_or(Err(Refusal::Defect)) {
+            self.live.lock().remove(&id);
+            return Err(refusal);
         }
-        let subscription = {
-            let owner = !run.durable || (self.limits.cancel_on_disconnect && !request.background);
-            Subscription::live(run.clone(), 0, run.durable.then(|| self.store.clone()), owner)
-        };
+        let owner = !run.durable || (self.limits.cancel_on_disconnect && !request.background);
+        let subscription = Subscription::live(run.clone(), 0, run.durable.then(|| self.store.clone()), owner);
         let mut context = RunContext::new(id.to_string(), Box::new(Port(run.clone())), run.stopping().clone());
         context.upstream = upstream;
         context.input = input;
