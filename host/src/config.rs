@@ -98,6 +98,9 @@ pub struct Limits {
     pub text_bytes: ByteSize,
     /// The most input items of a request. Default 1000.
     pub input_items: usize,
+    /// The most items that a request may go on from, in its conversation or behind its `previous_response_id`.
+    /// Default 10000.
+    pub history_items: usize,
     /// The most runs at once. Default: what `vm.max_map_count` of this machine allows.
     pub max_live_runs: Option<usize>,
     /// The longest that a run may take. Default `10m`.
@@ -161,6 +164,7 @@ impl Default for Limits {
             body_bytes: ByteSize::mib(10),
             text_bytes: ByteSize::mib(1),
             input_items: crate::protocol::MAX_INPUT_ITEMS,
+            history_items: 10_000,
             max_live_runs: None,
             run_timeout: Duration::from_secs(600),
             cancel_grace: Duration::from_millis(300),
@@ -259,6 +263,7 @@ impl Config {
         for (key, value) in [
             ("max_live_runs", limits.max_live_runs.unwrap_or(1)),
             ("input_items", limits.input_items),
+            ("history_items", limits.history_items),
             ("output_items", limits.output_items),
             ("connections", limits.connections),
             ("body_bytes", bytes(limits.body_bytes)),
@@ -291,6 +296,7 @@ impl Config {
             cancel_grace: self.limits.cancel_grace,
             outbox_bytes: bytes(self.limits.outbox_bytes),
             feed_bytes: bytes(self.limits.feed_bytes),
+            history_items: self.limits.history_items,
             cancel_on_disconnect: self.on_disconnect == OnDisconnect::Cancel,
             output: OutputLimits {
                 event_bytes: bytes(self.limits.event_bytes),

@@ -12,6 +12,7 @@ mod auth;
 mod bad_input;
 mod cancel;
 mod configuration;
+mod conversations;
 mod disconnect;
 mod drain;
 mod health;

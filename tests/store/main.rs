@@ -54,6 +54,7 @@ fn row(id: &ResponseId) -> NewResponse {
         component: "00".to_owned(),
         status: Status::IN_PROGRESS,
         previous: None,
+        conversation: None,
         key: None,
         created_at: 1,
         request: r#"{"fields":{},"input":[{"text":"with \u0000 and ü"}]}"#.to_owned(),

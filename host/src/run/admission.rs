@@ -24,6 +24,8 @@ pub struct RunLimits {
     pub outbox_bytes: usize,
     /// How much of what was committed is kept in memory for subscribers: `limits.feed_bytes`.
     pub feed_bytes: usize,
+    /// The most items that a request may go on from: `limits.history_items`.
+    pub history_items: usize,
     /// Whether a run that is kept ends when the client that began it goes: `on_disconnect = "cancel"`.
     pub cancel_on_disconnect: bool,
     /// How much a run may say.
@@ -45,6 +47,9 @@ pub enum Refusal {
     /// The idempotency key names a response already, begun a moment ago by the same request or by another one.
     #[error("The idempotency key is in use.")]
     KeyTaken,
+    /// The conversation has changed since the request was checked.
+    #[error("Too many requests change this conversation at once. Repeat the request.")]
+    ConversationMoved,
     /// The idempotency key names the response of another request.
     #[error("The idempotency key was used for another request. Use a new key for a new request.")]
     KeyConflict,
@@ -89,6 +94,9 @@ impl From<Refusal> for ApiError {
             Refusal::Draining => Self::new(ErrorKind::Unavailable, "shutting_down", message).with_retry_after(1),
             Refusal::KeyTaken | Refusal::KeyConflict => {
                 Self::new(ErrorKind::Conflict, "idempotency_key_conflict", message).never_retry()
+            }
+            Refusal::ConversationMoved => {
+                Self::new(ErrorKind::Conflict, "conversation_changed", message).with_param("conversation")
             }
             Refusal::Invalid(error) => error,
             Refusal::Unavailable => Self::storage_unavailable(),

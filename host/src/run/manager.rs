@@ -18,19 +18,22 @@ use tracing::{error, info};
 use uuid::Uuid;
 
 use super::{
-    Feed, Recorder, Refusal, Retention, Run, RunLimits, StopReason, Subscription, WriterQueue, execution, history,
+    Feed, Recorder, Refusal, Retention, Run, RunLimits, StopReason, Subscription, WriterQueue, execution,
+    history::{self, History, history},
     milliseconds,
     outbox::{Ownership, Port},
     seconds,
 };
 use crate::{
     plugin::{Agent, Registry, RunContext},
-    protocol::{CreateRequest, Fold, IdempotencyKey, Response, ResponseId, Status, check_calls, identify},
+    protocol::{CreateRequest, Fold, IdempotencyKey, Response, ResponseId, Status, identify},
     store::{NewResponse, Store, StoreError},
 };
 
 /// How long, after the drain, the ends of the remaining runs may take to be written.
 const LAST_WRITES: Duration = Duration::from_secs(10);
+/// How often a request is checked again because its conversation has changed meanwhile.
+const ATTEMPTS: usize = 5;
 
 /// Where the manager finds the agents.
 pub type Agents = Arc<Registry>;
@@ -123,7 +126,28 @@ impl Manager {
     pub async fn create(
         self: &Arc<Self>,
         principal: &str,
-        request: CreateRequest,
+        mut request: CreateRequest,
+        key: Option<IdempotencyKey>,
+    ) -> Result<Created, Refusal> {
+        for _ in 0..ATTEMPTS {
+            let again = request.conversation.is_some().then(|| request.clone());
+            match (self.try_create(principal, request, key.clone()).await, &key, again) {
+                // Another request was a moment faster in this conversation: this one is checked again.
+                (Err(Refusal::ConversationMoved), _, Some(again)) => request = again,
+                // Another request with this key was a moment faster.
+                (Err(refusal), Some(key), _) => {
+                    return self.named_by(principal, key).await?.map(Created::Before).ok_or(refusal);
+                }
+                (created, ..) => return created,
+            }
+        }
+        Err(Refusal::ConversationMoved)
+    }
+
+    async fn try_create(
+        self: &Arc<Self>,
+        principal: &str,
+        mut request: CreateRequest,
         key: Option<IdempotencyKey>,
     ) -> Result<Created, Refusal> {
         if let Some(key) = &key
@@ -132,21 +156,12 @@ impl Manager {
             return Ok(Created::Before(first));
         }
         let agent = self.agents.get(request.agent()).ok_or_else(|| Refusal::UnknownModel(request.model.clone()))?;
-        let history = match &request.previous {
-            Some(previous) => history::history(&self.store, principal, previous).await?,
-            None => Vec::new(),
-        };
-        check_calls(&history, &request.input)?;
-        let (manager, owner, reserved) = (self.clone(), principal.to_owned(), key.clone());
-        let started = tokio::spawn(async move { manager.start(owner, request, history, reserved, agent).await });
-        match (started.await, key) {
-            (Ok(Ok(subscription)), _) => Ok(Created::Now(subscription)),
-            // Another request with this key was a moment faster.
-            (Ok(Err(Refusal::KeyTaken)), Some(key)) => {
-                self.named_by(principal, &key).await?.map(Created::Before).ok_or(Refusal::Unavailable)
-            }
-            (Ok(Err(refusal)), _) => Err(refusal),
-            (Err(error), _) => {
+        let history = history(&self.store, principal, &mut request, self.limits.history_items).await?;
+        let (manager, owner) = (self.clone(), principal.to_owned());
+        let started = tokio::spawn(async move { manager.start(owner, request, history, key, agent).await });
+        match started.await {
+            Ok(started) => started.map(Created::Now),
+            Err(error) => {
                 error!(%error, "starting a run panicked");
                 Err(Refusal::Defect)
             }
@@ -166,7 +181,7 @@ impl Manager {
         self: Arc<Self>,
         principal: String,
         mut request: CreateRequest,
-        history: Vec<Value>,
+        history: History,
         key: Option<IdempotencyKey>,
         agent: Arc<Agent>,
     ) -> Result<Subscription, Refusal> {
@@ -178,7 +193,7 @@ impl Manager {
         }
         let now = SystemTime::now();
         let id = ResponseId::new(Uuid::now_v7());
-        identify(&mut request.input, &id);
+        identify(&mut request.input, |prefix, index| id.input_child(prefix, index));
         let recorder = Recorder::new(id.clone(), request.response(&id, seconds(now)), self.limits.output);
         let (retention, queue) = match (request.store, request.stream) {
             (true, _) => (Retention::Log, &self.durable),
@@ -203,6 +218,7 @@ impl Manager {
             component: agent.sha256.clone(),
             status: if request.background { Status::QUEUED } else { Status::IN_PROGRESS },
             previous: request.previous,
+            conversation: request.conversation.map(|conversation| (conversation, history.position)),
             key,
             created_at: milliseconds(now),
             request: if run.durable { format!("{{\"fields\":{fields},\"input\":{input}}}") } else { String::new() },
@@ -219,7 +235,7 @@ impl Manager {
         context.upstream = upstream;
         context.input = input;
         context.request = fields;
-        context.history = to_json(&history);
+        context.history = to_json(&history.items);
         let manager = self.clone();
         self.guests.spawn(async move {
             let (_slot, _token) = (slot, token);
