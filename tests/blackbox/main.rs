@@ -25,6 +25,7 @@ mod modes;
 mod outage;
 mod plugins;
 mod restart;
+mod retention;
 mod retrieve;
 mod stored;
 mod subscribers;

@@ -4,6 +4,7 @@
 
 #[path = "../harness/mod.rs"]
 mod harness;
+mod migrations;
 
 use harness::{
     database::{Database, both_databases},

@@ -12,13 +12,15 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use serde_json::Value;
-use tokio::{runtime::Handle, sync::Semaphore};
+use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info};
 use uuid::Uuid;
 
 use super::{
-    Feed, Recorder, Refusal, Retention, Run, RunLimits, StopReason, Subscription, WriterQueue, execution,
+    Feed, Recorder, Refusal, Retention, Run, RunLimits, StopReason, Subscription, WriterQueue,
+    admission::Slots,
+    execution,
     history::{self, History, history},
     milliseconds,
     outbox::{Ownership, Port},
@@ -60,17 +62,19 @@ pub struct Manager {
     /// Where instances run: apart from HTTP and the writers, so that a busy agent holds up neither.
     guests: Handle,
     live: Mutex<HashMap<ResponseId, Arc<Run>>>,
-    slots: Arc<Semaphore>,
+    slots: Slots,
     tasks: TaskTracker,
     draining: AtomicBool,
 }
 
 impl Manager {
-    /// A manager without runs. `guests` is the runtime that executes them.
+    /// A manager without runs. `principals` are the limits of those that have one of their own; `guests` is the runtime
+    /// that executes runs.
     pub fn new(
         store: Store,
         agents: Agents,
         limits: RunLimits,
+        principals: HashMap<String, usize>,
         durable: WriterQueue,
         ephemeral: WriterQueue,
         guests: Handle,
@@ -82,7 +86,7 @@ impl Manager {
             ephemeral,
             guests,
             live: Mutex::default(),
-            slots: Arc::new(Semaphore::new(limits.max_live_runs)),
+            slots: Slots::new(limits.max_live_runs, principals),
             limits,
             tasks: TaskTracker::new(),
             draining: AtomicBool::new(false),
@@ -185,7 +189,7 @@ impl Manager {
         key: Option<IdempotencyKey>,
         agent: Arc<Agent>,
     ) -> Result<Subscription, Refusal> {
-        let slot = self.slots.clone().try_acquire_owned().map_err(|_| Refusal::Full(self.limits.max_live_runs))?;
+        let slot = self.slots.take(&principal)?;
         // Counted before the flag is read, so that a drain either sees this run or this run sees the drain.
         let token = self.tasks.token();
         if self.draining() {

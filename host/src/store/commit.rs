@@ -256,7 +256,8 @@ async fn admit(connection: &mut AnyConnection, rows: &[&NewResponse]) -> Result<
     missing(&query.fetch_all(connection).await?, rows.iter().map(|row| &row.id))
 }
 
-async fn delete(
+/// Deletes the rows whose `column` is one of `ids`.
+pub(super) async fn delete(
     connection: &mut AnyConnection,
     table: &str,
     column: &str,
