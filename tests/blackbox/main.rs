@@ -15,6 +15,7 @@ mod configuration;
 mod conversations;
 mod disconnect;
 mod drain;
+mod functions;
 mod health;
 mod hostile;
 mod idempotency;
