@@ -25,6 +25,7 @@ mod models;
 mod modes;
 mod outage;
 mod plugins;
+mod properties;
 mod restart;
 mod retention;
 mod retrieve;
