@@ -62,6 +62,9 @@ pub enum EmitError {
     /// A message cannot take a summary, nor a reasoning item text, nor either of them arguments.
     #[error("wrote {0} to an item of another kind")]
     WrongKind(&'static str),
+    /// The run is executed again and says something else than before.
+    #[error("{0}")]
+    Diverged(String),
     /// The run has ended.
     #[error("the run has ended")]
     Ended,

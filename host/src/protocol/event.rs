@@ -104,6 +104,19 @@ impl Event<'_> {
     }
 }
 
+impl Event<'_> {
+    /// How many bytes of text the agent said with this event.
+    pub fn said(&self) -> usize {
+        match self {
+            Self::TextDelta { delta, .. }
+            | Self::RefusalDelta { delta, .. }
+            | Self::SummaryDelta { delta, .. }
+            | Self::ArgumentsDelta { delta, .. } => delta.len(),
+            _ => 0,
+        }
+    }
+}
+
 /// Appends the frame of `event` to `out`.
 pub fn encode(event: &Event<'_>, sequence_number: u64, out: &mut Vec<u8>) {
     use std::io::Write as _;

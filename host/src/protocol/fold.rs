@@ -41,6 +41,11 @@ impl Fold {
         Self::default()
     }
 
+    /// What the events before `next` have made.
+    pub fn resume(response: Response, next: u64) -> Self {
+        Self { response: Some(response), next }
+    }
+
     /// The response so far; none before the first event.
     pub fn response(&self) -> Option<&Response> {
         self.response.as_ref()

@@ -7,9 +7,12 @@
 
 use std::borrow::Cow;
 
+use bytes::{Buf as _, Bytes};
+
 use crate::protocol::{
-    Content, Emission, EmitError, Emitted, Event, IncompleteDetails, Item, ItemIndex, ItemStatus, Response,
-    ResponseError, ResponseId, Segment, Status, SummaryPart, TerminalStatus, Usage, encode,
+    Content, Emission, EmitError, Emitted, Event, Fold, FoldError, IncompleteDetails, Item, ItemIndex, ItemStatus,
+    Response, ResponseError, ResponseId, Segment, Status, SummaryPart, TerminalStatus, Usage, encode, frames,
+    skip_frames,
 };
 
 /// How much a run may say. A run that goes beyond a limit is ended.
@@ -53,12 +56,7 @@ pub struct Recorder {
     response: Response,
     usage: Usage,
     text_bytes: usize,
-    /// The number of the next event.
-    next: u64,
-    /// The number of the first event in `frames`.
-    first: u64,
-    /// Frames that were not taken yet.
-    frames: Vec<u8>,
+    tape: Tape,
     ended: bool,
 }
 
@@ -76,22 +74,69 @@ impl Recorder {
             response,
             usage: Usage::default(),
             text_bytes: 0,
-            next,
-            first: next,
-            frames: Vec::new(),
+            tape: Tape { next, first: next, ..Tape::default() },
             ended: false,
         }
+    }
+
+    /// The recorder of a run that is executed again. `log` has the frames of its events so far: they are expected
+    /// again, and nothing comes out before they have come.
+    ///
+    /// # Errors
+    ///
+    /// The log does not begin with the event of a response that was created.
+    pub fn replay(id: ResponseId, log: Bytes, limits: OutputLimits) -> Result<Self, FoldError> {
+        let mut begin = Fold::new();
+        if let Some(first) = frames(&log).next() {
+            begin.apply(first.map_err(|error| FoldError::Unreadable(0, error.to_string()))?)?;
+        }
+        let response = begin.into_parts().0.ok_or(FoldError::Dangling(0))?;
+        let mut recorder = Self::resume(id, response, 0, limits);
+        recorder.tape.log = log.clone();
+        recorder.tape.recorded = log;
+        Ok(recorder)
+    }
+
+    /// Whether events that were recorded earlier are still to come again.
+    pub fn replaying(&self) -> bool {
+        !self.tape.recorded.is_empty()
+    }
+
+    /// The number of the next event.
+    pub fn next(&self) -> u64 {
+        self.tape.next
+    }
+
+    /// Takes recorded events as said, up to the event `to`, or all that are left: the host said them, and nobody says
+    /// them again.
+    pub fn skip(&mut self, to: Option<u64>) -> Result<(), FoldError> {
+        let mut fold = Fold::resume(self.response.clone(), self.tape.next);
+        let mut bytes = 0;
+        let recorded = self.tape.recorded.clone();
+        let mut rest = frames(&recorded);
+        while fold.next() < to.unwrap_or(u64::MAX) {
+            let Some(frame) = rest.next() else { break };
+            let frame = frame.map_err(|error| FoldError::Unreadable(fold.next(), error.to_string()))?;
+            bytes += frame.event.said();
+            fold.apply(frame)?;
+        }
+        self.tape.skip(fold.next());
+        if let Some(response) = fold.into_parts().0 {
+            self.response = response;
+        }
+        self.text_bytes += bytes;
+        Ok(())
     }
 
     /// The first events: the response was created, and is queued when it runs in the background, or in progress.
     pub fn start(&mut self) {
         // Two whole response objects: reserving them spares the vector four moves.
-        self.frames.reserve(2_560);
+        self.tape.frames.reserve(2_560);
         let event = Event::Created { response: Cow::Borrowed(&self.response) };
-        record(&mut self.frames, &mut self.next, &event);
+        self.tape.record(&event);
         let response = Cow::Borrowed(&self.response);
         let event = if self.response.background { Event::Queued { response } } else { Event::InProgress { response } };
-        record(&mut self.frames, &mut self.next, &event);
+        self.tape.record(&event);
     }
 
     /// A queued response is in progress now.
@@ -99,7 +144,7 @@ impl Recorder {
         if self.response.status == Status::QUEUED && !self.ended {
             self.response.status = Status::IN_PROGRESS;
             let event = Event::InProgress { response: Cow::Borrowed(&self.response) };
-            record(&mut self.frames, &mut self.next, &event);
+            self.tape.record(&event);
         }
     }
 
@@ -115,20 +160,12 @@ impl Recorder {
 
     /// How many bytes of frames were not taken yet.
     pub fn pending_bytes(&self) -> usize {
-        self.frames.len()
+        self.tape.frames.len()
     }
 
     /// Takes the frames recorded since the last call.
     pub fn take(&mut self) -> Option<Segment> {
-        if self.frames.is_empty() {
-            return None;
-        }
-        let mut frames = std::mem::take(&mut self.frames);
-        // Frames stay in memory while somebody may read them: what they do not need, they do not hold.
-        frames.shrink_to_fit();
-        let segment = Segment { first: self.first, last: self.next - 1, frames: frames.into() };
-        self.first = self.next;
-        Some(segment)
+        self.tape.take()
     }
 
     /// Records one emission.
@@ -136,7 +173,15 @@ impl Recorder {
         if self.ended {
             return Err(EmitError::Ended);
         }
-        check("recorded events", self.next, self.limits.events, "limits.events")?;
+        check("recorded events", self.tape.next, self.limits.events, "limits.events")?;
+        let emitted = self.apply(emission)?;
+        match &self.tape.diverged {
+            Some(why) => Err(EmitError::Diverged(why.clone())),
+            None => Ok(emitted),
+        }
+    }
+
+    fn apply(&mut self, emission: Emission<'_>) -> Result<Emitted, EmitError> {
         match emission {
             Emission::OpenMessage => {
                 let id = self.child_id("msg");
@@ -177,6 +222,7 @@ impl Recorder {
         if std::mem::replace(&mut self.ended, true) {
             return None;
         }
+        let ending = self.leave_replay(ending);
         for index in 0..self.response.output.len() {
             if self.is_open(index) {
                 self.close(index, ItemStatus::Incomplete);
@@ -206,8 +252,27 @@ impl Recorder {
             // No client knows an event for `cancelled`; the status in the response tells.
             TerminalStatus::Failed | TerminalStatus::Cancelled => Event::Failed { response },
         };
-        record(&mut self.frames, &mut self.next, &event);
+        self.tape.record(&event);
         Some(status)
+    }
+
+    /// Goes on behind everything that was recorded. A run that ends by itself before it has come there has diverged.
+    fn leave_replay(&mut self, ending: Ending) -> Ending {
+        let early = self.replaying() && matches!(ending, Ending::Completed | Ending::Incomplete(_));
+        let why = self.tape.diverged.take().or_else(|| {
+            let next = self.tape.next;
+            early.then(|| format!("diverged at event {next}: expected more events, got the end of the run"))
+        });
+        if !self.tape.log.is_empty() && (self.replaying() || why.is_some()) {
+            let mut fold = Fold::new();
+            // What can be read of the log is all there is to go on from.
+            let _ = fold.extend(&self.tape.log);
+            self.tape = Tape { next: fold.next(), first: fold.next(), ..Tape::default() };
+            if let Some(response) = fold.into_parts().0 {
+                self.response = response;
+            }
+        }
+        why.map_or(ending, |why| Ending::failed(format!("The run could not be resumed: it {why}.")))
     }
 
     fn child_id(&self, prefix: &str) -> String {
@@ -222,7 +287,7 @@ impl Recorder {
         let index = self.response.output.len();
         check("opened items", index as u64 + 1, self.limits.output_items as u64, "limits.output_items")?;
         let event = Event::ItemAdded { output_index: index, item: Cow::Borrowed(&item) };
-        record(&mut self.frames, &mut self.next, &event);
+        self.tape.record(&event);
         self.response.output.push(item);
         Ok(Emitted::Item(index))
     }
@@ -244,14 +309,14 @@ impl Recorder {
         if text.is_empty() {
             return Ok(Emitted::Done);
         }
-        let (frames, next) = (&mut self.frames, &mut self.next);
+        let tape = &mut self.tape;
         let same = content.last().map(|part| matches!(part, Content::Refusal { .. }) == refusal);
         if same != Some(true) {
             if let Some(part) = content.last() {
-                close_part(frames, next, id, index, content.len() - 1, part);
+                close_part(tape, id, index, content.len() - 1, part);
             }
             content.push(if refusal { Content::empty_refusal() } else { Content::empty_text() });
-            open_part(frames, next, id, index, content);
+            open_part(tape, id, index, content);
         }
         let content_index = content.len() - 1;
         let (item_id, delta) = (id.as_str().into(), text.into());
@@ -260,11 +325,11 @@ impl Recorder {
                 whole.push_str(text);
                 let logprobs = Vec::new();
                 let event = Event::TextDelta { item_id, output_index: index, content_index, delta, logprobs };
-                record(frames, next, &event);
+                tape.record(&event);
             }
             Some(Content::Refusal { refusal: whole }) => {
                 whole.push_str(text);
-                record(frames, next, &Event::RefusalDelta { item_id, output_index: index, content_index, delta });
+                tape.record(&Event::RefusalDelta { item_id, output_index: index, content_index, delta });
             }
             None => {}
         }
@@ -282,19 +347,19 @@ impl Recorder {
         if text.is_empty() {
             return Ok(Emitted::Done);
         }
-        let (frames, next) = (&mut self.frames, &mut self.next);
+        let tape = &mut self.tape;
         let item_id = || id.as_str().into();
         if summary.is_empty() {
             summary.push(SummaryPart::SummaryText { text: String::new() });
             let part = Cow::Borrowed(&summary[0]);
             let event = Event::SummaryPartAdded { item_id: item_id(), output_index: index, summary_index: 0, part };
-            record(frames, next, &event);
+            tape.record(&event);
         }
         let SummaryPart::SummaryText { text: whole } = &mut summary[0];
         whole.push_str(text);
         let delta = text.into();
         let event = Event::SummaryDelta { item_id: item_id(), output_index: index, summary_index: 0, delta };
-        record(frames, next, &event);
+        tape.record(&event);
         Ok(Emitted::Done)
     }
 
@@ -327,63 +392,56 @@ impl Recorder {
         }
         arguments.push_str(text);
         let event = Event::ArgumentsDelta { item_id: id.as_str().into(), output_index: index, delta: text.into() };
-        record(&mut self.frames, &mut self.next, &event);
+        self.tape.record(&event);
         Ok(Emitted::Done)
     }
 
     /// Closes the open part of an item and the item itself.
     fn close(&mut self, index: ItemIndex, status: ItemStatus) {
-        let (frames, next) = (&mut self.frames, &mut self.next);
+        let tape = &mut self.tape;
         let Some(item) = self.response.output.get_mut(index) else { return };
         item.set_status(status);
         match item {
             Item::Message { id, content, .. } => {
                 if content.is_empty() && status == ItemStatus::Completed {
                     content.push(Content::empty_text());
-                    open_part(frames, next, id, index, content);
+                    open_part(tape, id, index, content);
                 }
                 if let Some(part) = content.last() {
-                    close_part(frames, next, id, index, content.len() - 1, part);
+                    close_part(tape, id, index, content.len() - 1, part);
                 }
             }
             Item::Reasoning { id, summary, .. } => {
                 if let Some(part @ SummaryPart::SummaryText { text }) = summary.first() {
                     let (item_id, text) = (id.as_str().into(), text.as_str().into());
                     let event = Event::SummaryDone { item_id, output_index: index, summary_index: 0, text };
-                    record(frames, next, &event);
+                    tape.record(&event);
                     let (item_id, part) = (id.as_str().into(), Cow::Borrowed(part));
                     let event = Event::SummaryPartDone { item_id, output_index: index, summary_index: 0, part };
-                    record(frames, next, &event);
+                    tape.record(&event);
                 }
             }
             Item::FunctionCall { id, name, arguments, .. } => {
                 let (item_id, name) = (id.as_str().into(), name.as_str().into());
                 let event =
                     Event::ArgumentsDone { item_id, output_index: index, name, arguments: arguments.as_str().into() };
-                record(frames, next, &event);
+                tape.record(&event);
             }
         }
         let event = Event::ItemDone { output_index: index, item: Cow::Borrowed(&*item) };
-        record(frames, next, &event);
+        tape.record(&event);
     }
 }
 
 /// The last part of `content` was added.
-fn open_part(frames: &mut Vec<u8>, next: &mut u64, item_id: &str, output_index: ItemIndex, content: &[Content]) {
+fn open_part(tape: &mut Tape, item_id: &str, output_index: ItemIndex, content: &[Content]) {
     let Some(part) = content.last() else { return };
     let (item_id, content_index, part) = (item_id.into(), content.len() - 1, Cow::Borrowed(part));
-    record(frames, next, &Event::PartAdded { item_id, output_index, content_index, part });
+    tape.record(&Event::PartAdded { item_id, output_index, content_index, part });
 }
 
 /// A part of a message is complete.
-fn close_part(
-    frames: &mut Vec<u8>,
-    next: &mut u64,
-    id: &str,
-    output_index: ItemIndex,
-    content_index: usize,
-    part: &Content,
-) {
+fn close_part(tape: &mut Tape, id: &str, output_index: ItemIndex, content_index: usize, part: &Content) {
     let item_id = || id.into();
     let done = match part {
         Content::OutputText { text, .. } => {
@@ -394,17 +452,71 @@ fn close_part(
             Event::RefusalDone { item_id: item_id(), output_index, content_index, refusal: refusal.as_str().into() }
         }
     };
-    record(frames, next, &done);
-    record(
-        frames,
-        next,
-        &Event::PartDone { item_id: item_id(), output_index, content_index, part: Cow::Borrowed(part) },
-    );
+    tape.record(&done);
+    tape.record(&Event::PartDone { item_id: item_id(), output_index, content_index, part: Cow::Borrowed(part) });
 }
 
-fn record(frames: &mut Vec<u8>, next: &mut u64, event: &Event<'_>) {
-    encode(event, *next, frames);
-    *next += 1;
+/// Events as they become frames.
+///
+/// While a run is executed again, what was recorded before is expected again, byte for byte, and goes nowhere.
+#[derive(Debug, Default)]
+struct Tape {
+    /// The number of the next event.
+    next: u64,
+    /// The number of the first event in `frames`.
+    first: u64,
+    /// Frames that were not taken yet.
+    frames: Vec<u8>,
+    /// All frames that were recorded before, and those of them that are still to come.
+    log: Bytes,
+    recorded: Bytes,
+    /// The first event that was another one than before.
+    diverged: Option<String>,
+}
+
+impl Tape {
+    fn record(&mut self, event: &Event<'_>) {
+        encode(event, self.next, &mut self.frames);
+        self.next += 1;
+        if self.recorded.is_empty() {
+            return;
+        }
+        if self.recorded.starts_with(&self.frames) {
+            self.recorded.advance(self.frames.len());
+        } else {
+            let number = self.next - 1;
+            let expected = skip_frames(&self.recorded, 1);
+            let (expected, got) = (shown(&self.recorded[..expected]), shown(&self.frames));
+            self.diverged.get_or_insert_with(|| format!("diverged at event {number}: expected {expected}, got {got}"));
+        }
+        self.frames.clear();
+        self.first = self.next;
+    }
+
+    fn skip(&mut self, next: u64) {
+        self.recorded.advance(skip_frames(&self.recorded, next - self.next));
+        self.next = next;
+        self.first = next;
+    }
+
+    fn take(&mut self) -> Option<Segment> {
+        if self.frames.is_empty() {
+            return None;
+        }
+        let mut frames = std::mem::take(&mut self.frames);
+        // Frames stay in memory while somebody may read them: what they do not need, they do not hold.
+        frames.shrink_to_fit();
+        let segment = Segment { first: self.first, last: self.next - 1, frames: frames.into() };
+        self.first = self.next;
+        Some(segment)
+    }
+}
+
+/// A frame, short enough for a message.
+fn shown(frame: &[u8]) -> String {
+    let text = String::from_utf8_lossy(frame);
+    let data = text.split_once("data: ").map_or(&*text, |(_, data)| data);
+    data.trim_end().chars().take(200).collect()
 }
 
 fn check(what: &'static str, got: u64, limit: u64, key: &'static str) -> Result<(), EmitError> {
