@@ -50,6 +50,8 @@ pub struct ProviderConfig {
     /// The longest pause, also when the provider asks for more: then the call fails. Default `20s`.
     #[serde(with = "humantime_serde")]
     pub max_retry_pause: Duration,
+    /// What happens to a call that was in flight when the server stopped. Default `restart`.
+    pub on_interrupt: OnInterrupt,
     /// The largest answer: its text, its reasoning and its function calls together. Default `16MiB`.
     pub max_response_bytes: ByteSize,
 }
@@ -69,9 +71,23 @@ impl Default for ProviderConfig {
             max_retries: 3,
             retry_pause: Duration::from_millis(500),
             max_retry_pause: Duration::from_secs(20),
+            on_interrupt: OnInterrupt::Restart,
             max_response_bytes: ByteSize::mib(16),
         }
     }
+}
+
+/// What happens to a call that was in flight when the server stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnInterrupt {
+    /// The model is given what it had said as the assistant's last message, and goes on from there in the same item. For
+    /// providers that take it so. Where there is only half a thought or half a call, it is asked again.
+    Continue,
+    /// What it had said is closed as incomplete, and it is asked again.
+    Restart,
+    /// The call fails: the component reads the failure `interrupted`.
+    Fail,
 }
 
 /// What a provider speaks.

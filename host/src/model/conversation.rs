@@ -18,6 +18,8 @@ pub struct Call {
     pub instructions: Option<String>,
     /// Items of the Responses API, oldest first.
     pub input: Vec<Value>,
+    /// What the model had said when it was cut off, to go on from.
+    pub partial: Option<String>,
     /// Sampling and more, with the Responses API's own names. What is not known is ignored.
     pub options: Map<String, Value>,
 }
@@ -66,6 +68,9 @@ impl Call {
         let mut turns: Vec<Turn> = instructions.map(Turn::System).into_iter().collect();
         for (index, item) in self.input.iter().enumerate() {
             append(&mut turns, item).map_err(|what| ModelError::invalid(format!("input[{index}]: {what}")))?;
+        }
+        if let Some(text) = self.partial.clone().filter(|text| !text.is_empty()) {
+            turns.push(Turn::Assistant { text, calls: Vec::new() });
         }
         if turns.is_empty() {
             return Err(ModelError::invalid("neither `input` nor `instructions` say anything"));

@@ -11,7 +11,6 @@ use uuid::Uuid;
 
 use super::{
     answer::{End, Piece},
-    conversation::FunctionCall,
     error::{ModelError, ModelErrorKind},
     provider::{Provider, Upstream},
 };
@@ -174,17 +173,12 @@ impl Generation {
         };
         let mut items = Vec::new();
         if !self.reasoning.is_empty() {
-            items.push(json!({
-                "type": "reasoning", "summary": [{"type": "summary_text", "text": self.reasoning}],
-            }));
+            items.push(reasoning_item(&self.reasoning));
         }
         if !self.text.is_empty() {
-            items.push(json!({
-                "type": "message", "role": "assistant", "status": "completed",
-                "content": [{"type": "output_text", "text": self.text, "annotations": []}],
-            }));
+            items.push(message_item(&self.text));
         }
-        items.extend(end.calls.into_iter().map(function_call));
+        items.extend(end.calls.iter().map(|call| call_item(&call.call_id, &call.name, &call.arguments)));
         let (finish_reason, usage) = (end.finish_reason, end.usage);
         Ok(Completion { items, finish_reason, usage, model: end.model.unwrap_or(self.model) })
     }
@@ -196,9 +190,22 @@ impl std::fmt::Debug for Generation {
     }
 }
 
-fn function_call(call: FunctionCall) -> Value {
+/// A reasoning item of a completion.
+pub fn reasoning_item(text: &str) -> Value {
+    json!({"type": "reasoning", "summary": [{"type": "summary_text", "text": text}]})
+}
+
+/// A message item of a completion.
+pub fn message_item(text: &str) -> Value {
     json!({
-        "type": "function_call", "call_id": call.call_id, "name": call.name, "arguments": call.arguments,
-        "status": "completed",
+        "type": "message", "role": "assistant", "status": "completed",
+        "content": [{"type": "output_text", "text": text, "annotations": []}],
+    })
+}
+
+/// A function call item of a completion.
+pub fn call_item(call_id: &str, name: &str, arguments: &str) -> Value {
+    json!({
+        "type": "function_call", "call_id": call_id, "name": name, "arguments": arguments, "status": "completed",
     })
 }

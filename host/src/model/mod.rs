@@ -34,10 +34,10 @@ mod provider;
 mod request;
 mod settings;
 
-pub use config::{ModelConfigError, ModelsConfig, ProviderConfig, ProviderKind, Secret};
+pub use config::{ModelConfigError, ModelsConfig, OnInterrupt, ProviderConfig, ProviderKind, Secret};
 pub use conversation::Call;
 pub use error::{ModelError, ModelErrorKind};
-pub use generation::{CallDelta, Completion, Delta, Generation, Usage};
+pub use generation::{CallDelta, Completion, Delta, Generation, Usage, call_item, message_item, reasoning_item};
 pub use models::{Models, Target};
 
 /// Makes `ring` the cryptography of every TLS connection of this process, unless there is a choice already.

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use super::{
-    config::{ModelConfigError, ModelsConfig},
+    config::{ModelConfigError, ModelsConfig, OnInterrupt},
     conversation::Call,
     error::{ModelError, ModelErrorKind},
     generation::Generation,
@@ -97,6 +97,11 @@ impl Models {
         let target = self.resolve(call.model.as_deref())?;
         let (turns, settings) = (call.turns()?, Settings::read(&call.options)?);
         target.provider.start(target.model, &turns, &settings).await
+    }
+
+    /// What happens to a call of this model that was in flight when the server stopped.
+    pub fn on_interrupt(&self, asked: Option<&str>) -> OnInterrupt {
+        self.resolve(asked).map_or(OnInterrupt::Restart, |target| target.provider.config.on_interrupt)
     }
 
     /// Finds out who answers to a name.

@@ -6,6 +6,8 @@ wasmtime::component::bindgen!({
     world: "agent",
     imports: { default: async | trappable },
     exports: { default: async },
+    // What an import answered is an entry of the journal.
+    additional_derives: [serde::Serialize, serde::Deserialize],
     with: {
         "outlast:agent/respond.message": super::respond::OpenMessage,
         "outlast:agent/respond.reasoning": super::respond::OpenReasoning,

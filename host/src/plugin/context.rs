@@ -1,6 +1,14 @@
 //! The interface `context`: what surrounds this turn.
 
-use super::{bindings::context::Host, state::RunState};
+use super::{
+    bindings::context::Host,
+    failure::Diverged,
+    journal::{CANCELLED, digest},
+    state::RunState,
+};
+
+/// The history of a first turn.
+const NOTHING: &str = "[]";
 
 impl Host for RunState {
     async fn request(&mut self) -> wasmtime::Result<String> {
@@ -8,7 +16,20 @@ impl Host for RunState {
     }
 
     async fn history(&mut self) -> wasmtime::Result<String> {
-        Ok(self.active("context.history")?.history.clone())
+        const IMPORT: &str = "context.history";
+        let history = self.active(IMPORT)?.history.clone();
+        if history != NOTHING {
+            // It is kept elsewhere, and only has to be the same again.
+            let now = digest(&[history.as_bytes()]);
+            match self.replayed::<String>(IMPORT, "")? {
+                Some(then) if then != now => {
+                    return Err(Diverged("has lost the earlier turns that it went on from".to_owned()).into());
+                }
+                Some(_) => {}
+                None => self.record(IMPORT, String::new(), &now)?,
+            }
+        }
+        Ok(history)
     }
 
     async fn config(&mut self) -> wasmtime::Result<String> {
@@ -16,6 +37,14 @@ impl Host for RunState {
     }
 
     async fn cancelled(&mut self) -> wasmtime::Result<bool> {
-        Ok(self.active("context.cancelled")?.stop.is_cancelled())
+        // Only a yes is kept: until then, the answer is no.
+        if self.replayed_cancelled()? {
+            return Ok(true);
+        }
+        let cancelled = self.active("context.cancelled")?.stop.is_cancelled();
+        if cancelled {
+            self.record(CANCELLED, String::new(), &())?;
+        }
+        Ok(cancelled)
     }
 }

@@ -10,6 +10,11 @@ use super::bindings::types::{Failure, FailureKind};
 #[error("{0}")]
 pub(super) struct Violation(pub String);
 
+/// A run that is executed again did something else than before. Ends it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Diverged(pub String);
+
 /// Why a component did not finish its run.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{operator}")]
@@ -45,6 +50,8 @@ impl RunFailure {
     pub(super) fn from_trap(error: &wasmtime::Error, stderr: &str) -> Self {
         let (client, cause) = if let Some(Violation(message)) = error.downcast_ref() {
             (format!("The agent was stopped: it {message}."), message.clone())
+        } else if let Some(Diverged(message)) = error.downcast_ref() {
+            (format!("The run could not be resumed: it {message}."), message.clone())
         } else if let Some(I32Exit(status)) = error.downcast_ref() {
             ("The agent exited before it finished.".to_owned(), format!("the component called exit({status})"))
         } else {

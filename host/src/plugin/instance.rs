@@ -9,6 +9,7 @@ use super::{
     component::{Description, Loaded, Refused},
     engine::Engine,
     failure::RunFailure,
+    journal::Entry,
     limits::PluginLimits,
     port::RunPort,
     state::RunState,
@@ -55,6 +56,12 @@ pub struct RunContext {
     pub port: Box<dyn RunPort>,
     /// Is cancelled when the run is asked to stop.
     pub stop: CancellationToken,
+    /// Whether the run is kept, and with it what its imports answer.
+    pub journaled: bool,
+    /// What its imports have answered before, if it is executed again.
+    pub entries: Vec<Entry>,
+    /// When it began, in nanoseconds since 1970: the time that its clock begins with.
+    pub began: u64,
     /// Filled in by the agent.
     pub(super) config: String,
     /// Filled in by the agent.
@@ -70,6 +77,9 @@ impl RunContext {
             input: "[]".to_owned(),
             request: "{}".to_owned(),
             history: "[]".to_owned(),
+            journaled: false,
+            entries: Vec::new(),
+            began: 0,
             port,
             stop,
             config: "{}".to_owned(),

@@ -1,6 +1,6 @@
 //! The interface `log`: lines for the operator.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tracing::Level;
 
@@ -19,6 +19,8 @@ pub(super) struct RunLog {
     longest: usize,
     most: u64,
     lines: AtomicU64,
+    /// Whether nothing is written, because it was written before.
+    quiet: AtomicBool,
 }
 
 impl RunLog {
@@ -29,14 +31,20 @@ impl RunLog {
             longest: limits.log_line,
             most: limits.log_lines,
             lines: AtomicU64::new(0),
+            quiet: AtomicBool::new(false),
         }
+    }
+
+    /// Holds the lines back, or lets them through: what is executed again is not said again.
+    pub(super) fn quiet(&self, quiet: bool) {
+        self.quiet.store(quiet, Ordering::Relaxed);
     }
 
     /// Writes a line.
     pub(super) fn line(&self, level: Level, source: &str, text: &str) {
         let (agent, response) = (self.agent.as_str(), self.response.as_str());
         let count = self.lines.fetch_add(1, Ordering::Relaxed);
-        if count > self.most {
+        if count > self.most || self.quiet.load(Ordering::Relaxed) {
             return;
         }
         if count == self.most {

@@ -2,7 +2,7 @@
 
 use futures::future::BoxFuture;
 
-use crate::protocol::{Emission, EmitError, Emitted};
+use crate::protocol::{Emission, EmitError, Emitted, FoldError, Item, ItemIndex};
 
 /// Where an instance's words go.
 pub trait RunPort: Send + Sync + 'static {
@@ -15,4 +15,19 @@ pub trait RunPort: Send + Sync + 'static {
 
     /// None when there is room for more; else what to wait for before going on.
     fn room(&self) -> Option<BoxFuture<'_, ()>>;
+
+    /// Keeps an entry of the journal, one line of JSON, behind everything that was said so far.
+    fn journal(&self, entry: &str);
+
+    /// Whether what the agent says was recorded before and is only compared.
+    fn replaying(&self) -> bool;
+
+    /// The number of the next event, and of the next item of the output.
+    fn position(&self) -> (u64, ItemIndex);
+
+    /// Takes recorded events as said, up to the event `to`, or all that are left.
+    fn skip(&self, to: Option<u64>) -> Result<(), FoldError>;
+
+    /// The output so far.
+    fn output(&self) -> Vec<Item>;
 }

@@ -14,13 +14,14 @@ use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxView, WasiView};
 
 use super::{
-    failure::Violation,
+    failure::{Diverged, Violation},
     instance::RunContext,
+    journal::Replay,
     limits::{HANDLES, Limiter, PluginLimits},
     log::RunLog,
     output::Output,
 };
-use crate::protocol::{Emission, Emitted};
+use crate::protocol::{Emission, EmitError, Emitted};
 
 /// The data of one instance's `Store`.
 pub(super) struct RunState {
@@ -30,16 +31,23 @@ pub(super) struct RunState {
     pub(super) log: Arc<RunLog>,
     pub(super) stderr: Output,
     pub(super) clock: Clock,
+    pub(super) replay: Replay,
     /// None while the component is only asked what it is.
     pub(super) run: Option<RunContext>,
 }
 
 impl RunState {
     /// The state for a run, or for `describe` when there is none. `seed` decides every random number.
-    pub(super) fn new(agent: &str, seed: &str, limits: &PluginLimits, run: Option<RunContext>) -> Self {
+    pub(super) fn new(agent: &str, seed: &str, limits: &PluginLimits, mut run: Option<RunContext>) -> Self {
         let log = Arc::new(RunLog::new(agent, seed, limits));
         let stderr = Output::new("stderr", log.clone());
         let clock = Clock::default();
+        let entries = run.as_mut().map(|run| {
+            clock.set(Duration::from_nanos(run.began));
+            std::mem::take(&mut run.entries)
+        });
+        let replay = Replay::new(entries.unwrap_or_default());
+        log.quiet(!replay.is_over() || run.as_ref().is_some_and(|run| run.port.replaying()));
         let digest: [u8; 32] = Sha256::digest(seed.as_bytes()).into();
         let mut half = [0; 16];
         half.copy_from_slice(&digest[..16]);
@@ -55,7 +63,7 @@ impl RunState {
             .stderr(stderr.clone());
         let mut table = ResourceTable::new();
         table.set_max_capacity(HANDLES);
-        Self { wasi: wasi.build(), table, limiter: Limiter::new(limits), log, stderr, clock, run }
+        Self { wasi: wasi.build(), table, limiter: Limiter::new(limits), log, stderr, clock, replay, run }
     }
 
     /// The run; a trap while the component is only asked what it is.
@@ -66,7 +74,11 @@ impl RunState {
     /// Records what the agent says, and waits while there is no room for more.
     pub(super) async fn emit(&mut self, import: &str, emission: Emission<'_>) -> wasmtime::Result<Emitted> {
         let run = self.active(import)?;
-        let emitted = run.port.emit(emission).map_err(|error| Violation(error.to_string()))?;
+        let emitted = match run.port.emit(emission) {
+            Ok(emitted) => emitted,
+            Err(EmitError::Diverged(why)) => return Err(Diverged(why).into()),
+            Err(error) => return Err(Violation(error.to_string()).into()),
+        };
         if let Some(room) = run.port.room() {
             room.await;
         }
@@ -80,25 +92,25 @@ impl WasiView for RunState {
     }
 }
 
-/// The time as a component sees it: it stands still between the host calls that wait, so that the same answers
-/// of the host make the same run.
-#[derive(Clone, Debug)]
+/// The time as a component sees it: it begins with the run and stands still between the host calls that wait, so that
+/// the same answers of the host make the same run.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Clock(Arc<AtomicU64>);
-
-impl Default for Clock {
-    fn default() -> Self {
-        let clock = Self(Arc::new(AtomicU64::new(0)));
-        clock.advance();
-        clock
-    }
-}
 
 impl Clock {
     /// Sets the time to now. Called when a host call that waited returns.
     pub(super) fn advance(&self) {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
-        self.0.fetch_max(now, Ordering::Relaxed);
+        self.set(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
+    }
+
+    /// Sets the time, since 1970; it never goes back.
+    pub(super) fn set(&self, time: Duration) {
+        self.0.fetch_max(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// The time, in nanoseconds since 1970.
+    pub(super) fn nanoseconds(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
     }
 }
 
@@ -108,7 +120,7 @@ impl HostWallClock for Clock {
     }
 
     fn now(&self) -> Duration {
-        Duration::from_nanos(self.0.load(Ordering::Relaxed))
+        Duration::from_nanos(self.nanoseconds())
     }
 }
 
@@ -118,7 +130,7 @@ impl HostMonotonicClock for Clock {
     }
 
     fn now(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.nanoseconds()
     }
 }
 

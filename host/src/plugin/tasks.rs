@@ -1,25 +1,42 @@
 //! The interface `tasks`: waiting.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::{
     bindings::{
         tasks::Host,
         types::{Failure, FailureKind},
     },
+    journal::{CANCELLED, digest},
     state::RunState,
 };
 
 impl Host for RunState {
     async fn sleep(&mut self, milliseconds: u64) -> wasmtime::Result<Result<(), Failure>> {
-        let stop = self.active("tasks.sleep")?.stop.clone();
-        let slept = tokio::select! {
-            biased;
-            () = stop.cancelled() => Err(cancelled()),
-            () = tokio::time::sleep(Duration::from_millis(milliseconds)) => Ok(()),
+        const IMPORT: &str = "tasks.sleep";
+        let stop = self.active(IMPORT)?.stop.clone();
+        let arguments = digest(&[&milliseconds.to_le_bytes()]);
+        // A durable timer: it goes off when it was meant to, also after a restart.
+        let until = match self.replayed(IMPORT, &arguments)? {
+            Some(until) => Duration::from_nanos(until),
+            None => {
+                self.clock.advance();
+                let until = self.clock.nanoseconds().saturating_add(milliseconds.saturating_mul(1_000_000));
+                self.record(IMPORT, arguments, &until)?;
+                Duration::from_nanos(until)
+            }
         };
-        self.clock.advance();
-        Ok(slept)
+        if self.replayed_cancelled()? {
+            return Ok(Err(cancelled()));
+        }
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let timer = tokio::time::sleep(until.saturating_sub(since));
+        if stop.run_until_cancelled(timer).await.is_none() {
+            self.record(CANCELLED, String::new(), &())?;
+            return Ok(Err(cancelled()));
+        }
+        self.clock.set(until);
+        Ok(Ok(()))
     }
 }
 

@@ -22,6 +22,7 @@ use super::{
     admission::Slots,
     execution,
     history::{self, History, history},
+    journal::Journal,
     milliseconds,
     outbox::{Ownership, Port},
     seconds,
@@ -207,6 +208,7 @@ impl Manager {
         let run = Run::new(
             Ownership { id: id.clone(), principal: principal.clone(), durable: request.store, epoch: 1 },
             recorder,
+            Journal::default(),
             Feed::new(retention, self.limits.feed_bytes),
             self.limits.outbox_bytes,
             queue.clone(),
@@ -235,7 +237,10 @@ impl Manager {
         }
         let owner = !run.durable || (self.limits.cancel_on_disconnect && !request.background);
         let subscription = Subscription::live(run.clone(), 0, run.durable.then(|| self.store.clone()), owner);
+        let durable = run.durable;
         let mut context = RunContext::new(id.to_string(), Box::new(Port(run.clone())), run.stopping().clone());
+        context.journaled = durable;
+        context.began = (milliseconds(now).unsigned_abs()) * 1_000_000;
         context.upstream = upstream;
         context.input = input;
         context.request = fields;

@@ -20,6 +20,7 @@ mod execution;
 mod expiry;
 mod feed;
 mod history;
+mod journal;
 mod manager;
 mod outbox;
 mod recorder;

@@ -12,11 +12,11 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::{Ended, Ending, Feed, Recorder, Refusal, WriterQueue};
+use super::{Ended, Ending, Feed, Recorder, Refusal, WriterQueue, journal::Journal};
 use crate::{
     plugin::RunPort,
-    protocol::{Emission, EmitError, Emitted, ResponseId, Segment},
-    store::{EndedResponse, NewResponse},
+    protocol::{Emission, EmitError, Emitted, FoldError, Item, ItemIndex, ResponseId, Segment},
+    store::{EndedResponse, JournalSegment, NewResponse},
 };
 
 /// Why a run is stopped from outside.
@@ -71,6 +71,7 @@ pub struct Run {
 #[derive(Debug)]
 pub struct Outbox {
     recorder: Recorder,
+    journal: Journal,
     queued: bool,
     admission: Option<(NewResponse, oneshot::Sender<Result<(), Refusal>>)>,
     ended: Option<(EndedResponse, Ended)>,
@@ -85,6 +86,8 @@ pub struct Write {
     pub admission: Option<(NewResponse, oneshot::Sender<Result<(), Refusal>>)>,
     /// Its new events.
     pub segment: Option<Segment>,
+    /// The new entries of its journal.
+    pub entries: Option<JournalSegment>,
     /// Its end.
     pub ended: Option<(EndedResponse, Ended)>,
 }
@@ -95,6 +98,7 @@ impl Run {
     pub fn new(
         ownership: Ownership,
         recorder: Recorder,
+        journal: Journal,
         feed: Feed,
         outbox_bytes: usize,
         writer: WriterQueue,
@@ -106,7 +110,7 @@ impl Run {
             durable,
             epoch,
             feed,
-            outbox: Mutex::new(Outbox { recorder, queued: false, admission: None, ended: None }),
+            outbox: Mutex::new(Outbox { recorder, journal, queued: false, admission: None, ended: None }),
             outbox_bytes,
             room: Notify::new(),
             stop: CancellationToken::new(),
@@ -153,7 +157,8 @@ impl Run {
         let response = serde_json::to_string(outbox.recorder.response()).unwrap_or_default();
         let ended = Ended { status, response: response.clone().into() };
         let ended_at = super::milliseconds(now);
-        let row = EndedResponse { id: self.id.clone(), epoch: self.epoch, status, ended_at, response };
+        let journaled = outbox.journal.is_used();
+        let row = EndedResponse { id: self.id.clone(), epoch: self.epoch, status, ended_at, response, journaled };
         outbox.ended = Some((row, ended));
         self.queue(&mut outbox);
     }
@@ -162,10 +167,11 @@ impl Run {
     pub fn take(self: Arc<Self>) -> Write {
         let mut outbox = self.outbox.lock();
         outbox.queued = false;
-        let (admission, segment, ended) = (outbox.admission.take(), outbox.recorder.take(), outbox.ended.take());
+        let (admission, ended) = (outbox.admission.take(), outbox.ended.take());
+        let (segment, entries) = (outbox.recorder.take(), outbox.journal.take());
         drop(outbox);
         self.room.notify_waiters();
-        Write { run: self, admission, segment, ended }
+        Write { run: self, admission, segment, entries, ended }
     }
 
     /// Takes the admission alone, to refuse it.
@@ -202,7 +208,10 @@ impl Run {
     }
 
     fn has_room(&self) -> bool {
-        self.outbox.lock().recorder.pending_bytes() + self.feed.unread() <= self.outbox_bytes
+        let outbox = self.outbox.lock();
+        let pending = outbox.recorder.pending_bytes() + outbox.journal.pending_bytes();
+        drop(outbox);
+        pending + self.feed.unread() <= self.outbox_bytes
     }
 
     async fn wait_for_room(&self) {
@@ -232,5 +241,28 @@ impl RunPort for Port {
 
     fn room(&self) -> Option<BoxFuture<'_, ()>> {
         (!self.0.has_room()).then(|| Box::pin(self.0.wait_for_room()) as _)
+    }
+
+    fn journal(&self, entry: &str) {
+        let mut outbox = self.0.outbox.lock();
+        outbox.journal.append(entry);
+        self.0.queue(&mut outbox);
+    }
+
+    fn replaying(&self) -> bool {
+        self.0.outbox.lock().recorder.replaying()
+    }
+
+    fn position(&self) -> (u64, ItemIndex) {
+        let outbox = self.0.outbox.lock();
+        (outbox.recorder.next(), outbox.recorder.response().output.len())
+    }
+
+    fn skip(&self, to: Option<u64>) -> Result<(), FoldError> {
+        self.0.outbox.lock().recorder.skip(to)
+    }
+
+    fn output(&self) -> Vec<Item> {
+        self.0.outbox.lock().recorder.response().output.clone()
     }
 }

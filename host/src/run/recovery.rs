@@ -57,6 +57,7 @@ async fn end(
         status,
         ended_at: milliseconds(now),
         response: serde_json::to_string(recorder.response()).unwrap_or_default(),
+        journaled: true,
     };
     let batch = Batch {
         segments: segment.iter().map(|segment| (id, segment)).collect(),

@@ -109,6 +109,10 @@ impl Writer {
                 .iter()
                 .filter_map(|write| write.segment.as_ref().map(|segment| (&write.run.id, segment)))
                 .collect(),
+            entries: writes
+                .iter()
+                .filter_map(|write| write.entries.as_ref().map(|entries| (&write.run.id, entries)))
+                .collect(),
             ended: writes.iter().filter_map(|write| write.ended.as_ref().map(|(row, _)| row)).collect(),
         };
         connection.commit(&batch).await
@@ -162,7 +166,7 @@ impl Writer {
 }
 
 fn publish(writes: Vec<Write>, committed: &Committed) {
-    for Write { run, admission, segment, ended } in writes {
+    for Write { run, admission, segment, ended, .. } in writes {
         let refusal = if committed.taken.contains(&run.id) {
             Some(Refusal::KeyTaken)
         } else {

@@ -20,7 +20,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{
-    Backend, NewItem, Store, StoreError,
+    Backend, JournalSegment, NewItem, Store, StoreError,
     conversations::{self, GUARDED},
 };
 use crate::protocol::{ConversationId, IdempotencyKey, ResponseId, Segment, Status, TerminalStatus};
@@ -95,6 +95,8 @@ pub struct EndedResponse {
     pub ended_at: i64,
     /// The final response object, JSON.
     pub response: String,
+    /// Whether it has a journal, which goes now.
+    pub journaled: bool,
 }
 
 /// What one transaction writes.
@@ -106,6 +108,8 @@ pub struct Batch<'a> {
     pub admitted: Vec<&'a NewResponse>,
     /// Events to add to the log.
     pub segments: Vec<(&'a ResponseId, &'a Segment)>,
+    /// Entries to add to journals.
+    pub entries: Vec<(&'a ResponseId, &'a JournalSegment)>,
     /// Responses that end.
     pub ended: Vec<&'a EndedResponse>,
 }
@@ -158,7 +162,7 @@ impl WriteConnection {
             Backend::Postgres => connection.begin().await?,
         };
         for ids in batch.abandoned.chunks(ROWS) {
-            for (table, column) in [("events", "response_id"), ("responses", "id")] {
+            for (table, column) in [("events", "response_id"), ("journal", "response_id"), ("responses", "id")] {
                 delete(&mut transaction, table, column, ids).await?;
             }
         }
@@ -177,8 +181,13 @@ impl WriteConnection {
         for rows in segments.chunks(ROWS) {
             append(&mut transaction, rows).await?;
         }
+        for rows in batch.entries.chunks(ROWS) {
+            journal(&mut transaction, rows).await?;
+        }
         for rows in batch.ended.chunks(ROWS) {
             committed.late.extend(end(&mut transaction, rows).await?);
+            let journaled: Vec<_> = rows.iter().filter(|row| row.journaled).map(|row| &row.id).collect();
+            delete(&mut transaction, "journal", "response_id", &journaled).await?;
         }
         transaction.commit().await?;
         Ok(committed)
@@ -329,6 +338,24 @@ async fn append(connection: &mut AnyConnection, rows: &[(&ResponseId, &Segment)]
             .bind(segment.first.cast_signed())
             .bind(segment.last.cast_signed())
             .bind(segment.frames.to_vec());
+    }
+    query.execute(connection).await?;
+    Ok(())
+}
+
+async fn journal(connection: &mut AnyConnection, rows: &[(&ResponseId, &JournalSegment)]) -> Result<(), StoreError> {
+    let sql = format!(
+        "INSERT INTO journal (response_id, first_position, last_position, entries) VALUES {} \
+         ON CONFLICT (response_id, first_position) DO NOTHING",
+        rows_of(rows.len(), 4)
+    );
+    let mut query = query(sql);
+    for (id, segment) in rows {
+        query = query
+            .bind(id.as_str().to_owned())
+            .bind(segment.first.cast_signed())
+            .bind(segment.last.cast_signed())
+            .bind(segment.lines.clone());
     }
     query.execute(connection).await?;
     Ok(())

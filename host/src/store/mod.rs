@@ -12,12 +12,14 @@ mod commit;
 mod conversations;
 mod error;
 mod events;
+mod journal;
 mod open;
 mod responses;
 
 pub use commit::{Batch, Committed, EndedResponse, NewResponse, WriteConnection};
 pub use conversations::{ConversationHead, ItemRange, NewItem, Written};
 pub use error::StoreError;
+pub use journal::{ActiveRun, JournalSegment};
 pub use open::{Backend, Store};
 pub use responses::{StoredResponse, Turn};
 

@@ -99,10 +99,9 @@ impl Store {
             .await?
             .rows_affected();
         if deleted > 0 {
-            sqlx::query("DELETE FROM events WHERE response_id = $1")
-                .bind(id.as_str().to_owned())
-                .execute(&mut *transaction)
-                .await?;
+            for table in ["events", "journal"] {
+                delete(&mut transaction, table, "response_id", &[id]).await?;
+            }
         }
         transaction.commit().await?;
         Ok(deleted > 0)
@@ -156,6 +155,6 @@ fn stored(row: &AnyRow) -> Result<StoredResponse, StoreError> {
     })
 }
 
-fn response_id(text: String) -> Result<ResponseId, StoreError> {
+pub(super) fn response_id(text: String) -> Result<ResponseId, StoreError> {
     ResponseId::parse(&text).ok_or_else(|| StoreError::Damaged(format!("`{text}` is not an id of a response")))
 }

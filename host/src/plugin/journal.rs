@@ -1,0 +1,147 @@
+//! What the imports of a run have answered, and its replay.
+//!
+//! Every answer that comes from outside is an entry: the import's name, a digest of its arguments, the time, and the
+//! answer. Entries are committed together with the events that they led to, in order. A run that is executed again gets
+//! its answers from its entries, as long as there are any; from then on it is live. A component that asks for something
+//! else than before has diverged, and its run ends.
+
+use std::{collections::VecDeque, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use super::{failure::Diverged, state::RunState};
+
+/// The entry of a wait that ended because the run was asked to stop.
+pub(super) const CANCELLED: &str = "cancelled";
+
+/// An answer of an import.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The import: `tasks.sleep`.
+    pub name: String,
+    /// Of its arguments; empty where it has none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub digest: String,
+    /// The time of the run after the answer, in nanoseconds since 1970.
+    pub time: u64,
+    /// What was answered.
+    pub answer: Value,
+}
+
+/// The entries that are still to come again.
+#[derive(Debug, Default)]
+pub(super) struct Replay {
+    entries: VecDeque<Entry>,
+    /// The number of the next entry.
+    position: u64,
+}
+
+impl Replay {
+    pub(super) fn new(entries: Vec<Entry>) -> Self {
+        Self { entries: entries.into(), position: 0 }
+    }
+
+    /// Whether there is nothing more to replay.
+    pub(super) fn is_over(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The next entry, which must be an answer of this import to these arguments; none when the run is live.
+    fn take(&mut self, name: &str, digest: &str) -> Result<Option<Entry>, Diverged> {
+        let Some(entry) = self.entries.pop_front() else { return Ok(None) };
+        let position = self.position;
+        self.position += 1;
+        if entry.name == name && entry.digest == digest {
+            return Ok(Some(entry));
+        }
+        let shown = |name: &str, digest: &str| format!("`{name}` {}", digest.get(..8).unwrap_or_default());
+        let (expected, got) = (shown(&entry.name, &entry.digest), shown(name, digest));
+        Err(Diverged(format!("diverged at entry {position}: expected {}, got {}", expected.trim_end(), got.trim_end())))
+    }
+}
+
+/// The digest of an import's arguments.
+pub(super) fn digest(arguments: &[&[u8]]) -> String {
+    let mut hash = Sha256::new();
+    for argument in arguments {
+        hash.update((argument.len() as u64).to_le_bytes());
+        hash.update(argument);
+    }
+    let hash: [u8; 32] = hash.finalize().into();
+    hex::encode(&hash[..16])
+}
+
+impl RunState {
+    /// What this import answered before; none when it has to be asked. The time of the run becomes what it was.
+    pub(super) fn replayed<T: for<'a> Deserialize<'a>>(
+        &mut self,
+        name: &str,
+        digest: &str,
+    ) -> wasmtime::Result<Option<T>> {
+        let Some(entry) = self.replay.take(name, digest)? else {
+            self.end_replay();
+            return Ok(None);
+        };
+        self.clock.set(Duration::from_nanos(entry.time));
+        self.end_replay();
+        let wrong = |error| Diverged(format!("has an entry `{name}` that cannot be read: {error}"));
+        Ok(Some(serde_json::from_value(entry.answer).map_err(wrong)?))
+    }
+
+    /// Whether the next entry is an answer of this import.
+    pub(super) fn replays(&self, name: &str) -> bool {
+        self.replay.entries.front().is_some_and(|entry| entry.name == name)
+    }
+
+    /// Whether a wait ended here because the run was asked to stop.
+    pub(super) fn replayed_cancelled(&mut self) -> wasmtime::Result<bool> {
+        Ok(self.replays(CANCELLED) && self.replayed::<()>(CANCELLED, "")?.is_some())
+    }
+
+    /// Keeps what an import has answered.
+    pub(super) fn record(&mut self, name: &str, digest: String, answer: &impl Serialize) -> wasmtime::Result<()> {
+        let time = self.clock.nanoseconds();
+        let run = self.active(name)?;
+        if !run.journaled {
+            return Ok(());
+        }
+        let entry = Entry { name: name.to_owned(), digest, time, answer: serde_json::to_value(answer)? };
+        run.port.journal(&serde_json::to_string(&entry)?);
+        Ok(())
+    }
+
+    /// Lets the run be heard in the log again once all of it has been replayed.
+    fn end_replay(&mut self) {
+        let live = self.replay.is_over() && self.run.as_ref().is_none_or(|run| !run.port.replaying());
+        self.log.quiet(!live);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(name: &str, digest: &str) -> Entry {
+        Entry { name: name.to_owned(), digest: digest.to_owned(), time: 1, answer: Value::Null }
+    }
+
+    #[test]
+    fn another_import_or_other_arguments_have_diverged() {
+        let mut replay = Replay::new(vec![entry("a", ""), entry("b", "1234567890"), entry("c", "")]);
+        assert_eq!(replay.take("a", "").unwrap(), Some(entry("a", "")));
+        let Diverged(why) = replay.take("b", "0000").unwrap_err();
+        assert_eq!(why, "diverged at entry 1: expected `b` 12345678, got `b`");
+        let Diverged(why) = replay.take("d", "").unwrap_err();
+        assert_eq!(why, "diverged at entry 2: expected `c`, got `d`");
+        assert!(replay.is_over());
+        assert_eq!(replay.take("a", "").unwrap(), None);
+    }
+
+    #[test]
+    fn a_digest_knows_where_an_argument_ends() {
+        assert_ne!(digest(&[b"ab", b"c"]), digest(&[b"a", b"bc"]));
+        assert_eq!(digest(&[b"a"]).len(), 32);
+    }
+}

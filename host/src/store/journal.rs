@@ -1,0 +1,134 @@
+//! Reading journals, and keeping components.
+
+use sqlx::Row as _;
+
+use super::{Store, StoreError};
+use crate::protocol::ResponseId;
+
+/// Consecutive entries of one run's journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JournalSegment {
+    /// The number of the first entry.
+    pub first: u64,
+    /// The number of the last entry.
+    pub last: u64,
+    /// The entries, each a line of JSON with its line feed.
+    pub lines: Vec<u8>,
+}
+
+/// What is needed to execute a run again.
+#[derive(Clone, Debug)]
+pub struct ActiveRun {
+    /// The id of its response.
+    pub id: ResponseId,
+    /// Whose it is.
+    pub principal: String,
+    /// The ownership under which it ran.
+    pub epoch: i64,
+    /// The agent, and the sha256 of its component.
+    pub agent: String,
+    /// The sha256 of its component, hexadecimal.
+    pub component: String,
+    /// The request as it was accepted, JSON.
+    pub request: String,
+    /// When it was accepted, in milliseconds since 1970.
+    pub created_at: i64,
+    /// How often it was resumed since it last got on.
+    pub attempts: i64,
+    /// How far it had got then.
+    pub progress: i64,
+}
+
+impl Store {
+    /// The journal of a run, in order.
+    pub async fn journal(&self, id: &ResponseId) -> Result<Vec<JournalSegment>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT first_position, last_position, entries FROM journal WHERE response_id = $1 ORDER BY first_position",
+        )
+        .bind(id.as_str().to_owned())
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter()
+            .map(|row| {
+                Ok(JournalSegment {
+                    first: row.try_get::<i64, _>("first_position")?.cast_unsigned(),
+                    last: row.try_get::<i64, _>("last_position")?.cast_unsigned(),
+                    lines: row.try_get("entries")?,
+                })
+            })
+            .collect()
+    }
+
+    /// The runs that have not ended, oldest first: at a start, those that the last stop cut off.
+    pub async fn active_runs(&self) -> Result<Vec<ActiveRun>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT id, principal, epoch, agent, component, request, created_at, attempts, progress FROM responses \
+             WHERE ended_at IS NULL ORDER BY created_at",
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter()
+            .map(|row| {
+                Ok(ActiveRun {
+                    id: super::responses::response_id(row.try_get("id")?)?,
+                    principal: row.try_get("principal")?,
+                    epoch: row.try_get("epoch")?,
+                    agent: row.try_get("agent")?,
+                    component: row.try_get("component")?,
+                    request: row.try_get("request")?,
+                    created_at: row.try_get("created_at")?,
+                    attempts: row.try_get("attempts")?,
+                    progress: row.try_get("progress")?,
+                })
+            })
+            .collect()
+    }
+
+    /// Takes a run over: from now on only writes under the new epoch count.
+    pub async fn take_over(&self, run: &ActiveRun, attempts: i64, progress: i64) -> Result<i64, StoreError> {
+        sqlx::query("UPDATE responses SET epoch = epoch + 1, attempts = $2, progress = $3 WHERE id = $1")
+            .bind(run.id.as_str().to_owned())
+            .bind(attempts)
+            .bind(progress)
+            .execute(&self.pool)
+            .await?;
+        Ok(run.epoch + 1)
+    }
+
+    /// Keeps a component, if it is not kept already. `now` is in milliseconds since 1970.
+    pub async fn keep_component(&self, sha256: &str, wasm: &[u8], now: i64) -> Result<(), StoreError> {
+        let known = sqlx::query("SELECT 1 AS one FROM components WHERE sha256 = $1").bind(sha256.to_owned());
+        if known.fetch_optional(&self.pool).await?.is_some() {
+            return Ok(());
+        }
+        sqlx::query("INSERT INTO components (sha256, wasm, created_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING")
+            .bind(sha256.to_owned())
+            .bind(wasm.to_vec())
+            .bind(now)
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    /// A component that was kept.
+    pub async fn component(&self, sha256: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let row = sqlx::query("SELECT wasm FROM components WHERE sha256 = $1")
+            .bind(sha256.to_owned())
+            .fetch_optional(&self.pool)
+            .await?;
+        row.map(|row| Ok(row.try_get("wasm")?)).transpose()
+    }
+
+    /// Removes the components that no active run needs, those in `loaded` excepted.
+    pub async fn remove_components(&self, loaded: &[&str]) -> Result<(), StoreError> {
+        let unused = "SELECT sha256 FROM components WHERE NOT EXISTS \
+                      (SELECT 1 FROM responses WHERE component = components.sha256 AND ended_at IS NULL)";
+        for row in sqlx::query(unused).fetch_all(&self.pool).await? {
+            let sha256: String = row.try_get("sha256")?;
+            if !loaded.contains(&sha256.as_str()) {
+                sqlx::query("DELETE FROM components WHERE sha256 = $1").bind(sha256).execute(&self.pool).await?;
+            }
+        }
+        Ok(())
+    }
+}
