@@ -65,8 +65,7 @@ impl Server {
             TcpListener::bind(config.listen).await.map_err(|error| StartError::Listen(config.listen, error))?;
         let address = listener.local_addr().map_err(|error| StartError::Listen(config.listen, error))?;
         let store = Store::open(&config.database).await?;
-        let mut connection = store.writer().await?;
-        run::recover(&store, &mut connection, limits.output).await?;
+        let connection = store.writer().await?;
 
         let engine = Engine::new().map_err(|error| StartError::Engine(format!("{error:#}")))?;
         let now = run::seconds(SystemTime::now());
@@ -76,6 +75,12 @@ impl Server {
             let cannot = |error| StartError::Plugins(folder.display().to_string(), error);
             registry.add_folder(folder, now).await.map_err(cannot)?;
         }
+
+        for (sha256, wasm) in registry.take_wasm() {
+            store.keep_component(&sha256, &wasm, run::milliseconds(SystemTime::now())).await?;
+        }
+        let served: Vec<&str> = registry.iter().map(|agent| agent.sha256.as_str()).collect();
+        store.remove_components(&served).await?;
 
         let (durable, durable_queue) = Writer::new(Some(connection));
         let (ephemeral, ephemeral_queue) = Writer::new(None);
@@ -89,6 +94,7 @@ impl Server {
             ephemeral_queue,
             guests,
         );
+        run::resume(&manager).await?;
         let api = Api {
             manager: manager.clone(),
             keys: Arc::new(Keys::new(&config.keys)),

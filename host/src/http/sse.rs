@@ -1,7 +1,7 @@
 //! A subscription as a stream of server-sent events.
 //!
 //! Every chunk is whole frames, and all that are ready go out in one write. `data: [DONE]` follows the terminal
-//! event. While the agent is silent, a comment line shows that the connection lives, and finds out when it does
+//! event; a run that goes on after the next start of the server has neither, and its stream is cut. While the agent is silent, a comment line shows that the connection lives, and finds out when it does
 //! not. When the client goes, the body is dropped, and the subscription with it.
 
 use std::{
@@ -19,7 +19,7 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt as _, stream};
 use tokio::time::{Interval, MissedTickBehavior};
 
-use crate::{run::Subscription, store::StoreError};
+use crate::run::{Broken, Subscription};
 
 const DONE: Bytes = Bytes::from_static(b"data: [DONE]\n\n");
 const COMMENT: Bytes = Bytes::from_static(b": keep-alive\n\n");
@@ -39,7 +39,7 @@ pub(super) fn answer(first: Option<Bytes>, subscription: Subscription, keep_aliv
     (StatusCode::OK, headers, body).into_response()
 }
 
-fn frames(subscription: Subscription) -> impl Stream<Item = Result<Bytes, StoreError>> {
+fn frames(subscription: Subscription) -> impl Stream<Item = Result<Bytes, Broken>> {
     stream::try_unfold(Some(subscription), async |subscription| {
         let Some(mut subscription) = subscription else { return Ok(None) };
         Ok(Some(match subscription.next().await? {
@@ -63,8 +63,8 @@ impl<S> KeepAlive<S> {
     }
 }
 
-impl<S: Stream<Item = Result<Bytes, StoreError>>> Stream for KeepAlive<S> {
-    type Item = Result<Bytes, StoreError>;
+impl<S: Stream<Item = Result<Bytes, Broken>>> Stream for KeepAlive<S> {
+    type Item = Result<Bytes, Broken>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         match self.stream.as_mut().poll_next(context) {

@@ -1,6 +1,12 @@
 //! The agents that this server has.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+    sync::Arc,
+};
+
+use parking_lot::Mutex;
 
 use tracing::warn;
 
@@ -21,12 +27,16 @@ pub struct Registry {
     limits: PluginLimits,
     models: Arc<Models>,
     agents: BTreeMap<String, Arc<Agent>>,
+    /// Components that are not served any more, for the runs that began with them; by their sha256.
+    retired: Mutex<HashMap<String, Arc<Agent>>>,
+    /// The components that were loaded, until they are taken.
+    wasm: Vec<(String, Vec<u8>)>,
 }
 
 impl Registry {
     /// A registry without agents.
     pub fn new(engine: Engine, limits: PluginLimits, models: Arc<Models>) -> Self {
-        Self { engine, limits, models, agents: BTreeMap::new() }
+        Self { engine, limits, models, agents: BTreeMap::new(), retired: Mutex::default(), wasm: Vec::new() }
     }
 
     /// Loads the agents that come with the server.
@@ -84,7 +94,31 @@ impl Registry {
             return Err(Refused(format!("there is an agent named `{name}` already")));
         }
         let agent = Arc::new(agent);
+        self.wasm.push((agent.sha256.clone(), wasm.to_vec()));
         self.agents.insert(name, agent.clone());
+        Ok(agent)
+    }
+
+    /// Takes the components that were loaded since the last call: their sha256 and bytes.
+    pub fn take_wasm(&mut self) -> Vec<(String, Vec<u8>)> {
+        std::mem::take(&mut self.wasm)
+    }
+
+    /// An agent by the sha256 of its component, also one that is not served any more.
+    pub fn by_component(&self, sha256: &str) -> Option<Arc<Agent>> {
+        let served = self.agents.values().find(|agent| agent.sha256 == sha256).cloned();
+        served.or_else(|| self.retired.lock().get(sha256).cloned())
+    }
+
+    /// Loads a component for the runs that began with it. It is not served.
+    ///
+    /// # Errors
+    ///
+    /// It does not fit.
+    pub async fn load_retired(&self, wasm: &[u8], loaded_at: i64) -> Result<Arc<Agent>, Refused> {
+        let agent = Agent::load(&self.engine, wasm, self.limits, self.models.clone(), loaded_at).await?;
+        let agent = Arc::new(agent);
+        self.retired.lock().insert(agent.sha256.clone(), agent.clone());
         Ok(agent)
     }
 

@@ -29,6 +29,6 @@ pub use id::ResponseId;
 pub use idempotency::IdempotencyKey;
 pub use input::{MAX_INPUT_ITEMS, check_calls, identify, references};
 pub use item::{Content, Item, ItemStatus, SummaryPart};
-pub use request::{CreateRequest, RequestLimits, previous_not_found};
+pub use request::{CreateRequest, RequestLimits, previous_not_found, upstream_of};
 pub use response::{IncompleteDetails, Response, ResponseError, Usage};
 pub use status::{ActiveStatus, Status, TerminalStatus};

@@ -95,7 +95,7 @@ impl CreateRequest {
 
     /// The upstream model: what stands after the first `/`, if anything does.
     pub fn upstream(&self) -> Option<&str> {
-        self.model.split_once('/').map(|(_, upstream)| upstream).filter(|name| !name.is_empty())
+        upstream_of(&self.model)
     }
 
     /// The response as it is at its first event, accepted at `created_at` (seconds since 1970).
@@ -163,6 +163,11 @@ fn tools(given: Option<&Value>) -> Value {
     let defaults = json!({"type": "function", "name": "", "description": null, "parameters": null, "strict": true});
     let list = given.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     list.iter().map(|tool| with_defaults(Some(tool), defaults.clone())).collect()
+}
+
+/// The upstream model in a client's `model`: what stands after the first `/`, if anything does.
+pub fn upstream_of(model: &str) -> Option<&str> {
+    model.split_once('/').map(|(_, upstream)| upstream).filter(|name| !name.is_empty())
 }
 
 /// A 400 for a `previous_response_id` that names nothing that this principal can go on from.

@@ -43,7 +43,7 @@ pub(super) struct Slots {
 /// A place that a run takes until it is dropped.
 #[derive(Debug)]
 pub(super) struct Slot {
-    _all: OwnedSemaphorePermit,
+    _all: Option<OwnedSemaphorePermit>,
     _principal: Option<OwnedSemaphorePermit>,
 }
 
@@ -64,7 +64,17 @@ impl Slots {
         };
         let (most, places) = &self.all;
         let all = places.clone().try_acquire_owned().map_err(|_| Refusal::Full(*most))?;
-        Ok(Slot { _all: all, _principal: principal })
+        Ok(Slot { _all: Some(all), _principal: principal })
+    }
+
+    /// Waits for a place for a run of `principal` that was admitted before.
+    pub async fn wait(&self, principal: &str) -> Slot {
+        // The semaphores are never closed.
+        let principal = match self.principals.get(principal) {
+            Some((_, places)) => places.clone().acquire_owned().await.ok(),
+            None => None,
+        };
+        Slot { _all: self.all.1.clone().acquire_owned().await.ok(), _principal: principal }
     }
 }
 

@@ -19,14 +19,26 @@ pub(super) async fn execute(run: Arc<Run>, agent: Arc<Agent>, context: RunContex
         error!(response = %run.id, "a host call of this run panicked");
         Ending::failed("The server failed while it ran the agent.")
     });
-    debug!(response = %run.id, ?ending, "run ended");
-    run.end(ending, SystemTime::now());
+    match run.stop_reason() {
+        Some(StopReason::Suspended) => {
+            debug!(response = %run.id, "run suspended");
+            run.suspend();
+        }
+        _ => {
+            debug!(response = %run.id, ?ending, "run ended");
+            run.end(ending, SystemTime::now());
+        }
+    }
     run.feed.wait(|feed| feed.closed().then_some(())).await;
 }
 
 async fn attempt(run: &Run, agent: &Agent, context: RunContext, limits: RunLimits) -> Ending {
     let stopped = async {
         run.stopping().cancelled().await;
+        if run.stop_reason() == Some(StopReason::Suspended) {
+            // It is to notice nothing of it.
+            return;
+        }
         // Waiting host calls answer `cancelled` now. An agent that returns within the grace ends by itself.
         tokio::time::sleep(limits.cancel_grace).await;
     };
@@ -60,7 +72,9 @@ async fn attempt(run: &Run, agent: &Agent, context: RunContext, limits: RunLimit
 fn stopped_because(reason: StopReason) -> Ending {
     match reason {
         StopReason::Cancelled | StopReason::Disconnected => Ending::Cancelled,
-        StopReason::Shutdown => Ending::failed("The server was shut down before the agent finished."),
+        StopReason::Shutdown | StopReason::Suspended => {
+            Ending::failed("The server was shut down before the agent finished.")
+        }
         StopReason::Unwritable => Ending::failed("The database refused the events of this run."),
     }
 }

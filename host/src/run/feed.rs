@@ -44,6 +44,8 @@ pub enum Next {
     Wait,
     /// Nothing more, ever.
     End,
+    /// Nothing more from this process: the run goes on after the next start.
+    Suspended,
 }
 
 /// The feed of one run.
@@ -62,14 +64,21 @@ struct State {
     /// The number after the last published event.
     next: u64,
     closed: bool,
+    suspended: bool,
     ended: Option<Arc<Ended>>,
 }
 
 impl Feed {
     /// A feed that keeps at most `ring_bytes` of frames, as far as `retention` lets it.
     pub fn new(retention: Retention, ring_bytes: usize) -> Self {
-        let state = State { retention, ring: VecDeque::new(), bytes: 0, next: 0, closed: false, ended: None };
+        let state =
+            State { retention, ring: VecDeque::new(), bytes: 0, next: 0, closed: false, suspended: false, ended: None };
         Self { ring_bytes, state: Mutex::new(state), changed: Notify::new() }
+    }
+
+    /// The events before `next` are in the log: the run is executed again.
+    pub fn begin_at(&self, next: u64) {
+        self.state.lock().next = next;
     }
 
     /// Shows committed frames to the subscribers.
@@ -97,6 +106,12 @@ impl Feed {
         self.changed.notify_waiters();
     }
 
+    /// No more frames will come from this process: the run goes on after the next start.
+    pub fn suspend(&self) {
+        self.state.lock().suspended = true;
+        self.close(None);
+    }
+
     /// What there is at `cursor`.
     pub fn next(&self, cursor: u64) -> Next {
         let mut state = self.state.lock();
@@ -106,7 +121,11 @@ impl Feed {
             }
         }
         if cursor >= state.next {
-            return if state.closed { Next::End } else { Next::Wait };
+            return match state.closed {
+                true if state.suspended => Next::Suspended,
+                true => Next::End,
+                false => Next::Wait,
+            };
         }
         match state.ring.iter().find(|segment| segment.last >= cursor) {
             Some(segment) if segment.first <= cursor => Next::Frames(segment.from(cursor), segment.last + 1),

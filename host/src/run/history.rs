@@ -79,6 +79,27 @@ async fn of_conversation(store: &Store, principal: &str, id: &ConversationId, mo
     Ok(History { items, position: head.position })
 }
 
+/// What a run went on from, read again; empty when it is gone.
+pub(super) async fn again(
+    store: &Store,
+    principal: &str,
+    conversation: Option<&ConversationId>,
+    previous: Option<&ResponseId>,
+    most: usize,
+) -> Result<Vec<Value>, StoreError> {
+    if let Some(id) = conversation {
+        let items = store.history(principal, id, limit(most)).await?;
+        return items.iter().map(|item| serde_json::from_str(item).map_err(damaged)).collect();
+    }
+    let Some(previous) = previous else { return Ok(Vec::new()) };
+    let mut items = Vec::new();
+    for turn in store.turns(principal, previous, limit(most)).await? {
+        items.extend(input(&turn.request)?);
+        items.extend(output(&turn)?);
+    }
+    Ok(items)
+}
+
 /// The items of the turns that `previous` ends with: each one's input, then its output. Instructions are not
 /// inherited.
 async fn of_previous(

@@ -1,10 +1,12 @@
 //! The entries of a run's journal on their way to the database.
+//!
+//! What an entry is, is told where they are made: `plugin::journal`.
 
 use crate::store::JournalSegment;
 
 /// The entries that were not taken yet, as lines.
 #[derive(Debug, Default)]
-pub(super) struct Journal {
+pub struct Journal {
     /// The number of the next entry.
     next: u64,
     /// The number of the first entry in `lines`.

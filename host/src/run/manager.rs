@@ -13,13 +13,13 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::runtime::Handle;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 use tracing::{error, info};
 use uuid::Uuid;
 
 use super::{
-    Feed, Recorder, Refusal, Retention, Run, RunLimits, StopReason, Subscription, WriterQueue,
-    admission::Slots,
+    Ending, Feed, Recorder, Refusal, Retention, Run, RunLimits, StopReason, Subscription, WriterQueue,
+    admission::{Slot, Slots},
     execution,
     history::{self, History, history},
     journal::Journal,
@@ -237,21 +237,66 @@ impl Manager {
         }
         let owner = !run.durable || (self.limits.cancel_on_disconnect && !request.background);
         let subscription = Subscription::live(run.clone(), 0, run.durable.then(|| self.store.clone()), owner);
-        let durable = run.durable;
-        let mut context = RunContext::new(id.to_string(), Box::new(Port(run.clone())), run.stopping().clone());
-        context.journaled = durable;
-        context.began = (milliseconds(now).unsigned_abs()) * 1_000_000;
+        let mut context = self.context(&run, milliseconds(now));
         context.upstream = upstream;
         context.input = input;
         context.request = fields;
         context.history = to_json(&history.items);
+        self.execute(run, agent, context, slot, token);
+        Ok(subscription)
+    }
+
+    /// What an instance is given for a run that was accepted at `created_at` (milliseconds since 1970).
+    pub(super) fn context(&self, run: &Arc<Run>, created_at: i64) -> RunContext {
+        let mut context = RunContext::new(run.id.to_string(), Box::new(Port(run.clone())), run.stopping().clone());
+        context.journaled = run.durable;
+        context.began = created_at.unsigned_abs().saturating_mul(1_000_000);
+        context
+    }
+
+    fn execute(
+        self: &Arc<Self>,
+        run: Arc<Run>,
+        agent: Arc<Agent>,
+        context: RunContext,
+        slot: Slot,
+        token: TaskTrackerToken,
+    ) {
         let manager = self.clone();
         self.guests.spawn(async move {
             let (_slot, _token) = (slot, token);
+            let id = run.id.clone();
             execution::execute(run, agent, context, manager.limits).await;
             manager.live.lock().remove(&id);
         });
-        Ok(subscription)
+    }
+
+    /// Takes a run in that was cut off by a stop.
+    pub(super) fn adopt(&self, ownership: Ownership, recorder: Recorder, journal: Journal, feed: Feed) -> Arc<Run> {
+        let run = Run::new(ownership, recorder, journal, feed, self.limits.outbox_bytes, self.durable.clone());
+        self.live.lock().insert(run.id.clone(), run.clone());
+        run
+    }
+
+    /// Executes a run again that was cut off by a stop. It waits for a place like any other.
+    pub(super) fn go_on(self: &Arc<Self>, run: Arc<Run>, agent: Arc<Agent>, context: RunContext) {
+        let (manager, token) = (self.clone(), self.tasks.token());
+        self.guests.spawn(async move {
+            let slot = manager.slots.wait(&run.principal).await;
+            run.begin_again();
+            manager.execute(run, agent, context, slot, token);
+        });
+    }
+
+    /// Ends a run that was cut off by a stop and cannot be executed again.
+    pub(super) fn give_up(self: &Arc<Self>, run: Arc<Run>, ending: Ending) {
+        let (manager, token) = (self.clone(), self.tasks.token());
+        self.guests.spawn(async move {
+            let _token = token;
+            run.end(ending, SystemTime::now());
+            run.feed.wait(|feed| feed.closed().then_some(())).await;
+            manager.live.lock().remove(&run.id);
+        });
     }
 
     /// A run of this principal that is kept and goes on.
@@ -357,9 +402,9 @@ impl Manager {
             return;
         }
         let left: Vec<_> = self.live.lock().values().cloned().collect();
-        info!(runs = left.len(), "ending the runs that did not finish");
+        info!(runs = left.len(), "leaving the runs that did not finish to the next start");
         for run in left {
-            run.stop(StopReason::Shutdown);
+            run.stop(if run.durable { StopReason::Suspended } else { StopReason::Shutdown });
         }
         if tokio::time::timeout(LAST_WRITES, self.tasks.wait()).await.is_err() {
             error!(runs = self.live_runs(), "the ends of some runs could not be written");

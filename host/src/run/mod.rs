@@ -10,10 +10,8 @@
 //! - [`subscription`](Subscription) is one reader: from the log, from the feed, or from one to the other.
 //! - [`manager`](Manager) admits, starts, finds, stops and drains runs.
 //! - [`expiry`](expire) removes what has been kept long enough.
-//! - [`recovery`](recover) ends, at a start, the runs that the last stop cut off.
-//!
-//! The journal, from which a run that was cut off will be resumed, has its place between the instance's imports
-//! and the outbox: an entry is one more thing that the same transaction writes.
+//! - [`journal`](Journal) has what the imports of a run have answered; it is written with the events.
+//! - [`resume`] makes, at a start, the runs go on that the last stop cut off.
 
 mod admission;
 mod execution;
@@ -24,18 +22,19 @@ mod journal;
 mod manager;
 mod outbox;
 mod recorder;
-mod recovery;
+mod resume;
 mod subscription;
 mod writer;
 
 pub use admission::{Refusal, RunLimits};
 pub use expiry::expire;
 pub use feed::{Ended, Feed, Next, Retention};
+pub use journal::Journal;
 pub use manager::{Agents, Created, Manager};
 pub use outbox::{Outbox, Ownership, Run, StopReason, Write};
 pub use recorder::{Ending, OutputLimits, Recorder};
-pub use recovery::recover;
-pub use subscription::Subscription;
+pub use resume::resume;
+pub use subscription::{Broken, Subscription};
 pub use writer::{Writer, WriterQueue};
 
 /// Seconds since 1970.

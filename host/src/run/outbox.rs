@@ -26,8 +26,10 @@ pub enum StopReason {
     Cancelled,
     /// Its connection is gone, and nothing of it is kept.
     Disconnected,
-    /// The server stops.
+    /// The server stops, and nothing of the run is kept.
     Shutdown,
+    /// The server stops, and the run goes on after the next start.
+    Suspended,
     /// Its events cannot be kept.
     Unwritable,
 }
@@ -75,6 +77,7 @@ pub struct Outbox {
     queued: bool,
     admission: Option<(NewResponse, oneshot::Sender<Result<(), Refusal>>)>,
     ended: Option<(EndedResponse, Ended)>,
+    suspended: bool,
 }
 
 /// What the writer takes out of an outbox.
@@ -90,6 +93,8 @@ pub struct Write {
     pub entries: Option<JournalSegment>,
     /// Its end.
     pub ended: Option<(EndedResponse, Ended)>,
+    /// Whether nothing more will come before the next start.
+    pub suspended: bool,
 }
 
 impl Run {
@@ -110,7 +115,14 @@ impl Run {
             durable,
             epoch,
             feed,
-            outbox: Mutex::new(Outbox { recorder, journal, queued: false, admission: None, ended: None }),
+            outbox: Mutex::new(Outbox {
+                recorder,
+                journal,
+                queued: false,
+                admission: None,
+                ended: None,
+                suspended: false,
+            }),
             outbox_bytes,
             room: Notify::new(),
             stop: CancellationToken::new(),
@@ -137,6 +149,18 @@ impl Run {
         if outbox.recorder.pending_bytes() > 0 {
             self.queue(&mut outbox);
         }
+    }
+
+    /// Begins again what was cut off: the first events were recorded before.
+    pub fn begin_again(&self) {
+        self.outbox.lock().recorder.start();
+    }
+
+    /// Leaves the run as it is, for the next start to go on with.
+    pub fn suspend(self: &Arc<Self>) {
+        let mut outbox = self.outbox.lock();
+        outbox.suspended = true;
+        self.queue(&mut outbox);
     }
 
     /// Records what the agent says.
@@ -168,10 +192,11 @@ impl Run {
         let mut outbox = self.outbox.lock();
         outbox.queued = false;
         let (admission, ended) = (outbox.admission.take(), outbox.ended.take());
+        let suspended = outbox.suspended;
         let (segment, entries) = (outbox.recorder.take(), outbox.journal.take());
         drop(outbox);
         self.room.notify_waiters();
-        Write { run: self, admission, segment, entries, ended }
+        Write { run: self, admission, segment, entries, ended, suspended }
     }
 
     /// Takes the admission alone, to refuse it.

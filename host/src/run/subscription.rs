@@ -18,6 +18,17 @@ use crate::{
 /// The pause before the log is asked again when the database does not answer.
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// Why a reader gets no more, although the run has not ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Broken {
+    /// The log cannot be read.
+    #[error(transparent)]
+    Log(#[from] StoreError),
+    /// The server stops, and the run goes on after the next start.
+    #[error("the server stops; the run goes on after the next start")]
+    Suspended,
+}
+
 /// A reader of a run's frames.
 #[derive(Debug)]
 pub struct Subscription {
@@ -55,8 +66,8 @@ impl Subscription {
     ///
     /// # Errors
     ///
-    /// The log is damaged. A database that does not answer is waited for.
-    pub async fn next(&mut self) -> Result<Option<Bytes>, StoreError> {
+    /// The log is damaged, or the run is suspended. A database that does not answer is waited for.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Broken> {
         loop {
             if let Some(segment) = self.page.pop_front() {
                 let frames = segment.from(self.cursor);
@@ -91,9 +102,11 @@ impl Subscription {
                 // Without a log nothing leaves the ring unread, so there is always one here.
                 Next::Behind => {
                     if !self.read_log().await? {
-                        return Err(StoreError::Damaged(format!("{}: event {cursor} is not in the log", self.id)));
+                        let message = format!("{}: event {cursor} is not in the log", self.id);
+                        return Err(StoreError::Damaged(message).into());
                     }
                 }
+                Next::Suspended => return Err(Broken::Suspended),
                 Next::End if run.feed.ended().is_none() => self.run = None,
                 Next::End | Next::Wait => return Ok(None),
             }

@@ -166,7 +166,7 @@ impl Writer {
 }
 
 fn publish(writes: Vec<Write>, committed: &Committed) {
-    for Write { run, admission, segment, ended, .. } in writes {
+    for Write { run, admission, segment, ended, suspended, .. } in writes {
         let refusal = if committed.taken.contains(&run.id) {
             Some(Refusal::KeyTaken)
         } else {
@@ -190,6 +190,8 @@ fn publish(writes: Vec<Write>, committed: &Committed) {
                 error!(response = %run.id, "this run was ended elsewhere; its own end came too late");
             }
             run.feed.close((!lost).then_some(ended));
+        } else if suspended {
+            run.feed.suspend();
         }
     }
 }
