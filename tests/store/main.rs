@@ -69,7 +69,7 @@ fn segment(first: u64, last: u64) -> Segment {
 
 fn ended(id: &ResponseId, status: TerminalStatus, epoch: i64) -> EndedResponse {
     let response = format!("{{\"status\":\"{}\"}}", status.as_str());
-    EndedResponse { id: id.clone(), epoch, status, ended_at: 2, response }
+    EndedResponse { id: id.clone(), epoch, status, ended_at: 2, response, journaled: true }
 }
 
 async fn a_batch_is_read_back_as_it_was_written(database: Database) {

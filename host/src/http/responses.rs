@@ -47,7 +47,10 @@ pub(super) async fn create(
     }
     match subscription.ended().await {
         Some(ended) => Ok(json_bytes(ended.response.clone())),
-        None => stored(&api, &principal, subscription.id()).await,
+        None => {
+            api.manager.wait(&principal, subscription.id()).await?;
+            stored(&api, &principal, subscription.id()).await
+        }
     }
 }
 
@@ -66,7 +69,7 @@ async fn replay(
         sse::answer(first, subscription, api.limits.keep_alive)
     } else {
         if !background {
-            api.manager.wait(principal, id).await;
+            api.manager.wait(principal, id).await?;
         }
         stored(api, principal, id).await?
     };

@@ -152,6 +152,11 @@ impl Feed {
         self.state.lock().closed
     }
 
+    /// Whether the run goes on after the next start.
+    pub fn suspended(&self) -> bool {
+        self.state.lock().suspended
+    }
+
     /// How the run ended, once it has.
     pub fn ended(&self) -> Option<Arc<Ended>> {
         self.state.lock().ended.clone()

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use super::{
@@ -334,10 +334,14 @@ impl Manager {
     }
 
     /// Waits for the end of a run of this principal, if it goes on.
-    pub async fn wait(&self, principal: &str, id: &ResponseId) {
-        if let Some(run) = self.find(principal, id) {
-            run.feed.wait(|feed| feed.closed().then_some(())).await;
-        }
+    ///
+    /// # Errors
+    ///
+    /// The server stops before, and the run goes on after the next start.
+    pub async fn wait(&self, principal: &str, id: &ResponseId) -> Result<(), Refusal> {
+        let Some(run) = self.find(principal, id) else { return Ok(()) };
+        let suspended = run.feed.wait(|feed| feed.closed().then(|| feed.suspended())).await;
+        if suspended { Err(Refusal::Draining) } else { Ok(()) }
     }
 
     /// Subscribes to a response as whoever lost its stream: with the response so far and the number of its last
@@ -386,7 +390,8 @@ impl Manager {
         if let Some(run) = self.find(principal, id) {
             run.stop(StopReason::Cancelled);
         }
-        self.wait(principal, id).await;
+        // A run that is suspended meanwhile has not ended, and its status says so.
+        let _ = self.wait(principal, id).await;
         Ok(self.store.response(principal, id).await?.map(|row| row.status))
     }
 
@@ -408,6 +413,10 @@ impl Manager {
         }
         if tokio::time::timeout(LAST_WRITES, self.tasks.wait()).await.is_err() {
             error!(runs = self.live_runs(), "the ends of some runs could not be written");
+        }
+        // They were not cut off by a crash, and a crash they do not cause.
+        if let Err(error) = self.store.forgive_attempts().await {
+            warn!(%error, "cannot reset the count of attempts");
         }
     }
 }

@@ -95,6 +95,14 @@ impl Store {
         Ok(run.epoch + 1)
     }
 
+    /// Forgets how often the active runs were resumed.
+    pub async fn forgive_attempts(&self) -> Result<(), StoreError> {
+        sqlx::query("UPDATE responses SET attempts = 0 WHERE ended_at IS NULL AND attempts > 0")
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
     /// Keeps a component, if it is not kept already. `now` is in milliseconds since 1970.
     pub async fn keep_component(&self, sha256: &str, wasm: &[u8], now: i64) -> Result<(), StoreError> {
         let known = sqlx::query("SELECT 1 AS one FROM components WHERE sha256 = $1").bind(sha256.to_owned());
