@@ -88,6 +88,7 @@ impl Server {
                 body_bytes: bytes(config.limits.body_bytes),
                 body_timeout: config.limits.body_timeout,
                 keep_alive: config.limits.keep_alive,
+                websocket: config.websocket_limits(),
                 request: config.request_limits(),
             },
         };

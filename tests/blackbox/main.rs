@@ -27,3 +27,4 @@ mod restart;
 mod retrieve;
 mod stored;
 mod subscribers;
+mod websocket;

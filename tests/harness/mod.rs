@@ -11,6 +11,7 @@
 //! | [`client`] | HTTP requests and their answers |
 //! | [`events`] | server-sent events, read strictly |
 //! | [`raw`] | HTTP over a bare socket: writes, slow readers, cut connections |
+//! | [`websocket`] | the WebSocket form of `/v1/responses` |
 //! | [`schema`] | the Open Responses schemas |
 //! | [`fold`] | from events to the response they make |
 //! | [`plugins`] | components for the plugin folder |
@@ -33,3 +34,4 @@ pub mod schema;
 pub mod scratch;
 pub mod server;
 pub mod wait;
+pub mod websocket;

@@ -12,6 +12,7 @@ mod models;
 mod page;
 mod responses;
 mod sse;
+mod websocket;
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,6 +27,7 @@ use tower_http::{
 
 pub use auth::{Keys, LOCAL, Principal};
 pub use connections::{ConnectionLimits, serve};
+pub use websocket::WebSocketLimits;
 
 use crate::{
     protocol::{ApiError, ErrorKind, RequestLimits},
@@ -52,6 +54,8 @@ pub struct ApiLimits {
     pub body_timeout: Duration,
     /// How long a stream may be silent.
     pub keep_alive: Duration,
+    /// WebSockets.
+    pub websocket: WebSocketLimits,
     /// What is in a body.
     pub request: RequestLimits,
 }
@@ -59,7 +63,7 @@ pub struct ApiLimits {
 /// All routes.
 pub fn router(api: Api) -> Router {
     let authenticated = Router::new()
-        .route("/v1/responses", post(responses::create))
+        .route("/v1/responses", post(responses::create).get(websocket::open))
         .route("/v1/responses/{id}", get(responses::retrieve).delete(responses::delete))
         .route("/v1/responses/{id}/input_items", get(responses::input_items))
         .route("/v1/responses/{id}/cancel", post(responses::cancel))

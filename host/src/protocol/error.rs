@@ -21,6 +21,8 @@ pub enum ErrorKind {
     TooLarge,
     /// 415: not JSON.
     UnsupportedMediaType,
+    /// 426: the resource is served over another protocol.
+    UpgradeRequired,
     /// 429: a limit on how much may go on at once.
     RateLimited,
     /// 500: a defect of the server. The text is generic; the details are in the log.
@@ -41,6 +43,7 @@ impl ErrorKind {
             Self::Conflict => 409,
             Self::TooLarge => 413,
             Self::UnsupportedMediaType => 415,
+            Self::UpgradeRequired => 426,
             Self::RateLimited => 429,
             Self::Internal => 500,
             Self::Unavailable => 503,

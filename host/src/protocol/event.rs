@@ -148,6 +148,16 @@ pub fn skip_frames(frames: &[u8], count: u64) -> usize {
     memmem::find_iter(frames, b"\n\n").nth(last as usize).map_or(frames.len(), |at| at + 2)
 }
 
+/// The JSON of each event in a row of frames, without its frame and without a copy: what a WebSocket carries.
+pub fn payloads(frames: &Bytes) -> impl Iterator<Item = Bytes> + '_ {
+    let mut start = 0;
+    memmem::find_iter(frames, b"\n\n").map(move |end| {
+        let from = memmem::find(&frames[start..end], b"\ndata: ").map_or(end, |at| start + at + 7);
+        start = end + 2;
+        frames.slice(from..end)
+    })
+}
+
 /// A frame, read back.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Frame {
@@ -207,6 +217,18 @@ mod tests {
         let read: Vec<_> = frames(&out).collect::<Result<_, _>>().unwrap();
         assert_eq!(read.len(), 3);
         assert_eq!(read[1], Frame { sequence_number: 1, event: delta("two\n\n") });
+    }
+
+    #[test]
+    fn the_json_of_every_event_is_taken_out_of_its_frame() {
+        let mut out = Vec::new();
+        for (number, text) in ["one", "two\n\n", "\ndata: three"].iter().enumerate() {
+            encode(&delta(text), number as u64, &mut out);
+        }
+        let frames = Bytes::from(out);
+        let read: Vec<Value> = payloads(&frames).map(|json| serde_json::from_slice(&json).unwrap()).collect();
+        let texts: Vec<_> = read.iter().map(|event| event["delta"].as_str().unwrap()).collect();
+        assert_eq!(texts, ["one", "two\n\n", "\ndata: three"]);
     }
 
     #[test]

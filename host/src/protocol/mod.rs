@@ -15,10 +15,11 @@ mod item;
 mod request;
 mod response;
 mod status;
+mod websocket;
 
 pub use emission::{Emission, EmitError, Emitted, ItemIndex};
 pub use error::{ApiError, ErrorKind};
-pub use event::{Event, Frame, Segment, encode, frames, skip_frames, snapshot_frame};
+pub use event::{Event, Frame, Segment, encode, frames, payloads, skip_frames, snapshot_frame};
 pub use fold::{Fold, FoldError};
 pub use id::ResponseId;
 pub use idempotency::IdempotencyKey;
@@ -27,3 +28,4 @@ pub use item::{Content, Item, ItemStatus, SummaryPart};
 pub use request::{CreateRequest, RequestLimits, previous_not_found};
 pub use response::{IncompleteDetails, Response, ResponseError, Usage};
 pub use status::{ActiveStatus, Status, TerminalStatus};
+pub use websocket::{check_message, error_message, read_message};

@@ -39,6 +39,8 @@ pub struct CreateRequest {
     pub background: bool,
     /// The response that this one goes on from.
     pub previous: Option<ResponseId>,
+    /// The items between `previous` and the input that are nowhere else: the turns of responses that are not kept.
+    pub earlier: Vec<Value>,
     /// Everything else as the client sent it, without `input`: what `context.request` shows the agent.
     pub fields: Map<String, Value>,
 }
@@ -53,10 +55,15 @@ impl CreateRequest {
             let message = format!("The request body is not valid JSON: {error}.");
             ApiError::new(ErrorKind::InvalidRequest, "invalid_json", message)
         })?;
-        let Value::Object(mut fields) = body else {
+        let Value::Object(fields) = body else {
             let message = format!("The request body must be a JSON object, not {}.", type_of(&body));
             return Err(ApiError::new(ErrorKind::InvalidRequest, "invalid_type", message));
         };
+        Self::from_fields(fields, limits)
+    }
+
+    /// Checks the fields of a request.
+    pub fn from_fields(mut fields: Map<String, Value>, limits: &RequestLimits) -> Result<Self, ApiError> {
         fields.retain(|_, value| !value.is_null());
         let input = fields.remove("input");
         let checked = Checked(&fields);
@@ -84,7 +91,7 @@ impl CreateRequest {
         checked.rest()?;
         let model = model.to_owned();
         let input = input::normalize(input, limits)?;
-        Ok(Self { model, input, store, stream, background, previous, fields })
+        Ok(Self { model, input, store, stream, background, previous, earlier: Vec::new(), fields })
     }
 
     /// The agent: what stands before the first `/` of the model.
@@ -115,7 +122,7 @@ impl CreateRequest {
             error: None,
             incomplete_details: None,
             instructions: string("instructions"),
-            previous_response_id: self.previous.as_ref().map(ToString::to_string),
+            previous_response_id: string("previous_response_id"),
             conversation: None,
             metadata: field("metadata").unwrap_or_else(|| json!({})),
             tools: tools(self.fields.get("tools")),

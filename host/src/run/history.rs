@@ -31,6 +31,7 @@ pub(super) async fn history(store: &Store, principal: &str, previous: &ResponseI
     }
     let mut items = Vec::new();
     for turn in turns {
+        items.extend(earlier(&turn.request)?);
         items.extend(input(&turn.request)?);
         items.extend(output(&turn)?);
     }
@@ -45,6 +46,17 @@ pub(super) fn input(request: &str) -> Result<Vec<Value>, StoreError> {
     }
     let stored: Stored = serde_json::from_str(request).map_err(damaged)?;
     Ok(stored.input)
+}
+
+/// The items of a stored request that stand before its input and are in no other row.
+fn earlier(request: &str) -> Result<Vec<Value>, StoreError> {
+    #[derive(Deserialize)]
+    struct Stored {
+        #[serde(default)]
+        earlier: Vec<Value>,
+    }
+    let stored: Stored = serde_json::from_str(request).map_err(damaged)?;
+    Ok(stored.earlier)
 }
 
 fn output(turn: &Turn) -> Result<Vec<Value>, StoreError> {

@@ -132,10 +132,7 @@ impl Manager {
             return Ok(Created::Before(first));
         }
         let agent = self.agents.get(request.agent()).ok_or_else(|| Refusal::UnknownModel(request.model.clone()))?;
-        let history = match &request.previous {
-            Some(previous) => history::history(&self.store, principal, previous).await?,
-            None => Vec::new(),
-        };
+        let history = self.history(principal, &request).await?;
         check_calls(&history, &request.input)?;
         let (manager, owner, reserved) = (self.clone(), principal.to_owned(), key.clone());
         let started = tokio::spawn(async move { manager.start(owner, request, history, reserved, agent).await });
@@ -151,6 +148,20 @@ impl Manager {
                 Err(Refusal::Defect)
             }
         }
+    }
+
+    /// The items before the input of a request: what it goes on from.
+    ///
+    /// # Errors
+    ///
+    /// There is nothing of that name that this principal can go on from.
+    pub async fn history(&self, principal: &str, request: &CreateRequest) -> Result<Vec<Value>, Refusal> {
+        let mut items = match &request.previous {
+            Some(previous) => history::history(&self.store, principal, previous).await?,
+            None => Vec::new(),
+        };
+        items.extend_from_slice(&request.earlier);
+        Ok(items)
     }
 
     /// The response that an idempotency key names, if it was used for the same request.
@@ -205,7 +216,13 @@ impl Manager {
             previous: request.previous,
             key,
             created_at: milliseconds(now),
-            request: if run.durable { format!("{{\"fields\":{fields},\"input\":{input}}}") } else { String::new() },
+            request: match (run.durable, request.earlier.as_slice()) {
+                (false, _) => String::new(),
+                (true, []) => format!("{{\"fields\":{fields},\"input\":{input}}}"),
+                (true, earlier) => {
+                    format!("{{\"fields\":{fields},\"earlier\":{},\"input\":{input}}}", to_json(&earlier))
+                }
+            },
         };
         self.live.lock().insert(id.clone(), run.clone());
         // No answer means that the writer is gone.
