@@ -8,6 +8,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{
+    conversation::ConversationId,
     error::{ApiError, ErrorKind},
     id::ResponseId,
     input,
@@ -39,6 +40,8 @@ pub struct CreateRequest {
     pub background: bool,
     /// The response that this one goes on from.
     pub previous: Option<ResponseId>,
+    /// The conversation that it is a turn of.
+    pub conversation: Option<ConversationId>,
     /// The items between `previous` and the input that are nowhere else: the turns of responses that are not kept.
     pub earlier: Vec<Value>,
     /// Everything else as the client sent it, without `input`: what `context.request` shows the agent.
@@ -46,25 +49,16 @@ pub struct CreateRequest {
 }
 
 /// Known parameters that are not served. Sent with a value other than null, they are refused.
-const UNSERVED: [&str; 2] = ["conversation", "prompt"];
+const UNSERVED: [&str; 1] = ["prompt"];
 
 impl CreateRequest {
     /// Reads and checks a request body.
     pub fn parse(body: &[u8], limits: &RequestLimits) -> Result<Self, ApiError> {
-        let body: Value = serde_json::from_slice(body).map_err(|error| {
-            let message = format!("The request body is not valid JSON: {error}.");
-            ApiError::new(ErrorKind::InvalidRequest, "invalid_json", message)
-        })?;
-        let Value::Object(fields) = body else {
-            let message = format!("The request body must be a JSON object, not {}.", type_of(&body));
-            return Err(ApiError::new(ErrorKind::InvalidRequest, "invalid_type", message));
-        };
-        Self::from_fields(fields, limits)
+        Self::from_fields(Checked::body(body)?, limits)
     }
 
     /// Checks the fields of a request.
     pub fn from_fields(mut fields: Map<String, Value>, limits: &RequestLimits) -> Result<Self, ApiError> {
-        fields.retain(|_, value| !value.is_null());
         let input = fields.remove("input");
         let checked = Checked(&fields);
         let model = checked.required_string("model")?;
@@ -83,6 +77,12 @@ impl CreateRequest {
             Some(id) => Some(ResponseId::parse(id).ok_or_else(|| previous_not_found(id))?),
             None => None,
         };
+        let conversation = fields.get("conversation").map(ConversationId::read).transpose()?;
+        if conversation.is_some() && previous.is_some() {
+            let message = "'conversation' and 'previous_response_id' exclude each other: a conversation knows its last \
+                           response.";
+            return Err(ApiError::invalid("conversation", "mutually_exclusive_parameters", message));
+        }
         for name in UNSERVED {
             if fields.contains_key(name) {
                 return Err(unserved(name));
@@ -91,7 +91,7 @@ impl CreateRequest {
         checked.rest()?;
         let model = model.to_owned();
         let input = input::normalize(input, limits)?;
-        Ok(Self { model, input, store, stream, background, previous, earlier: Vec::new(), fields })
+        Ok(Self { model, input, store, stream, background, previous, conversation, earlier: Vec::new(), fields })
     }
 
     /// The agent: what stands before the first `/` of the model.
@@ -123,7 +123,7 @@ impl CreateRequest {
             incomplete_details: None,
             instructions: string("instructions"),
             previous_response_id: string("previous_response_id"),
-            conversation: None,
+            conversation: self.conversation.as_ref().map(|id| json!({"id": id.as_str()})),
             metadata: field("metadata").unwrap_or_else(|| json!({})),
             tools: tools(self.fields.get("tools")),
             tool_choice: field("tool_choice").unwrap_or_else(|| json!("auto")),
@@ -194,9 +194,23 @@ fn type_of(value: &Value) -> &'static str {
 }
 
 /// The fields of a request body, read with their types.
-struct Checked<'a>(&'a Map<String, Value>);
+pub(super) struct Checked<'a>(pub(super) &'a Map<String, Value>);
 
 impl<'a> Checked<'a> {
+    /// The fields of a body, without those that are null.
+    pub(super) fn body(body: &[u8]) -> Result<Map<String, Value>, ApiError> {
+        let body: Value = serde_json::from_slice(body).map_err(|error| {
+            let message = format!("The request body is not valid JSON: {error}.");
+            ApiError::new(ErrorKind::InvalidRequest, "invalid_json", message)
+        })?;
+        let Value::Object(mut fields) = body else {
+            let message = format!("The request body must be a JSON object, not {}.", type_of(&body));
+            return Err(ApiError::new(ErrorKind::InvalidRequest, "invalid_type", message));
+        };
+        fields.retain(|_, value| !value.is_null());
+        Ok(fields)
+    }
+
     fn boolean(&self, name: &str) -> Result<Option<bool>, ApiError> {
         self.read(name, "a boolean", Value::as_bool)
     }
@@ -219,7 +233,7 @@ impl<'a> Checked<'a> {
         read(value).map(Some).ok_or_else(|| wrong_type(name, expected, value))
     }
 
-    fn required_string(&self, name: &str) -> Result<&'a str, ApiError> {
+    pub(super) fn required_string(&self, name: &str) -> Result<&'a str, ApiError> {
         self.string(name)?.ok_or_else(|| missing(name))
     }
 
@@ -242,7 +256,7 @@ impl<'a> Checked<'a> {
         }
     }
 
-    fn one_of(&self, name: &str, words: &[&str]) -> Result<(), ApiError> {
+    pub(super) fn one_of(&self, name: &str, words: &[&str]) -> Result<(), ApiError> {
         self.string(name)?.map_or(Ok(()), |word| one_of(name, word, words))
     }
 
@@ -285,7 +299,7 @@ impl<'a> Checked<'a> {
     }
 
     /// At most 16 pairs of strings, keys of at most 64 and values of at most 512 characters.
-    fn metadata(&self) -> Result<(), ApiError> {
+    pub(super) fn metadata(&self) -> Result<(), ApiError> {
         let Some(pairs) = self.object("metadata")? else { return Ok(()) };
         if pairs.len() > 16 {
             let message = format!("'metadata' can have at most 16 pairs, not {}.", pairs.len());
@@ -455,7 +469,13 @@ mod tests {
                 "reasoning.effort",
                 "invalid_value",
             ),
-            (json!({"model": "echo", "input": "x", "conversation": "c"}), "conversation", "unsupported_parameter"),
+            (json!({"model": "echo", "input": "x", "prompt": {"id": "p"}}), "prompt", "unsupported_parameter"),
+            (json!({"model": "echo", "input": "x", "conversation": ""}), "conversation", "invalid_value"),
+            (
+                json!({"model": "echo", "input": "x", "conversation": "c", "previous_response_id": format!("resp_{:032}", 7)}),
+                "conversation",
+                "mutually_exclusive_parameters",
+            ),
             (
                 json!({"model": "echo", "input": "x", "previous_response_id": "x"}),
                 "previous_response_id",

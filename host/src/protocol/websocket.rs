@@ -5,36 +5,21 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{
-    error::{ApiError, ErrorKind},
-    request::one_of,
-};
+use super::{error::ApiError, request::Checked};
 
 /// Fields of a request that have no meaning on a WebSocket, where every answer is events and every run is watched.
 const NOT_HERE: [&str; 3] = ["stream", "stream_options", "background"];
 
-/// Reads a client's message into the fields of the request in it.
+/// Reads a client's message into the fields of the request in it. Those that are null are absent.
 ///
 /// # Errors
 ///
 /// It is no JSON object, or its `type` is not `response.create`.
 pub fn read_message(text: &str) -> Result<Map<String, Value>, ApiError> {
-    let message: Value = serde_json::from_str(text).map_err(|error| {
-        let message = format!("The message is not valid JSON: {error}.");
-        ApiError::new(ErrorKind::InvalidRequest, "invalid_json", message)
-    })?;
-    let Value::Object(mut fields) = message else {
-        let message = "A message must be a JSON object: {\"type\": \"response.create\", …}.";
-        return Err(ApiError::new(ErrorKind::InvalidRequest, "invalid_type", message));
-    };
-    match fields.remove("type") {
-        Some(Value::String(kind)) => one_of("type", &kind, &["response.create"])?,
-        Some(Value::Null) | None => {
-            let message = "Missing required parameter: 'type'. It is 'response.create'.";
-            return Err(ApiError::invalid("type", "missing_required_parameter", message));
-        }
-        Some(_) => return Err(ApiError::invalid("type", "invalid_type", "'type' must be a string.")),
-    }
+    let mut fields = Checked::body(text.as_bytes())?;
+    Checked(&fields).required_string("type")?;
+    Checked(&fields).one_of("type", &["response.create"])?;
+    fields.remove("type");
     Ok(fields)
 }
 
@@ -44,12 +29,11 @@ pub fn read_message(text: &str) -> Result<Map<String, Value>, ApiError> {
 ///
 /// The first such field.
 pub fn check_message(fields: &Map<String, Value>) -> Result<(), ApiError> {
-    let sent = |name: &&str| fields.get(*name).is_some_and(|value| !value.is_null());
-    if let Some(name) = NOT_HERE.into_iter().find(|name| sent(name)) {
+    if let Some(name) = NOT_HERE.into_iter().find(|name| fields.contains_key(*name)) {
         let message = format!("'{name}' is not accepted on a WebSocket: every response is sent as events.");
         return Err(ApiError::invalid(name, "unsupported_parameter", message));
     }
-    if sent(&"stream_id") {
+    if fields.contains_key("stream_id") {
         let message = "'stream_id' is not supported by this server: a WebSocket carries one response at a time.";
         return Err(ApiError::invalid("stream_id", "unsupported_parameter", message));
     }

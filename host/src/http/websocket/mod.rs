@@ -236,22 +236,31 @@ impl Session {
             request.earlier = chain.items();
             request.previous = chain.stored.clone();
         }
-        let chain = known.unwrap_or_else(|| Chain::after(request.previous.clone()));
-        let remembered = (!request.store).then(|| (chain, request.input.clone()));
-        let answer = if generate {
-            match self.api.manager.create(&self.principal, request, None).await? {
-                Created::Now(subscription) => Answer::Run(subscription),
-                // Only an idempotency key names an earlier response.
-                Created::Before(_) => return Err(Refusal::Defect.into()),
-            }
-        } else {
-            self.warm_up(&request).await?
-        };
-        Ok(Turn { answer, remembered })
+        let manager = &self.api.manager;
+        let mut remembered = None;
+        if !request.store {
+            // What is remembered has the items themselves where the input refers to them.
+            let history = manager.history(&self.principal, &mut request).await?;
+            let chain = match known {
+                Some(chain) => chain,
+                // A conversation goes on; this is what it is now.
+                None if request.conversation.is_some() => Chain::default().with(&history),
+                None => Chain::after(request.previous.clone()),
+            };
+            remembered = Some((chain, request.input.clone()));
+        }
+        if !generate {
+            return Ok(Turn { answer: self.warm_up(&request)?, remembered });
+        }
+        match manager.create(&self.principal, request, None).await? {
+            Created::Now(subscription) => Ok(Turn { answer: Answer::Run(subscription), remembered }),
+            // Only an idempotency key names an earlier response.
+            Created::Before(_) => Err(Refusal::Defect.into()),
+        }
     }
 
     /// A response without a run: the input is checked and remembered, and nothing is said to it.
-    async fn warm_up(&self, request: &CreateRequest) -> Result<Answer, ApiError> {
+    fn warm_up(&self, request: &CreateRequest) -> Result<Answer, ApiError> {
         if request.store {
             let message = "'generate' can only be false together with 'store': false.";
             return Err(ApiError::invalid("generate", "unsupported_value", message));
@@ -260,7 +269,6 @@ impl Session {
         if manager.agents().get(request.agent()).is_none() {
             return Err(Refusal::UnknownModel(request.model.clone()).into());
         }
-        manager.history(&self.principal, request).await?;
         let (id, now) = (ResponseId::new(Uuid::now_v7()), seconds(SystemTime::now()));
         let mut recorder = Recorder::new(id.clone(), request.response(&id, now), manager.limits().output);
         recorder.start();
@@ -311,7 +319,7 @@ impl Session {
 
     fn remember(&mut self, id: &ResponseId, remembered: Option<(Chain, Vec<Value>)>, output: Vec<Value>) {
         let Some((chain, mut turn)) = remembered else { return };
-        identify(&mut turn, id);
+        identify(&mut turn, |prefix, index| id.input_child(prefix, index));
         turn.extend(output);
         self.memory.keep(id, chain.with(&turn));
     }
