@@ -5,6 +5,7 @@
 
 mod auth;
 mod body;
+mod compact;
 mod connections;
 mod conversations;
 mod error;
@@ -65,6 +66,7 @@ pub struct ApiLimits {
 pub fn router(api: Api) -> Router {
     let authenticated = Router::new()
         .route("/v1/responses", post(responses::create).get(websocket::open))
+        .route("/v1/responses/compact", post(compact::compact))
         .route("/v1/responses/{id}", get(responses::retrieve).delete(responses::delete))
         .route("/v1/responses/{id}/input_items", get(responses::input_items))
         .route("/v1/responses/{id}/cancel", post(responses::cancel))

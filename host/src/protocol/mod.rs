@@ -4,6 +4,7 @@
 //! tested by value. Shapes follow OpenAI's Responses API and the Open Responses specification (release
 //! 2026-04-24); where the two differ, the type's documentation says what is sent and why.
 
+mod compaction;
 mod conversation;
 mod emission;
 mod error;
@@ -18,6 +19,10 @@ mod response;
 mod status;
 mod websocket;
 
+pub use compaction::{
+    compaction_item, compaction_resource, is_user_message, not_sealed_here, read_compact, sealed_content,
+    summary_message,
+};
 pub use conversation::{
     Conversation, ConversationId, CreateConversation, conversation_busy, conversation_not_found, parse_items,
     parse_metadata,

@@ -168,7 +168,7 @@ pub fn previous_not_found(id: &str) -> ApiError {
     ApiError::invalid("previous_response_id", "previous_response_not_found", message)
 }
 
-fn missing(name: &str) -> ApiError {
+pub(super) fn missing(name: &str) -> ApiError {
     ApiError::invalid(name, "missing_required_parameter", format!("Missing required parameter: '{name}'."))
 }
 
