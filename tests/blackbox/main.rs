@@ -11,6 +11,7 @@ mod harness;
 mod auth;
 mod bad_input;
 mod cancel;
+mod compact;
 mod configuration;
 mod conversations;
 mod disconnect;

@@ -49,7 +49,7 @@ impl Manager {
         let agent = self.agents().get(request.agent()).ok_or_else(|| Refusal::UnknownModel(request.model.clone()))?;
         let most = self.limits().history_items.saturating_mul(2);
         let past = history(self.store(), principal, &mut request, most).await?.items;
-        let mut items = opened(self.seal(), principal, past, "previous_response_id")?;
+        let mut items = opened_past(self.seal(), principal, &request, past)?;
         let input = opened_input(self.seal(), principal, &request.input)?;
         items.extend(input.unwrap_or_else(|| request.input.clone()));
         if items.is_empty() {
@@ -116,7 +116,7 @@ fn failed(response: &Response) -> ApiError {
 /// # Errors
 ///
 /// One of them was not sealed here for this principal; `param` is where they come from.
-pub(super) fn opened(seal: &Seal, principal: &str, items: Vec<Value>, param: &str) -> Result<Vec<Value>, ApiError> {
+fn opened(seal: &Seal, principal: &str, items: Vec<Value>, param: &str) -> Result<Vec<Value>, ApiError> {
     if items.iter().all(|item| sealed_content(item).is_none()) {
         return Ok(items);
     }
@@ -130,7 +130,18 @@ pub(super) fn opened(seal: &Seal, principal: &str, items: Vec<Value>, param: &st
     Ok(all)
 }
 
-/// The same for the input of a request; none when there is nothing to open.
+/// What a request goes on from, opened.
+pub(super) fn opened_past(
+    seal: &Seal,
+    principal: &str,
+    request: &CreateRequest,
+    items: Vec<Value>,
+) -> Result<Vec<Value>, ApiError> {
+    let param = if request.conversation.is_some() { "conversation" } else { "previous_response_id" };
+    opened(seal, principal, items, param)
+}
+
+/// The input of a request, opened; none when there is nothing to open.
 pub(super) fn opened_input(seal: &Seal, principal: &str, input: &[Value]) -> Result<Option<Vec<Value>>, ApiError> {
     for (index, item) in input.iter().enumerate() {
         if let Some(sealed) = sealed_content(item)

@@ -20,7 +20,7 @@ use uuid::Uuid;
 use super::{
     Feed, Recorder, Refusal, Retention, Run, RunLimits, Seal, StopReason, Subscription, WriterQueue,
     admission::Slots,
-    compaction::{opened, opened_input},
+    compaction::{opened_input, opened_past},
     execution,
     history::{self, History, history},
     milliseconds,
@@ -170,7 +170,7 @@ impl Manager {
         }
         let agent = self.agents.get(request.agent()).ok_or_else(|| Refusal::UnknownModel(request.model.clone()))?;
         let mut history = history(&self.store, principal, &mut request, self.limits.history_items).await?;
-        history.items = opened(&self.seal, principal, history.items, "previous_response_id")?;
+        history.items = opened_past(&self.seal, principal, &request, history.items)?;
         self.begin(principal, request, history, key, agent).await.map(Created::Now)
     }
 
