@@ -20,6 +20,7 @@ mod functions;
 mod health;
 mod hostile;
 mod idempotency;
+mod input_tokens;
 mod latency;
 mod limits;
 mod models;

@@ -10,6 +10,7 @@ mod connections;
 mod conversations;
 mod error;
 mod health;
+mod input_tokens;
 mod models;
 mod page;
 mod responses;
@@ -67,6 +68,7 @@ pub fn router(api: Api) -> Router {
     let authenticated = Router::new()
         .route("/v1/responses", post(responses::create).get(websocket::open))
         .route("/v1/responses/compact", post(compact::compact))
+        .route("/v1/responses/input_tokens", post(input_tokens::count))
         .route("/v1/responses/{id}", get(responses::retrieve).delete(responses::delete))
         .route("/v1/responses/{id}/input_items", get(responses::input_items))
         .route("/v1/responses/{id}/cancel", post(responses::cancel))

@@ -17,6 +17,7 @@ mod item;
 mod request;
 mod response;
 mod status;
+mod tokens;
 mod websocket;
 
 pub use compaction::{
@@ -38,4 +39,5 @@ pub use item::{Content, Item, ItemStatus, SummaryPart};
 pub use request::{CreateRequest, RequestLimits, previous_not_found};
 pub use response::{IncompleteDetails, Response, ResponseError, Usage};
 pub use status::{ActiveStatus, Status, TerminalStatus};
+pub use tokens::{input_tokens, tokens};
 pub use websocket::{check_message, error_message, read_message};

@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     plugin::{Agent, Registry, RunContext},
-    protocol::{CreateRequest, Fold, IdempotencyKey, Response, ResponseId, Status, identify},
+    protocol::{CreateRequest, Fold, IdempotencyKey, Response, ResponseId, Status, identify, input_tokens},
     store::{NewResponse, Store, StoreError},
 };
 
@@ -206,6 +206,19 @@ impl Manager {
     /// Something that the request names is not there, is another principal's, or is not finished.
     pub async fn history(&self, principal: &str, request: &mut CreateRequest) -> Result<Vec<Value>, Refusal> {
         Ok(history(&self.store, principal, request, self.limits.history_items).await?.items)
+    }
+
+    /// How many tokens the agent of `request` is given, estimated. Nothing is started.
+    ///
+    /// # Errors
+    ///
+    /// The request is refused as one that begins a run.
+    pub async fn input_tokens(&self, principal: &str, mut request: CreateRequest) -> Result<u64, Refusal> {
+        self.agents.get(request.agent()).ok_or_else(|| Refusal::UnknownModel(request.model.clone()))?;
+        let past = self.history(principal, &mut request).await?;
+        let past = opened_past(&self.seal, principal, &request, past)?;
+        let input = opened_input(&self.seal, principal, &request.input)?.unwrap_or(request.input);
+        Ok(input_tokens(past.iter().chain(&input), &request.fields))
     }
 
     /// The response that an idempotency key names, if it was used for the same request.
