@@ -148,7 +148,7 @@ pub struct Limits {
     /// How long a client may take to send the body of a request. Default `60s`.
     #[serde(with = "humantime_serde")]
     pub body_timeout: Duration,
-    /// How long a stream may be silent before a comment line is sent. At most `15s`, the default.
+    /// How long a stream may be silent before a comment line is sent, and a WebSocket before a ping. At most `15s`, the default.
     #[serde(with = "humantime_serde")]
     pub keep_alive: Duration,
     /// How long a WebSocket may stay open. Default `60m`.

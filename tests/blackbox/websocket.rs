@@ -229,7 +229,7 @@ async fn while_it_drains_no_turn_begins() {
         .await;
     socket.create(json!({"model": "echo", "input": "late"})).await;
     socket.refused(503, "shutting_down").await;
-    assert_eq!(Socket::try_open(server.address(), None, false).await.unwrap_err().0, 503);
+    assert_eq!(Socket::try_open(server.address(), &[], false).await.unwrap_err().0, 503);
     busy.until(begun.len() as u64, Event::terminal).await;
     assert_eq!(busy.closed().await, Some(1001));
     assert!(server.ended().await.success());
@@ -238,7 +238,7 @@ async fn while_it_drains_no_turn_begins() {
 #[tokio::test]
 async fn a_socket_needs_a_key_as_everything_does() {
     let server = crate::auth::with_keys(Database::Sqlite);
-    for wrong in [None, Some("key-eve")] {
+    for wrong in [&[][..], &[("authorization", "Bearer key-eve")]] {
         let (status, body) = Socket::try_open(server.address(), wrong, false).await.unwrap_err();
         assert_eq!((status, &body["error"]["code"]), (401, &json!("invalid_api_key")));
     }
@@ -247,6 +247,18 @@ async fn a_socket_needs_a_key_as_everything_does() {
     let mut bob = Socket::open_with_key(server.address(), "key-bob").await;
     bob.create(json!({"model": "echo", "input": "his", "previous_response_id": first})).await;
     bob.refused(400, "previous_response_not_found").await;
+}
+
+#[tokio::test]
+async fn a_page_of_another_origin_is_refused_where_there_are_no_keys() {
+    let server = Server::start(Database::Sqlite);
+    let from = |origin| [("origin", origin)];
+    let (status, body) = Socket::try_open(server.address(), &from("https://example.com"), false).await.unwrap_err();
+    assert_eq!((status, &body["error"]["code"]), (403, &json!("origin_not_allowed")));
+    Socket::try_open(server.address(), &from("http://localhost:3000"), false).await.unwrap().close().await;
+    let server = crate::auth::with_keys(Database::Sqlite);
+    let headers = [("origin", "https://example.com"), ("authorization", "Bearer key-ann")];
+    Socket::try_open(server.address(), &headers, false).await.unwrap().close().await;
 }
 
 #[tokio::test]
@@ -380,7 +392,7 @@ async fn sockets_count_as_connections() {
     let server = Server::start(Options::new(Database::Sqlite).config("[limits]\nconnections = 1"));
     let mut socket = Socket::open(server.address()).await;
     socket.turn(json!({"model": "echo", "input": "x"})).await;
-    let second = tokio::time::timeout(Duration::from_millis(300), Socket::try_open(server.address(), None, false));
+    let second = tokio::time::timeout(Duration::from_millis(300), Socket::try_open(server.address(), &[], false));
     assert!(second.await.is_err(), "a second connection was served");
     socket.close().await;
     Socket::open(server.address()).await;

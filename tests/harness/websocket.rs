@@ -34,21 +34,21 @@ pub struct Socket {
 impl Socket {
     /// Opens a socket to a server at `127.0.0.1:PORT`.
     pub async fn open(address: &str) -> Self {
-        Self::try_open(address, None, false).await.unwrap()
+        Self::try_open(address, &[], false).await.unwrap()
     }
 
     /// The same, with a key.
     pub async fn open_with_key(address: &str, key: &str) -> Self {
-        Self::try_open(address, Some(key), false).await.unwrap()
+        Self::try_open(address, &[("authorization", &format!("Bearer {key}"))], false).await.unwrap()
     }
 
     /// The same, with as small a buffer as the system allows.
     pub async fn open_narrow(address: &str) -> Self {
-        Self::try_open(address, None, true).await.unwrap()
+        Self::try_open(address, &[], true).await.unwrap()
     }
 
     /// Opens a socket, or tells the HTTP status and the body of the answer.
-    pub async fn try_open(address: &str, key: Option<&str>, narrow: bool) -> Result<Self, (u16, Value)> {
+    pub async fn try_open(address: &str, headers: &[(&'static str, &str)], narrow: bool) -> Result<Self, (u16, Value)> {
         let socket = TcpSocket::new_v4().unwrap();
         if narrow {
             socket.set_recv_buffer_size(4_096).unwrap();
@@ -56,8 +56,8 @@ impl Socket {
         let stream = socket.connect(address.parse().unwrap()).await.unwrap();
         stream.set_nodelay(true).unwrap();
         let mut request = format!("ws://{address}/v1/responses").into_client_request().unwrap();
-        if let Some(key) = key {
-            request.headers_mut().insert("authorization", format!("Bearer {key}").parse().unwrap());
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, value.parse().unwrap());
         }
         let config = WebSocketConfig::default().max_message_size(None).max_frame_size(None);
         let opening = client_async_with_config(request, stream, Some(config));
@@ -173,8 +173,14 @@ impl Socket {
         .await;
     }
 
-    /// Goes away in order.
+    /// Goes away in order: the server answers the close.
     pub async fn close(mut self) {
         self.inner.close(None).await.unwrap();
+        wait::within(wait::PATIENCE, "the answer to a close", async {
+            while let Some(message) = self.inner.next().await {
+                message.unwrap();
+            }
+        })
+        .await;
     }
 }

@@ -9,6 +9,8 @@ pub enum ErrorKind {
     InvalidRequest,
     /// 401: no key, or not a valid one.
     Authentication,
+    /// 403: not from there.
+    Forbidden,
     /// 404: no such thing, or not this principal's.
     NotFound,
     /// 405: the path exists, the method does not.
@@ -37,6 +39,7 @@ impl ErrorKind {
         match self {
             Self::InvalidRequest => 400,
             Self::Authentication => 401,
+            Self::Forbidden => 403,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::RequestTimeout => 408,

@@ -12,6 +12,7 @@
 //!   specification asks.
 //! - Nothing is buffered for a slow reader beyond [`BUFFER`] and one event: the subscription waits, and the run with it
 //!   where its events are nowhere else.
+//! - On a server without keys, a browser's page must come from this machine.
 //! - While nothing is sent, a ping every `limits.keep_alive`. A pong is not insisted on: blocking clients answer only
 //!   while they read.
 //! - After `limits.websocket_lifetime` no turn begins; the one that goes on may end. When the server stops, the last
@@ -20,6 +21,7 @@
 mod memory;
 
 use std::{
+    net::IpAddr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -30,7 +32,7 @@ use axum::{
         State, WebSocketUpgrade,
         ws::{CloseCode, CloseFrame, Message, Utf8Bytes, WebSocket, close_code, rejection::WebSocketUpgradeRejection},
     },
-    http::{HeaderValue, header},
+    http::{HeaderMap, HeaderValue, Uri, header},
     response::{IntoResponse as _, Response},
 };
 use bytes::Bytes;
@@ -46,7 +48,7 @@ use tokio::{
 use tracing::debug;
 use uuid::Uuid;
 
-use super::{Api, Principal, connections::Connection};
+use super::{Api, LOCAL, Principal, connections::Connection};
 use crate::{
     protocol::{
         ApiError, CreateRequest, ErrorKind, ResponseId, TerminalStatus, check_message, error_message, identify,
@@ -77,9 +79,14 @@ pub(super) async fn open(
     State(api): State<Api>,
     Extension(Principal(principal)): Extension<Principal>,
     Extension(connection): Extension<Arc<Connection>>,
+    headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
     let Ok(upgrade) = upgrade else { return Ok(upgrade_required()) };
+    if principal == LOCAL && headers.get(header::ORIGIN).is_some_and(|origin| !is_local(origin)) {
+        let message = "A page of another origin cannot open a WebSocket to a server without keys.";
+        return Err(ApiError::new(ErrorKind::Forbidden, "origin_not_allowed", message));
+    }
     if api.manager.draining() {
         return Err(Refusal::Draining.into());
     }
@@ -93,6 +100,15 @@ pub(super) async fn open(
     Ok(upgrade.read_buffer_size(BUFFER).write_buffer_size(BUFFER).on_upgrade(move |socket| async move {
         let _ = tokio::time::timeout(longest, session.serve(socket)).await;
     }))
+}
+
+/// Whether a page of this origin comes from this machine. A browser lets every page open a WebSocket to every address,
+/// this machine's own too, and where there are no keys nothing else would stop it.
+fn is_local(origin: &HeaderValue) -> bool {
+    let origin: Option<Uri> = origin.to_str().ok().and_then(|origin| origin.parse().ok());
+    let host = origin.as_ref().and_then(Uri::host).unwrap_or_default();
+    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    host == "localhost" || host.ends_with(".localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// The answer to a `GET` that does not ask for a WebSocket.
@@ -151,8 +167,11 @@ impl Session {
     /// Serves the socket until one of both sides closes it.
     async fn serve(mut self, socket: WebSocket) {
         let (mut sender, mut receiver) = socket.split();
-        let Ok(broken) = self.turns(&mut sender, &mut receiver).await else { return };
-        let Close(code, reason) = broken;
+        let Ok(Close(code, reason)) = self.turns(&mut sender, &mut receiver).await else {
+            // Answers the client's close, if that is what came.
+            let _ = tokio::time::timeout(LINGER, sender.close()).await;
+            return;
+        };
         debug!(code, reason, "closing a WebSocket");
         let frame = CloseFrame { code, reason: reason.into() };
         let closing = async {
@@ -440,4 +459,28 @@ fn output(response: &[u8]) -> Vec<Value> {
         output: Vec<Value>,
     }
     serde_json::from_slice::<Ended>(response).map(|ended| ended.output).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_pages_of_this_machine_are_local() {
+        for (origin, local) in [
+            ("http://localhost", true),
+            ("http://localhost:3000", true),
+            ("https://app.localhost", true),
+            ("http://127.0.0.1:8642", true),
+            ("http://[::1]:8642", true),
+            ("https://example.com", false),
+            ("http://127.0.0.1.example.com", false),
+            ("http://localhost.example.com", false),
+            ("http://10.0.0.1", false),
+            ("null", false),
+            ("", false),
+        ] {
+            assert_eq!(is_local(&HeaderValue::from_static(origin)), local, "{origin}");
+        }
+    }
 }
