@@ -388,6 +388,19 @@ async fn a_slow_reader_suspends_the_run_and_loses_nothing() {
 }
 
 #[tokio::test]
+async fn a_run_that_waits_for_its_reader_goes_on_when_all_is_read() {
+    let config = "[limits]\noutbox_bytes = 1";
+    let server = Server::start(Options::new(Database::Sqlite).config(config));
+    let input = "word ".repeat(2_000);
+    let request = json!({"model": "echo", "input": input, "store": false});
+    let mut stream = server.client().stream(request.clone()).await.unchecked();
+    assert_eq!(text(&stream.rest().await), input);
+    let mut socket = Socket::open(server.address()).await;
+    socket.unchecked = true;
+    assert_eq!(text(&socket.turn(request).await), input);
+}
+
+#[tokio::test]
 async fn sockets_count_as_connections() {
     let server = Server::start(Options::new(Database::Sqlite).config("[limits]\nconnections = 1"));
     let mut socket = Socket::open(server.address()).await;
