@@ -1,14 +1,19 @@
 //! `POST /v1/responses/compact`: a conversation made shorter, and gone on from.
 
+use std::time::Duration;
+
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::harness::{
     client::{Answer, Client},
     database::{Database, both_databases},
-    plugins, schema,
+    plugins,
+    raw::Connection,
+    schema,
     server::{Options, Server},
     upstream::{self, Upstream},
+    wait,
     websocket::Socket,
 };
 
@@ -228,4 +233,22 @@ async fn a_compacted_conversation_goes_on_over_a_websocket() {
     let id = crate::harness::events::response_id(&first);
     let on = json!({"model": "echo", "input": "and on", "store": false, "previous_response_id": id});
     assert_eq!(crate::harness::events::text(&socket.turn(on).await), "and on");
+}
+
+#[tokio::test]
+async fn a_summary_ends_when_nobody_waits_for_it() {
+    // A provider that takes the call and says nothing.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let provider = format!("[providers.up]\nbase_url = \"http://{}/v1\"", silent.local_addr().unwrap());
+    let server = Server::start(Options::new(Database::Sqlite).config(&provider));
+    let client = server.client();
+    let body = json!({"model": "chat/up-1", "input": conversation()}).to_string();
+    let mut connection = Connection::open(server.address()).await;
+    let head = "POST /v1/responses/compact HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ncontent-length";
+    connection.send(format!("{head}: {}\r\n\r\n{body}", body.len()).as_bytes()).await;
+    let runs = async || client.get_path("/readyz").await.body["runs"].as_u64().unwrap();
+    wait::eventually("the summary is being made", async || (runs().await == 1).then_some(())).await;
+    connection.abort();
+    wait::eventually_within(Duration::from_secs(1), "the run is gone", async || (runs().await == 0).then_some(()))
+        .await;
 }

@@ -158,6 +158,14 @@ pub fn payloads(frames: &Bytes) -> impl Iterator<Item = Bytes> + '_ {
     })
 }
 
+/// Whether a row of frames ends with a terminal event, after which none comes.
+pub fn is_end(frames: &[u8]) -> bool {
+    let Some(row) = frames.strip_suffix(b"\n\n") else { return false };
+    let last = memmem::rfind(row, b"\n\n").map_or(row, |at| &row[at + 2..]);
+    let ends = ["event: response.completed\n", "event: response.failed\n", "event: response.incomplete\n"];
+    ends.iter().any(|end| last.starts_with(end.as_bytes()))
+}
+
 /// A frame, read back.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Frame {
@@ -229,6 +237,19 @@ mod tests {
         let read: Vec<Value> = payloads(&frames).map(|json| serde_json::from_slice(&json).unwrap()).collect();
         let texts: Vec<_> = read.iter().map(|event| event["delta"].as_str().unwrap()).collect();
         assert_eq!(texts, ["one", "two\n\n", "\ndata: three"]);
+    }
+
+    #[test]
+    fn a_row_of_frames_tells_whether_it_is_the_end() {
+        let mut row = Vec::new();
+        assert!(!is_end(&row));
+        encode(&delta("event: response.completed\n"), 0, &mut row);
+        assert!(!is_end(&row));
+        row.extend_from_slice(b"event: response.failed\ndata: {}\n\n");
+        assert!(is_end(&row));
+        assert!(is_end(b"event: response.completed\ndata: {}\n\n"));
+        encode(&delta("x"), 1, &mut row);
+        assert!(!is_end(&row));
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub use conversation::{
 };
 pub use emission::{Emission, EmitError, Emitted, ItemIndex};
 pub use error::{ApiError, ErrorKind};
-pub use event::{Event, Frame, Segment, encode, frames, payloads, skip_frames, snapshot_frame};
+pub use event::{Event, Frame, Segment, encode, frames, is_end, payloads, skip_frames, snapshot_frame};
 pub use fold::{Fold, FoldError};
 pub use id::ResponseId;
 pub use idempotency::IdempotencyKey;
