@@ -401,6 +401,18 @@ async fn a_run_that_waits_for_its_reader_goes_on_when_all_is_read() {
 }
 
 #[tokio::test]
+async fn the_next_turn_may_follow_at_once() {
+    let server = Server::start(Database::Sqlite);
+    let mut socket = Socket::open(server.address()).await;
+    let mut previous = Value::Null;
+    for turn in 0..200 {
+        let store = turn % 2 == 0;
+        let request = json!({"model": "echo", "input": "x", "store": store, "previous_response_id": previous});
+        previous = json!(id(&socket.turn(request).await));
+    }
+}
+
+#[tokio::test]
 async fn sockets_count_as_connections() {
     let server = Server::start(Options::new(Database::Sqlite).config("[limits]\nconnections = 1"));
     let mut socket = Socket::open(server.address()).await;
