@@ -8,8 +8,9 @@
 //! Durations are written `500ms`, `30s`, `10m`; sizes `64KiB`, `10MiB`, or a number of bytes.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     net::SocketAddr,
+    num::NonZeroU32,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -27,6 +28,8 @@ use crate::{
     protocol::RequestLimits,
     run::{OutputLimits, RunLimits},
 };
+
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// The configuration of a server.
 #[derive(Clone, Debug, Deserialize)]
@@ -47,6 +50,10 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// What happens to a run that is kept when the client that began it goes away. Default `detach`.
     pub on_disconnect: OnDisconnect,
+    /// How long a response is kept after its end, and with it its events and its idempotency key. At least `1s`.
+    /// Default `30d`.
+    #[serde(with = "humantime_serde")]
+    pub retention: Duration,
     /// Who may use the server. Default: nobody needs a key, and only loopback is served.
     pub keys: Vec<Key>,
     /// The model that agents get when nothing names one: `provider/model`. Default: none.
@@ -77,7 +84,8 @@ pub enum OnDisconnect {
     Cancel,
 }
 
-/// An API key: only its digest is known here. `outlast key new` makes one.
+/// An API key: only its digest is known here. `outlast key new` makes one. Several keys may have one name; they are the
+/// same principal then, with the limits that one of them states.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Key {
@@ -86,6 +94,10 @@ pub struct Key {
     /// The sha256 of the key, 64 hexadecimal digits.
     #[serde(deserialize_with = "digest")]
     pub sha256: [u8; 32],
+    /// The most runs of this principal at once. Default: as many as the server has.
+    pub max_live_runs: Option<usize>,
+    /// The most requests of this principal in a second. Default: no limit.
+    pub requests_per_second: Option<NonZeroU32>,
 }
 
 /// Limits, each with its default.
@@ -98,6 +110,9 @@ pub struct Limits {
     pub text_bytes: ByteSize,
     /// The most input items of a request. Default 1000.
     pub input_items: usize,
+    /// The most items that a request may go on from, in its conversation or behind its `previous_response_id`.
+    /// Default 10000.
+    pub history_items: usize,
     /// The most runs at once. Default: what `vm.max_map_count` of this machine allows.
     pub max_live_runs: Option<usize>,
     /// The longest that a run may take. Default `10m`.
@@ -147,6 +162,7 @@ impl Default for Config {
             log_format: LogFormat::Text,
             drain_timeout: Duration::from_secs(30),
             on_disconnect: OnDisconnect::Detach,
+            retention: DAY * 30,
             keys: Vec::new(),
             default_model: None,
             providers: BTreeMap::new(),
@@ -161,6 +177,7 @@ impl Default for Limits {
             body_bytes: ByteSize::mib(10),
             text_bytes: ByteSize::mib(1),
             input_items: crate::protocol::MAX_INPUT_ITEMS,
+            history_items: 10_000,
             max_live_runs: None,
             run_timeout: Duration::from_secs(600),
             cancel_grace: Duration::from_millis(300),
@@ -243,6 +260,23 @@ impl Config {
                 return fail(format!("keys: \"{}\" has the same sha256 as another key", key.name));
             }
         }
+        for key in &self.keys {
+            if key.max_live_runs == Some(0) {
+                return fail(format!("keys: max_live_runs of \"{}\" must be at least 1", key.name));
+            }
+            let differs = |other: &Key| {
+                let runs = key.max_live_runs.is_some_and(|most| other.max_live_runs.is_some_and(|other| other != most));
+                let rate = key.requests_per_second;
+                let rate = rate.is_some_and(|most| other.requests_per_second.is_some_and(|other| other != most));
+                other.name == key.name && (runs || rate)
+            };
+            if self.keys.iter().any(differs) {
+                return fail(format!("keys: the keys of \"{}\" state different limits", key.name));
+            }
+        }
+        if self.retention < Duration::from_secs(1) || self.retention > DAY * 36_500 {
+            return fail(format!("retention = \"{:?}\" must be 1s to 36500d", self.retention));
+        }
         let limits = &self.limits;
         let second = Duration::from_secs(1);
         for (key, value, least, most) in [
@@ -259,6 +293,7 @@ impl Config {
         for (key, value) in [
             ("max_live_runs", limits.max_live_runs.unwrap_or(1)),
             ("input_items", limits.input_items),
+            ("history_items", limits.history_items),
             ("output_items", limits.output_items),
             ("connections", limits.connections),
             ("body_bytes", bytes(limits.body_bytes)),
@@ -283,6 +318,11 @@ impl Config {
         PluginLimits { memory: bytes(self.limits.memory), log_line: 8_192, log_lines: self.limits.log_lines }
     }
 
+    /// The most runs at once, by principal, of those that have a limit of their own.
+    pub fn principal_limits(&self) -> HashMap<String, usize> {
+        self.keys.iter().filter_map(|key| Some((key.name.clone(), key.max_live_runs?))).collect()
+    }
+
     /// The limits of runs.
     pub fn run_limits(&self) -> RunLimits {
         RunLimits {
@@ -291,6 +331,7 @@ impl Config {
             cancel_grace: self.limits.cancel_grace,
             outbox_bytes: bytes(self.limits.outbox_bytes),
             feed_bytes: bytes(self.limits.feed_bytes),
+            history_items: self.limits.history_items,
             cancel_on_disconnect: self.on_disconnect == OnDisconnect::Cancel,
             output: OutputLimits {
                 event_bytes: bytes(self.limits.event_bytes),

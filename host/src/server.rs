@@ -80,10 +80,18 @@ impl Server {
         let (durable, durable_queue) = Writer::new(Some(connection));
         let (ephemeral, ephemeral_queue) = Writer::new(None);
         let writers = vec![tokio::spawn(durable.run()), tokio::spawn(ephemeral.run())];
-        let manager = Manager::new(store, Arc::new(registry), limits, durable_queue, ephemeral_queue, guests);
+        let manager = Manager::new(
+            store,
+            Arc::new(registry),
+            limits,
+            config.principal_limits(),
+            durable_queue,
+            ephemeral_queue,
+            guests,
+        );
         let api = Api {
             manager: manager.clone(),
-            keys: Arc::new(Keys::new(config.keys.iter().map(|key| (key.name.clone(), key.sha256)))),
+            keys: Arc::new(Keys::new(&config.keys)),
             limits: ApiLimits {
                 body_bytes: bytes(config.limits.body_bytes),
                 body_timeout: config.limits.body_timeout,
@@ -117,6 +125,7 @@ impl Server {
         let limits =
             ConnectionLimits { connections: config.limits.connections, header_timeout: config.limits.header_timeout };
         let connections = tokio::spawn(http::serve(listener, http::router(api), limits, closing.clone()));
+        let expiry = tokio::spawn(run::expire(manager.store().clone(), config.retention, stop.clone()));
         stop.cancelled().await;
         info!("shutting down");
         manager.drain(config.drain_timeout).await;
@@ -124,8 +133,8 @@ impl Server {
         if let Err(error) = connections.await {
             error!(%error, "the server's accept loop failed");
         }
-        for writer in writers {
-            writer.abort();
+        for task in writers.into_iter().chain([expiry]) {
+            task.abort();
         }
         manager.store().close().await;
         info!("stopped");

@@ -2,10 +2,10 @@
 
 use reqwest::Method;
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
 
 use crate::harness::{
     database::{Database, both_databases},
+    keys,
     server::{Options, Server},
 };
 
@@ -13,11 +13,7 @@ both_databases!(what_belongs_to_somebody_else_is_not_found);
 
 /// A server with the keys `key-ann` and `key-bob`.
 fn with_keys(database: Database) -> Server {
-    let key = |name: &str| {
-        let digest = hex::encode(Sha256::digest(format!("key-{name}")));
-        format!("[[keys]]\nname = \"{name}\"\nsha256 = \"{digest}\"")
-    };
-    Server::start(Options::new(database).config(&key("ann")).config(&key("bob")))
+    Server::start(Options::new(database).config(&keys::entry("ann")).config(&keys::entry("bob")))
 }
 
 async fn what_belongs_to_somebody_else_is_not_found(database: Database) {

@@ -2,6 +2,7 @@
 
 use crate::harness::{
     database::Database,
+    keys,
     server::{Options, Server},
 };
 
@@ -31,6 +32,14 @@ fn a_bad_value_is_named_with_its_key() {
     refused(defaults().env("OUTLAST_LIMITS__RUN_TIMEOUT", "soon"), &["run_timeout", "soon"]);
     refused(defaults().config("[limits]\nmax_live_runs = 0"), &["max_live_runs", "0", "at least 1"]);
     refused(defaults().config("on_disconnect = \"maybe\""), &["on_disconnect", "maybe", "detach"]);
+    refused(defaults().config("retention = \"1ms\""), &["retention", "1ms", "1s"]);
+    let first = keys::entry("ann");
+    let second = format!("[[keys]]\nname = \"ann\"\nsha256 = \"{}\"\n", "0".repeat(64));
+    refused(
+        defaults().config(&format!("{first}\nmax_live_runs = 1\n{second}max_live_runs = 2")),
+        &["\"ann\"", "different limits"],
+    );
+    refused(defaults().config(&format!("{first}\nrequests_per_second = 0")), &["requests_per_second"]);
 }
 
 #[test]

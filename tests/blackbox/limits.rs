@@ -1,17 +1,19 @@
 //! How much may go on at once, and for how long.
 
 use futures::future::join_all;
-use serde_json::json;
+use reqwest::Method;
+use serde_json::{Value, json};
 
 use crate::harness::{
     database::{Database, both_databases},
-    events, process,
+    events, keys, process,
     server::{Options, Server},
     wait,
 };
 
 both_databases!(
     beyond_the_most_live_runs_requests_are_refused,
+    a_principal_has_limits_of_its_own,
     a_run_that_takes_too_long_is_ended,
     a_thousand_waiting_runs_hold_no_threads,
 );
@@ -43,6 +45,42 @@ async fn beyond_the_most_live_runs_requests_are_refused(database: Database) {
         (answer.status == 200).then_some(())
     })
     .await;
+}
+
+async fn a_principal_has_limits_of_its_own(database: Database) {
+    let ann = format!("{}\nmax_live_runs = 1", keys::entry("ann"));
+    let bob = format!("{}\nrequests_per_second = 3", keys::entry("bob"));
+    let server = Server::start(Options::new(database).config(&ann).config(&bob));
+    let (ann, bob) = (keys::client(&server, "ann"), keys::client(&server, "bob"));
+    let slow = json!({"model": "echo", "input": "a b", "metadata": {"delay_ms": "10000"}});
+    let keyed = |body: &Value| ann.request(Method::POST, "/v1/responses").header("idempotency-key", "k").json(body);
+    let mut body = slow.clone();
+    body["stream"] = true.into();
+    let id = events::response_id(&ann.events(keyed(&body), 0).await.until_delta(1).await);
+    let refused = ann.post(slow.clone()).await;
+    refused.refused(429, "rate_limit_exceeded");
+    assert!(refused.message().contains("max_live_runs of the key"), "{}", refused.message());
+    // A repeated request begins nothing, so no limit keeps it out; and the limit is ann's alone.
+    let again = keyed(&slow);
+    let replayed = tokio::spawn({
+        let ann = ann.clone();
+        async move { ann.send(again).await }
+    });
+    bob.post(json!({"model": "echo", "input": "x"})).await.response();
+    ann.cancel(&id).await.response();
+    assert_eq!(replayed.await.unwrap().response()["id"], id);
+    ann.post(json!({"model": "echo", "input": "x"})).await.response();
+
+    let answers = join_all((0..20).map(|_| bob.get_path("/v1/models"))).await;
+    let refused: Vec<_> = answers.iter().filter(|answer| answer.status != 200).collect();
+    assert!(!refused.is_empty());
+    for answer in refused {
+        answer.refused(429, "rate_limit_exceeded");
+        assert_eq!(answer.retry_after(), Some(1));
+    }
+    // A rate is a matter of time: it comes back.
+    wait::eventually("bob may ask again", async || (bob.get_path("/v1/models").await.status == 200).then_some(()))
+        .await;
 }
 
 async fn a_run_that_takes_too_long_is_ended(database: Database) {

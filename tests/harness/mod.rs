@@ -13,6 +13,7 @@
 //! | [`raw`] | HTTP over a bare socket: writes, slow readers, cut connections |
 //! | [`schema`] | the Open Responses schemas |
 //! | [`fold`] | from events to the response they make |
+//! | [`keys`] | API keys |
 //! | [`plugins`] | components for the plugin folder |
 //! | [`wait`] | conditions with deadlines |
 //! | [`process`], [`scratch`] | processes and files that do not outlive the tests |
@@ -24,6 +25,7 @@ pub mod client;
 pub mod database;
 pub mod events;
 pub mod fold;
+pub mod keys;
 pub mod notice;
 pub mod plugins;
 pub mod postgres;

@@ -4,6 +4,7 @@
 
 #[path = "../harness/mod.rs"]
 mod harness;
+mod migrations;
 
 use harness::{
     database::{Database, both_databases},
@@ -54,6 +55,7 @@ fn row(id: &ResponseId) -> NewResponse {
         component: "00".to_owned(),
         status: Status::IN_PROGRESS,
         previous: None,
+        conversation: None,
         key: None,
         created_at: 1,
         request: r#"{"fields":{},"input":[{"text":"with \u0000 and ü"}]}"#.to_owned(),

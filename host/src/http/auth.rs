@@ -4,17 +4,26 @@
 //! key, so that an answer's time tells nothing. Without keys there is one local principal, and the configuration
 //! makes sure that only loopback is served then.
 
+use std::{collections::HashMap, sync::Arc};
+
 use axum::{
     extract::{Request, State},
     http::{HeaderMap, HeaderValue, header},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
+use governor::{
+    DefaultDirectRateLimiter, Quota, RateLimiter,
+    clock::{Clock as _, DefaultClock},
+};
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 
 use super::Api;
-use crate::protocol::{ApiError, ErrorKind};
+use crate::{
+    config::Key,
+    protocol::{ApiError, ErrorKind},
+};
 
 /// The principal of a server without keys.
 pub const LOCAL: &str = "local";
@@ -25,19 +34,62 @@ pub struct Principal(pub String);
 
 /// The keys of a server.
 #[derive(Clone, Debug, Default)]
-pub struct Keys(Vec<(String, [u8; 32])>);
+pub struct Keys(Vec<Known>);
+
+/// A key, as it is known: by its digest.
+#[derive(Clone, Debug)]
+struct Known {
+    principal: Principal,
+    sha256: [u8; 32],
+    /// Shared by the keys of one principal.
+    rate: Option<Arc<DefaultDirectRateLimiter>>,
+}
 
 impl Keys {
-    /// Keys by principal and sha256.
-    pub fn new(keys: impl IntoIterator<Item = (String, [u8; 32])>) -> Self {
-        Self(keys.into_iter().collect())
+    /// The keys of a configuration.
+    pub fn new(keys: &[Key]) -> Self {
+        let mut rates = HashMap::new();
+        for key in keys {
+            if let Some(rate) = key.requests_per_second {
+                rates.entry(&key.name).or_insert_with(|| Arc::new(RateLimiter::direct(Quota::per_second(rate))));
+            }
+        }
+        let known = keys.iter().map(|key| Known {
+            principal: Principal(key.name.clone()),
+            sha256: key.sha256,
+            rate: rates.get(&key.name).cloned(),
+        });
+        Self(known.collect())
     }
 
-    /// The principal of a request with these headers; none when its key is missing or wrong.
-    pub fn principal(&self, headers: &HeaderMap) -> Option<Principal> {
+    /// The principal of a request with these headers.
+    ///
+    /// # Errors
+    ///
+    /// 401 when the key is missing or wrong, 429 when its principal has made too many requests.
+    pub fn admit(&self, headers: &HeaderMap) -> Result<Principal, ApiError> {
         if self.0.is_empty() {
-            return Some(Principal(LOCAL.to_owned()));
+            return Ok(Principal(LOCAL.to_owned()));
         }
+        let known = self.find(headers).ok_or_else(|| {
+            let message = "The API key is missing or not valid. Send it as `Authorization: Bearer KEY`.";
+            ApiError::new(ErrorKind::Authentication, "invalid_api_key", message)
+        })?;
+        if let Some(rate) = &known.rate
+            && let Err(until) = rate.check()
+        {
+            let wait = until.wait_time_from(DefaultClock::default().now());
+            let message = format!(
+                "You make more requests than your limit of {} in a second (requests_per_second of the key).",
+                until.quota().burst_size()
+            );
+            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+            return Err(ApiError::new(ErrorKind::RateLimited, "rate_limit_exceeded", message).with_retry_after(seconds));
+        }
+        Ok(known.principal.clone())
+    }
+
+    fn find(&self, headers: &HeaderMap) -> Option<&Known> {
         let value = headers.get(header::AUTHORIZATION)?.as_bytes();
         let (scheme, key) = value.split_at_checked(7)?;
         if !scheme.eq_ignore_ascii_case(b"bearer ") {
@@ -45,25 +97,27 @@ impl Keys {
         }
         let digest: [u8; 32] = Sha256::digest(key.trim_ascii()).into();
         let mut found = u64::MAX;
-        for (index, (_, known)) in (0_u64..).zip(&self.0) {
-            let same: Choice = digest.ct_eq(known);
+        for (index, known) in (0_u64..).zip(&self.0) {
+            let same: Choice = digest.ct_eq(&known.sha256);
             found.conditional_assign(&index, same);
         }
-        self.0.get(usize::try_from(found).ok()?).map(|(name, _)| Principal(name.clone()))
+        self.0.get(usize::try_from(found).ok()?)
     }
 }
 
-/// Lets a request through with its [`Principal`], or answers 401.
+/// Lets a request through with its [`Principal`], or answers 401 or 429.
 pub(super) async fn authenticate(State(api): State<Api>, mut request: Request, next: Next) -> Response {
-    match api.keys.principal(request.headers()) {
-        Some(principal) => {
+    match api.keys.admit(request.headers()) {
+        Ok(principal) => {
             request.extensions_mut().insert(principal);
             next.run(request).await
         }
-        None => {
-            let message = "The API key is missing or not valid. Send it as `Authorization: Bearer KEY`.";
-            let mut response = ApiError::new(ErrorKind::Authentication, "invalid_api_key", message).into_response();
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        Err(error) => {
+            let unknown = error.kind == ErrorKind::Authentication;
+            let mut response = error.into_response();
+            if unknown {
+                response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
             response
         }
     }
@@ -71,28 +125,49 @@ pub(super) async fn authenticate(State(api): State<Api>, mut request: Request, n
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
+
     use super::*;
 
     fn with(value: &'static str) -> HeaderMap {
         HeaderMap::from_iter([(header::AUTHORIZATION, HeaderValue::from_static(value))])
     }
 
+    fn key(name: &str, key: &[u8], rate: Option<u32>) -> Key {
+        Key {
+            name: name.to_owned(),
+            sha256: Sha256::digest(key).into(),
+            max_live_runs: None,
+            requests_per_second: rate.and_then(NonZeroU32::new),
+        }
+    }
+
     #[test]
     fn a_key_is_known_by_its_digest() {
-        let keys = Keys::new([
-            ("ann".to_owned(), Sha256::digest(b"ol-1").into()),
-            ("bob".to_owned(), Sha256::digest(b"ol-2").into()),
-        ]);
-        assert_eq!(keys.principal(&with("Bearer ol-2")), Some(Principal("bob".to_owned())));
-        assert_eq!(keys.principal(&with("bearer ol-1")), Some(Principal("ann".to_owned())));
+        let keys = Keys::new(&[key("ann", b"ol-1", None), key("bob", b"ol-2", None)]);
+        assert_eq!(keys.admit(&with("Bearer ol-2")), Ok(Principal("bob".to_owned())));
+        assert_eq!(keys.admit(&with("bearer ol-1")), Ok(Principal("ann".to_owned())));
         for wrong in ["Bearer ol-3", "Bearer ", "Bearer", "Basic ol-1", "ol-1", ""] {
-            assert_eq!(keys.principal(&with(wrong)), None, "{wrong}");
+            assert_eq!(keys.admit(&with(wrong)).unwrap_err().code, "invalid_api_key", "{wrong}");
         }
-        assert_eq!(keys.principal(&HeaderMap::new()), None);
+        assert!(keys.admit(&HeaderMap::new()).is_err());
+    }
+
+    #[test]
+    fn the_keys_of_a_principal_share_its_rate() {
+        let keys = Keys::new(&[key("ann", b"ol-1", Some(2)), key("ann", b"ol-2", None), key("bob", b"ol-3", None)]);
+        keys.admit(&with("Bearer ol-1")).unwrap();
+        keys.admit(&with("Bearer ol-2")).unwrap();
+        let error = keys.admit(&with("Bearer ol-2")).unwrap_err();
+        assert_eq!(
+            (error.kind, error.code, error.retry_after),
+            (ErrorKind::RateLimited, "rate_limit_exceeded", Some(1))
+        );
+        assert!(keys.admit(&with("Bearer ol-3")).is_ok());
     }
 
     #[test]
     fn without_keys_everybody_is_local() {
-        assert_eq!(Keys::default().principal(&HeaderMap::new()), Some(Principal(LOCAL.to_owned())));
+        assert_eq!(Keys::default().admit(&HeaderMap::new()), Ok(Principal(LOCAL.to_owned())));
     }
 }

@@ -6,6 +6,7 @@
 mod auth;
 mod body;
 mod connections;
+mod conversations;
 mod error;
 mod health;
 mod models;
@@ -63,6 +64,13 @@ pub fn router(api: Api) -> Router {
         .route("/v1/responses/{id}", get(responses::retrieve).delete(responses::delete))
         .route("/v1/responses/{id}/input_items", get(responses::input_items))
         .route("/v1/responses/{id}/cancel", post(responses::cancel))
+        .route("/v1/conversations", post(conversations::create))
+        .route(
+            "/v1/conversations/{id}",
+            get(conversations::retrieve).post(conversations::update).delete(conversations::delete),
+        )
+        .route("/v1/conversations/{id}/items", get(conversations::items).post(conversations::create_items))
+        .route("/v1/conversations/{id}/items/{item}", get(conversations::item).delete(conversations::delete_item))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*id}", get(models::retrieve))
         .route_layer(middleware::from_fn_with_state(api.clone(), auth::authenticate));

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::protocol::ApiError;
+use crate::{protocol::ApiError, store::ItemRange};
 
 /// Which part of a list is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,10 +41,10 @@ impl Page {
         }
         let place = |param: &str, id: &Option<String>| match id {
             None => Ok(None),
-            Some(id) => items.iter().position(|item| item["id"] == **id).map(Some).ok_or_else(|| {
-                let shown: String = id.chars().take(80).collect();
-                ApiError::invalid(param, "invalid_value", format!("'{param}': there is no item with id '{shown}'."))
-            }),
+            Some(id) => {
+                let place = items.iter().position(|item| item["id"] == **id);
+                place.map(Some).ok_or_else(|| Self::unknown_cursor(param, id))
+            }
         };
         let start = place("after", &self.after)?.map_or(0, |place| place + 1);
         let end = place("before", &self.before)?.unwrap_or(items.len()).max(start);
@@ -55,15 +55,54 @@ impl Page {
         } else {
             start..end.min(start + self.limit)
         };
-        let data = &items[range];
+        Ok(Self::list(items.drain(range).collect(), has_more))
+    }
+
+    /// The id of the item that the page comes after.
+    pub(super) fn after(&self) -> Option<&str> {
+        self.after.as_deref()
+    }
+
+    /// The id of the item that the page comes before.
+    pub(super) fn before(&self) -> Option<&str> {
+        self.before.as_deref()
+    }
+
+    /// What to ask the store for, when the cursors stand at these positions: one item more than the page has, to see
+    /// whether there are more. With only `before`, the page is the one that ends there, so it is read backwards.
+    pub(super) fn range(&self, after: Option<i64>, before: Option<i64>) -> ItemRange {
+        let limit = i64::try_from(self.limit).unwrap_or(i64::MAX).saturating_add(1);
+        if self.backwards() {
+            return ItemRange { ascending: !self.ascending, after: before, before: None, limit };
+        }
+        ItemRange { ascending: self.ascending, after, before, limit }
+    }
+
+    /// This page of what the store has for [`range`](Self::range).
+    pub(super) fn of_range(&self, mut items: Vec<Value>) -> Value {
+        let has_more = items.len() > self.limit;
+        items.truncate(self.limit);
+        if self.backwards() {
+            items.reverse();
+        }
+        Self::list(items, has_more)
+    }
+
+    fn backwards(&self) -> bool {
+        self.after.is_none() && self.before.is_some()
+    }
+
+    /// The list object.
+    pub(super) fn list(data: Vec<Value>, has_more: bool) -> Value {
         let id = |item: Option<&Value>| item.map_or(Value::Null, |item| item["id"].clone());
-        Ok(json!({
-            "object": "list",
-            "data": data,
-            "first_id": id(data.first()),
-            "last_id": id(data.last()),
-            "has_more": has_more,
-        }))
+        let (first_id, last_id) = (id(data.first()), id(data.last()));
+        json!({"object": "list", "data": data, "first_id": first_id, "last_id": last_id, "has_more": has_more})
+    }
+
+    /// A 400 for a cursor that names nothing in the list.
+    pub(super) fn unknown_cursor(param: &str, id: &str) -> ApiError {
+        let shown: String = id.chars().take(80).collect();
+        ApiError::invalid(param, "invalid_value", format!("'{param}': there is no item with id '{shown}'."))
     }
 }
 

@@ -72,6 +72,8 @@ pub struct ApiError {
     pub param: Option<String>,
     /// When to repeat, in whole seconds: the `retry-after` header.
     pub retry_after: Option<u64>,
+    /// The response that stands in the way.
+    pub response_id: Option<String>,
     /// Whether SDKs must be told not to repeat what they would repeat by themselves: `x-should-retry: false`.
     pub never_retry: bool,
 }
@@ -79,7 +81,15 @@ pub struct ApiError {
 impl ApiError {
     /// An error of `kind` with a code and a message.
     pub fn new(kind: ErrorKind, code: &'static str, message: impl Into<String>) -> Self {
-        Self { kind, code, message: message.into(), param: None, retry_after: None, never_retry: false }
+        Self {
+            kind,
+            code,
+            message: message.into(),
+            param: None,
+            retry_after: None,
+            response_id: None,
+            never_retry: false,
+        }
     }
 
     /// A 400 about one field of the request.
@@ -111,6 +121,12 @@ impl ApiError {
         self
     }
 
+    /// Names the response that stands in the way, so that a client that lost its id finds it.
+    pub fn about(mut self, response_id: impl Into<String>) -> Self {
+        self.response_id = Some(response_id.into());
+        self
+    }
+
     /// Says that a repeat is of no use, although the status suggests one.
     pub fn never_retry(mut self) -> Self {
         self.never_retry = true;
@@ -119,11 +135,15 @@ impl ApiError {
 
     /// The JSON that goes over the wire.
     pub fn envelope(&self) -> Value {
-        json!({"error": {
+        let mut error = json!({
             "message": self.message,
             "type": self.kind.type_name(),
             "param": self.param,
             "code": self.code,
-        }})
+        });
+        if let Some(id) = &self.response_id {
+            error["response_id"] = id.as_str().into();
+        }
+        json!({"error": error})
     }
 }

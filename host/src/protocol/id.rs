@@ -37,6 +37,19 @@ impl ResponseId {
     }
 }
 
+impl ResponseId {
+    /// The id of an input item of this response.
+    pub fn input_child(&self, prefix: &str, index: usize) -> String {
+        self.child(&format!("{prefix}_in"), index)
+    }
+
+    /// The response that an id of an item tells of; none when its item was named by somebody else.
+    pub fn of_child(id: &str) -> Option<Self> {
+        let digits = id.rsplit_once('_')?.1;
+        Self::parse(&format!("resp_{}", digits.get(..32)?))
+    }
+}
+
 impl fmt::Display for ResponseId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -52,6 +65,9 @@ mod tests {
         let id = ResponseId::new(Uuid::from_u128(7));
         assert_eq!(ResponseId::parse(id.as_str()), Some(id.clone()));
         assert_eq!(id.child("msg", 3), "msg_000000000000000000000000000000070003");
+        assert_eq!(ResponseId::of_child(&id.child("msg", 3)), Some(id.clone()));
+        assert_eq!(ResponseId::of_child(&id.input_child("msg", 3)), Some(id));
+        assert_eq!(ResponseId::of_child("msg_mine"), None);
         for wrong in [
             "",
             "resp_",

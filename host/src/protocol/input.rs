@@ -8,12 +8,16 @@ use serde_json::{Map, Value, json};
 
 use super::{
     error::ApiError,
-    id::ResponseId,
     request::{RequestLimits, one_of, wrong_type},
 };
 
 /// The most input items of one request, by default.
 pub const MAX_INPUT_ITEMS: usize = 1_000;
+
+/// The longest id of an item, in characters.
+const ID: usize = 256;
+/// The type of an item that stands for a stored one.
+const REFERENCE: &str = "item_reference";
 
 /// Checks `input` and brings it into its full shape.
 pub(super) fn normalize(input: Value, limits: &RequestLimits) -> Result<Vec<Value>, ApiError> {
@@ -27,26 +31,37 @@ pub(super) fn normalize(input: Value, limits: &RequestLimits) -> Result<Vec<Valu
         Value::Array(items) => items,
         other => return Err(wrong_type("input", "a string or an array of items", &other)),
     };
+    normalize_items("input", items, limits)
+}
+
+/// Checks items and brings them into their full shapes.
+pub(super) fn normalize_items(param: &str, items: Vec<Value>, limits: &RequestLimits) -> Result<Vec<Value>, ApiError> {
     if items.len() > limits.input_items {
-        let message = format!("'input' has {} items; at most {} are allowed.", items.len(), limits.input_items);
-        return Err(ApiError::invalid("input", "array_above_max_length", message));
+        let message = format!("'{param}' has {} items; at most {} are allowed.", items.len(), limits.input_items);
+        return Err(ApiError::invalid(param, "array_above_max_length", message));
     }
-    let items: Vec<Value> = items
-        .into_iter()
-        .enumerate()
-        .map(|(index, item)| normalize_item(&format!("input[{index}]"), item, limits))
-        .collect::<Result<_, _>>()?;
-    Ok(items)
+    let items = items.into_iter().enumerate();
+    items.map(|(index, item)| normalize_item(&format!("{param}[{index}]"), item, limits)).collect()
 }
 
 fn normalize_item(param: &str, item: Value, limits: &RequestLimits) -> Result<Value, ApiError> {
     let Value::Object(mut item) = item else { return Err(wrong_type(param, "an object", &item)) };
     let kind = match item.get("type") {
         None | Some(Value::Null) if item.contains_key("role") => "message".to_owned(),
+        None | Some(Value::Null) if item.contains_key("id") && item.len() == 1 => REFERENCE.to_owned(),
         None | Some(Value::Null) => return Err(absent(param, "type")),
         Some(Value::String(kind)) => kind.clone(),
         Some(other) => return Err(wrong_type(&format!("{param}.type"), "a string", other)),
     };
+    match item.get("id") {
+        None | Some(Value::Null) => {}
+        Some(Value::String(id)) if id.chars().count() <= ID && !id.chars().any(char::is_control) => {}
+        Some(Value::String(_)) => {
+            let message = format!("'{param}.id' must have at most {ID} characters, and no control characters.");
+            return Err(ApiError::invalid(format!("{param}.id"), "invalid_value", message));
+        }
+        Some(other) => return Err(wrong_type(&format!("{param}.id"), "a string", other)),
+    }
     match kind.as_str() {
         "message" => normalize_message(param, &mut item, limits)?,
         "function_call" => {
@@ -74,12 +89,11 @@ fn normalize_item(param: &str, item: Value, limits: &RequestLimits) -> Result<Va
             Some(other) => return Err(wrong_type(&format!("{param}.summary"), "an array", other)),
             None => return Err(absent(param, "summary")),
         },
-        "item_reference" => {
-            let message = "'item_reference' is not supported by this server yet: send the item itself.";
-            return Err(ApiError::invalid(format!("{param}.type"), "unsupported_value", message));
+        REFERENCE => {
+            required_string(param, &item, "id")?;
         }
         other => {
-            let kinds = ["message", "function_call", "function_call_output", "reasoning"];
+            let kinds = ["message", "function_call", "function_call_output", "reasoning", REFERENCE];
             one_of(&format!("{param}.type"), other, &kinds)?;
         }
     }
@@ -159,8 +173,17 @@ pub fn check_calls(history: &[Value], input: &[Value]) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Gives what a stored item has to every item that lacks it: an id, and a status.
-pub fn identify(items: &mut [Value], response: &ResponseId) {
+/// The items that stand for stored ones, each with its place in the input and the id it refers to.
+pub fn references(input: &mut [Value]) -> impl Iterator<Item = (usize, &mut Value, String)> {
+    input.iter_mut().enumerate().filter(|(_, item)| item["type"] == REFERENCE).map(|(index, item)| {
+        let id = item["id"].as_str().unwrap_or_default().to_owned();
+        (index, item, id)
+    })
+}
+
+/// Gives what a stored item has to every item that lacks it: a status, and the id that `make` makes of a prefix and
+/// the item's place.
+pub fn identify(items: &mut [Value], make: impl Fn(&str, usize) -> String) {
     for (index, item) in items.iter_mut().enumerate() {
         if item["type"] != "reasoning" && item["status"].is_null() {
             item["status"] = "completed".into();
@@ -169,12 +192,12 @@ pub fn identify(items: &mut [Value], response: &ResponseId) {
             continue;
         }
         let prefix = match item["type"].as_str() {
-            Some("function_call") => "fc_in",
-            Some("function_call_output") => "fco_in",
-            Some("reasoning") => "rs_in",
-            _ => "msg_in",
+            Some("function_call") => "fc",
+            Some("function_call_output") => "fco",
+            Some("reasoning") => "rs",
+            _ => "msg",
         };
-        item["id"] = response.child(prefix, index).into();
+        item["id"] = make(prefix, index).into();
     }
 }
 
@@ -230,6 +253,8 @@ mod tests {
             (json!([{}]), "input[0].type", "missing_required_parameter"),
             (json!([{"type": "dance"}]), "input[0].type", "invalid_value"),
             (json!([{"role": "robot", "content": "x"}]), "input[0].role", "invalid_value"),
+            (json!([{"role": "user", "content": "x", "id": 7}]), "input[0].id", "invalid_type"),
+            (json!([{"role": "user", "content": "x", "id": "a\u{0}"}]), "input[0].id", "invalid_value"),
             (json!([{"role": "user"}]), "input[0].content", "missing_required_parameter"),
             (json!([{"role": "user", "content": 1}]), "input[0].content", "invalid_type"),
             (json!([{"role": "user", "content": [{"type": "refusal"}]}]), "input[0].content[0].type", "invalid_value"),
@@ -258,10 +283,19 @@ mod tests {
     }
 
     #[test]
+    fn a_reference_is_found_with_and_without_its_type() {
+        let input =
+            json!([{"id": "msg_1"}, {"type": "item_reference", "id": "msg_2"}, {"role": "user", "content": "x"}]);
+        let mut items = normalize(input, &LIMITS).unwrap();
+        let found: Vec<_> = references(&mut items).map(|(index, _, id)| (index, id)).collect();
+        assert_eq!(found, [(0, "msg_1".to_owned()), (1, "msg_2".to_owned())]);
+    }
+
+    #[test]
     fn every_item_gets_an_id_and_keeps_the_one_it_has() {
-        let id = ResponseId::new(uuid::Uuid::from_u128(1));
+        let id = crate::protocol::ResponseId::new(uuid::Uuid::from_u128(1));
         let mut items = vec![json!({"type": "message"}), json!({"type": "message", "id": "msg_mine"})];
-        identify(&mut items, &id);
+        identify(&mut items, |prefix, index| id.input_child(prefix, index));
         assert_eq!(items[0]["id"], "msg_in_000000000000000000000000000000010000");
         assert_eq!(items[1]["id"], "msg_mine");
     }

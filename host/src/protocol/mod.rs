@@ -4,6 +4,7 @@
 //! tested by value. Shapes follow OpenAI's Responses API and the Open Responses specification (release
 //! 2026-04-24); where the two differ, the type's documentation says what is sent and why.
 
+mod conversation;
 mod emission;
 mod error;
 mod event;
@@ -16,13 +17,17 @@ mod request;
 mod response;
 mod status;
 
+pub use conversation::{
+    Conversation, ConversationId, CreateConversation, conversation_busy, conversation_not_found, parse_items,
+    parse_metadata,
+};
 pub use emission::{Emission, EmitError, Emitted, ItemIndex};
 pub use error::{ApiError, ErrorKind};
 pub use event::{Event, Frame, Segment, encode, frames, skip_frames, snapshot_frame};
 pub use fold::{Fold, FoldError};
 pub use id::ResponseId;
 pub use idempotency::IdempotencyKey;
-pub use input::{MAX_INPUT_ITEMS, check_calls, identify};
+pub use input::{MAX_INPUT_ITEMS, check_calls, identify, references};
 pub use item::{Content, Item, ItemStatus, SummaryPart};
 pub use request::{CreateRequest, RequestLimits, previous_not_found};
 pub use response::{IncompleteDetails, Response, ResponseError, Usage};

@@ -8,6 +8,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{
+    conversation::ConversationId,
     error::{ApiError, ErrorKind},
     id::ResponseId,
     input,
@@ -39,25 +40,19 @@ pub struct CreateRequest {
     pub background: bool,
     /// The response that this one goes on from.
     pub previous: Option<ResponseId>,
+    /// The conversation that it is a turn of.
+    pub conversation: Option<ConversationId>,
     /// Everything else as the client sent it, without `input`: what `context.request` shows the agent.
     pub fields: Map<String, Value>,
 }
 
 /// Known parameters that are not served. Sent with a value other than null, they are refused.
-const UNSERVED: [&str; 2] = ["conversation", "prompt"];
+const UNSERVED: [&str; 1] = ["prompt"];
 
 impl CreateRequest {
     /// Reads and checks a request body.
     pub fn parse(body: &[u8], limits: &RequestLimits) -> Result<Self, ApiError> {
-        let body: Value = serde_json::from_slice(body).map_err(|error| {
-            let message = format!("The request body is not valid JSON: {error}.");
-            ApiError::new(ErrorKind::InvalidRequest, "invalid_json", message)
-        })?;
-        let Value::Object(mut fields) = body else {
-            let message = format!("The request body must be a JSON object, not {}.", type_of(&body));
-            return Err(ApiError::new(ErrorKind::InvalidRequest, "invalid_type", message));
-        };
-        fields.retain(|_, value| !value.is_null());
+        let mut fields = Checked::body(body)?;
         let input = fields.remove("input");
         let checked = Checked(&fields);
         let model = checked.required_string("model")?;
@@ -76,6 +71,12 @@ impl CreateRequest {
             Some(id) => Some(ResponseId::parse(id).ok_or_else(|| previous_not_found(id))?),
             None => None,
         };
+        let conversation = fields.get("conversation").map(ConversationId::read).transpose()?;
+        if conversation.is_some() && previous.is_some() {
+            let message = "'conversation' and 'previous_response_id' exclude each other: a conversation knows its last \
+                           response.";
+            return Err(ApiError::invalid("conversation", "mutually_exclusive_parameters", message));
+        }
         for name in UNSERVED {
             if fields.contains_key(name) {
                 return Err(unserved(name));
@@ -84,7 +85,7 @@ impl CreateRequest {
         checked.rest()?;
         let model = model.to_owned();
         let input = input::normalize(input, limits)?;
-        Ok(Self { model, input, store, stream, background, previous, fields })
+        Ok(Self { model, input, store, stream, background, previous, conversation, fields })
     }
 
     /// The agent: what stands before the first `/` of the model.
@@ -116,7 +117,7 @@ impl CreateRequest {
             incomplete_details: None,
             instructions: string("instructions"),
             previous_response_id: self.previous.as_ref().map(ToString::to_string),
-            conversation: None,
+            conversation: self.conversation.as_ref().map(|id| json!({"id": id.as_str()})),
             metadata: field("metadata").unwrap_or_else(|| json!({})),
             tools: tools(self.fields.get("tools")),
             tool_choice: field("tool_choice").unwrap_or_else(|| json!("auto")),
@@ -187,9 +188,23 @@ fn type_of(value: &Value) -> &'static str {
 }
 
 /// The fields of a request body, read with their types.
-struct Checked<'a>(&'a Map<String, Value>);
+pub(super) struct Checked<'a>(pub(super) &'a Map<String, Value>);
 
 impl<'a> Checked<'a> {
+    /// The fields of a body, without those that are null.
+    pub(super) fn body(body: &[u8]) -> Result<Map<String, Value>, ApiError> {
+        let body: Value = serde_json::from_slice(body).map_err(|error| {
+            let message = format!("The request body is not valid JSON: {error}.");
+            ApiError::new(ErrorKind::InvalidRequest, "invalid_json", message)
+        })?;
+        let Value::Object(mut fields) = body else {
+            let message = format!("The request body must be a JSON object, not {}.", type_of(&body));
+            return Err(ApiError::new(ErrorKind::InvalidRequest, "invalid_type", message));
+        };
+        fields.retain(|_, value| !value.is_null());
+        Ok(fields)
+    }
+
     fn boolean(&self, name: &str) -> Result<Option<bool>, ApiError> {
         self.read(name, "a boolean", Value::as_bool)
     }
@@ -278,7 +293,7 @@ impl<'a> Checked<'a> {
     }
 
     /// At most 16 pairs of strings, keys of at most 64 and values of at most 512 characters.
-    fn metadata(&self) -> Result<(), ApiError> {
+    pub(super) fn metadata(&self) -> Result<(), ApiError> {
         let Some(pairs) = self.object("metadata")? else { return Ok(()) };
         if pairs.len() > 16 {
             let message = format!("'metadata' can have at most 16 pairs, not {}.", pairs.len());
@@ -448,7 +463,13 @@ mod tests {
                 "reasoning.effort",
                 "invalid_value",
             ),
-            (json!({"model": "echo", "input": "x", "conversation": "c"}), "conversation", "unsupported_parameter"),
+            (json!({"model": "echo", "input": "x", "prompt": {"id": "p"}}), "prompt", "unsupported_parameter"),
+            (json!({"model": "echo", "input": "x", "conversation": ""}), "conversation", "invalid_value"),
+            (
+                json!({"model": "echo", "input": "x", "conversation": "c", "previous_response_id": format!("resp_{:032}", 7)}),
+                "conversation",
+                "mutually_exclusive_parameters",
+            ),
             (
                 json!({"model": "echo", "input": "x", "previous_response_id": "x"}),
                 "previous_response_id",

@@ -1,7 +1,8 @@
 //! Whether a run may begin.
 
-use std::time::Duration;
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{error, warn};
 
 use super::OutputLimits;
@@ -24,10 +25,47 @@ pub struct RunLimits {
     pub outbox_bytes: usize,
     /// How much of what was committed is kept in memory for subscribers: `limits.feed_bytes`.
     pub feed_bytes: usize,
+    /// The most items that a request may go on from: `limits.history_items`.
+    pub history_items: usize,
     /// Whether a run that is kept ends when the client that began it goes: `on_disconnect = "cancel"`.
     pub cancel_on_disconnect: bool,
     /// How much a run may say.
     pub output: OutputLimits,
+}
+
+/// The places of runs: one number for the server, and one for each principal that has a limit of its own.
+#[derive(Debug)]
+pub(super) struct Slots {
+    all: (usize, Arc<Semaphore>),
+    principals: HashMap<String, (usize, Arc<Semaphore>)>,
+}
+
+/// A place that a run takes until it is dropped.
+#[derive(Debug)]
+pub(super) struct Slot {
+    _all: OwnedSemaphorePermit,
+    _principal: Option<OwnedSemaphorePermit>,
+}
+
+impl Slots {
+    /// So many places, and so many for each of these principals.
+    pub fn new(all: usize, principals: HashMap<String, usize>) -> Self {
+        let places = |most: usize| (most, Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))));
+        Self { all: places(all), principals: principals.into_iter().map(|(name, most)| (name, places(most))).collect() }
+    }
+
+    /// Takes a place for a run of `principal`.
+    pub fn take(&self, principal: &str) -> Result<Slot, Refusal> {
+        let principal = match self.principals.get(principal) {
+            Some((most, places)) => {
+                Some(places.clone().try_acquire_owned().map_err(|_| Refusal::FullForPrincipal(*most))?)
+            }
+            None => None,
+        };
+        let (most, places) = &self.all;
+        let all = places.clone().try_acquire_owned().map_err(|_| Refusal::Full(*most))?;
+        Ok(Slot { _all: all, _principal: principal })
+    }
 }
 
 /// Why a run did not begin. Nothing of it is kept.
@@ -39,12 +77,20 @@ pub enum Refusal {
     /// All places are taken.
     #[error("This server runs {0} runs already, which is its limit (limits.max_live_runs). Repeat the request later.")]
     Full(usize),
+    /// All places of the principal are taken.
+    #[error(
+        "{0} of your runs go on already, which is your limit (max_live_runs of the key). Repeat the request later."
+    )]
+    FullForPrincipal(usize),
     /// The server stops.
     #[error("The server is shutting down and starts no new runs. Repeat the request.")]
     Draining,
     /// The idempotency key names a response already, begun a moment ago by the same request or by another one.
     #[error("The idempotency key is in use.")]
     KeyTaken,
+    /// The conversation has changed since the request was checked.
+    #[error("Too many requests change this conversation at once. Repeat the request.")]
+    ConversationMoved,
     /// The idempotency key names the response of another request.
     #[error("The idempotency key was used for another request. Use a new key for a new request.")]
     KeyConflict,
@@ -85,10 +131,15 @@ impl From<Refusal> for ApiError {
         let message = refusal.to_string();
         match refusal {
             Refusal::UnknownModel(_) => Self::new(ErrorKind::NotFound, "model_not_found", message).with_param("model"),
-            Refusal::Full(_) => Self::new(ErrorKind::RateLimited, "rate_limit_exceeded", message).with_retry_after(1),
+            Refusal::Full(_) | Refusal::FullForPrincipal(_) => {
+                Self::new(ErrorKind::RateLimited, "rate_limit_exceeded", message).with_retry_after(1)
+            }
             Refusal::Draining => Self::new(ErrorKind::Unavailable, "shutting_down", message).with_retry_after(1),
             Refusal::KeyTaken | Refusal::KeyConflict => {
                 Self::new(ErrorKind::Conflict, "idempotency_key_conflict", message).never_retry()
+            }
+            Refusal::ConversationMoved => {
+                Self::new(ErrorKind::Conflict, "conversation_changed", message).with_param("conversation")
             }
             Refusal::Invalid(error) => error,
             Refusal::Unavailable => Self::storage_unavailable(),

@@ -1,23 +1,93 @@
-//! What a response goes on from: the turns behind its `previous_response_id`.
+//! What a response goes on from: the turns behind its `previous_response_id`, or the items of its conversation; and
+//! the stored items that its input refers to.
+
+use std::collections::HashMap;
 
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::Refusal;
-use crate::protocol::{ApiError, ErrorKind, ResponseId, Status, TerminalStatus, previous_not_found};
+use crate::protocol::{
+    ApiError, ConversationId, CreateRequest, ErrorKind, ResponseId, Status, TerminalStatus, check_calls,
+    conversation_busy, conversation_not_found, previous_not_found, references,
+};
 use crate::store::{Store, StoreError, Turn};
 
-/// The most turns that a conversation reaches back.
-const TURNS: i64 = 1_000;
+/// What a new run is told of the past.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct History {
+    /// The items, oldest first.
+    pub items: Vec<Value>,
+    /// The version of the conversation that the items are.
+    pub position: i64,
+}
 
-/// The items of the turns that `previous` ends with: each one's input, then its output, oldest first. Instructions
-/// are not inherited.
+/// Finds what `request` goes on from, puts stored items where its input refers to them, and checks that the calls
+/// and outputs of functions in all of it belong together.
 ///
 /// # Errors
 ///
-/// 400 when there is no such response for this principal, 409 when it did not end as `completed`.
-pub(super) async fn history(store: &Store, principal: &str, previous: &ResponseId) -> Result<Vec<Value>, Refusal> {
-    let turns = store.turns(principal, previous, TURNS).await?;
+/// Something that the request names is not there, is another principal's, or is not finished; the past is longer than
+/// `most` items.
+pub(super) async fn history(
+    store: &Store,
+    principal: &str,
+    request: &mut CreateRequest,
+    most: usize,
+) -> Result<History, Refusal> {
+    let history = match (&request.conversation, &request.previous) {
+        (Some(conversation), _) => of_conversation(store, principal, conversation, most).await?,
+        (None, Some(previous)) => {
+            History { items: of_previous(store, principal, previous, most).await?, ..History::default() }
+        }
+        (None, None) => History::default(),
+    };
+    let mut known = HashMap::new();
+    for (index, item, id) in references(&mut request.input) {
+        if known.is_empty() {
+            known.extend(history.items.iter().filter_map(by_id));
+        }
+        if !known.contains_key(&id) {
+            known.extend(beside(store, principal, &id).await?.iter().filter_map(by_id));
+        }
+        *item = known.get(&id).cloned().ok_or_else(|| {
+            let shown: String = id.chars().take(80).collect();
+            ApiError::new(ErrorKind::NotFound, "item_not_found", format!("Item with id '{shown}' not found."))
+                .with_param(format!("input[{index}].id"))
+        })?;
+    }
+    check_calls(&history.items, &request.input)?;
+    Ok(history)
+}
+
+async fn of_conversation(store: &Store, principal: &str, id: &ConversationId, most: usize) -> Result<History, Refusal> {
+    let Some(head) = store.conversation_head(principal, id).await? else {
+        return if id.is_name() {
+            Ok(History::default())
+        } else {
+            Err(conversation_not_found(id.as_str()).with_param("conversation").into())
+        };
+    };
+    if let Some(active) = head.active {
+        return Err(conversation_busy(id, &active).into());
+    }
+    let items = store.history(principal, id, limit(most)).await?;
+    if items.len() > most {
+        return Err(too_long("conversation", most).into());
+    }
+    let items = items.iter().map(|item| serde_json::from_str(item).map_err(damaged)).collect::<Result<_, _>>()?;
+    Ok(History { items, position: head.position })
+}
+
+/// The items of the turns that `previous` ends with: each one's input, then its output. Instructions are not
+/// inherited.
+async fn of_previous(
+    store: &Store,
+    principal: &str,
+    previous: &ResponseId,
+    most: usize,
+) -> Result<Vec<Value>, Refusal> {
+    let turns = store.turns(principal, previous, limit(most)).await?;
     let last = turns.last().ok_or_else(|| previous_not_found(previous.as_str()))?;
     if last.status != Status::Terminal(TerminalStatus::Completed) {
         let message = format!(
@@ -33,8 +103,24 @@ pub(super) async fn history(store: &Store, principal: &str, previous: &ResponseI
     for turn in turns {
         items.extend(input(&turn.request)?);
         items.extend(output(&turn)?);
+        if items.len() > most {
+            return Err(too_long("previous_response_id", most).into());
+        }
     }
     Ok(items)
+}
+
+/// The items of the stored response that has the item `id`.
+async fn beside(store: &Store, principal: &str, id: &str) -> Result<Vec<Value>, StoreError> {
+    let Some(response) = ResponseId::of_child(id) else { return Ok(Vec::new()) };
+    let Some(turn) = store.turns(principal, &response, 1).await?.pop() else { return Ok(Vec::new()) };
+    let mut items = input(&turn.request)?;
+    items.extend(output(&turn)?);
+    Ok(items)
+}
+
+fn by_id(item: &Value) -> Option<(String, Value)> {
+    Some((item["id"].as_str()?.to_owned(), item.clone()))
 }
 
 /// The input items of a request as it was stored.
@@ -57,6 +143,19 @@ fn output(turn: &Turn) -> Result<Vec<Value>, StoreError> {
     Ok(stored.output)
 }
 
+/// One more than allowed, to see that there are more.
+fn limit(most: usize) -> i64 {
+    i64::try_from(most).unwrap_or(i64::MAX).saturating_add(1)
+}
+
+fn too_long(param: &str, most: usize) -> ApiError {
+    let message = format!(
+        "What this request goes on from has more than {most} items (limits.history_items). Begin a new conversation, \
+         or compact this one."
+    );
+    ApiError::invalid(param, "history_too_long", message)
+}
+
 fn damaged(error: serde_json::Error) -> StoreError {
-    StoreError::Damaged(format!("a stored request or response is not what it should be: {error}"))
+    StoreError::Damaged(format!("a stored request, response or item is not what it should be: {error}"))
 }

@@ -12,25 +12,30 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use serde_json::Value;
-use tokio::{runtime::Handle, sync::Semaphore};
+use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info};
 use uuid::Uuid;
 
 use super::{
-    Feed, Recorder, Refusal, Retention, Run, RunLimits, StopReason, Subscription, WriterQueue, execution, history,
+    Feed, Recorder, Refusal, Retention, Run, RunLimits, StopReason, Subscription, WriterQueue,
+    admission::Slots,
+    execution,
+    history::{self, History, history},
     milliseconds,
     outbox::{Ownership, Port},
     seconds,
 };
 use crate::{
     plugin::{Agent, Registry, RunContext},
-    protocol::{CreateRequest, Fold, IdempotencyKey, Response, ResponseId, Status, check_calls, identify},
+    protocol::{CreateRequest, Fold, IdempotencyKey, Response, ResponseId, Status, identify},
     store::{NewResponse, Store, StoreError},
 };
 
 /// How long, after the drain, the ends of the remaining runs may take to be written.
 const LAST_WRITES: Duration = Duration::from_secs(10);
+/// How often a request is checked again because its conversation has changed meanwhile.
+const ATTEMPTS: usize = 5;
 
 /// Where the manager finds the agents.
 pub type Agents = Arc<Registry>;
@@ -57,17 +62,19 @@ pub struct Manager {
     /// Where instances run: apart from HTTP and the writers, so that a busy agent holds up neither.
     guests: Handle,
     live: Mutex<HashMap<ResponseId, Arc<Run>>>,
-    slots: Arc<Semaphore>,
+    slots: Slots,
     tasks: TaskTracker,
     draining: AtomicBool,
 }
 
 impl Manager {
-    /// A manager without runs. `guests` is the runtime that executes them.
+    /// A manager without runs. `principals` are the limits of those that have one of their own; `guests` is the runtime
+    /// that executes runs.
     pub fn new(
         store: Store,
         agents: Agents,
         limits: RunLimits,
+        principals: HashMap<String, usize>,
         durable: WriterQueue,
         ephemeral: WriterQueue,
         guests: Handle,
@@ -79,7 +86,7 @@ impl Manager {
             ephemeral,
             guests,
             live: Mutex::default(),
-            slots: Arc::new(Semaphore::new(limits.max_live_runs)),
+            slots: Slots::new(limits.max_live_runs, principals),
             limits,
             tasks: TaskTracker::new(),
             draining: AtomicBool::new(false),
@@ -123,7 +130,28 @@ impl Manager {
     pub async fn create(
         self: &Arc<Self>,
         principal: &str,
-        request: CreateRequest,
+        mut request: CreateRequest,
+        key: Option<IdempotencyKey>,
+    ) -> Result<Created, Refusal> {
+        for _ in 0..ATTEMPTS {
+            let again = request.conversation.is_some().then(|| request.clone());
+            match (self.try_create(principal, request, key.clone()).await, &key, again) {
+                // Another request was a moment faster in this conversation: this one is checked again.
+                (Err(Refusal::ConversationMoved), _, Some(again)) => request = again,
+                // Another request with this key was a moment faster.
+                (Err(refusal), Some(key), _) => {
+                    return self.named_by(principal, key).await?.map(Created::Before).ok_or(refusal);
+                }
+                (created, ..) => return created,
+            }
+        }
+        Err(Refusal::ConversationMoved)
+    }
+
+    async fn try_create(
+        self: &Arc<Self>,
+        principal: &str,
+        mut request: CreateRequest,
         key: Option<IdempotencyKey>,
     ) -> Result<Created, Refusal> {
         if let Some(key) = &key
@@ -132,21 +160,12 @@ impl Manager {
             return Ok(Created::Before(first));
         }
         let agent = self.agents.get(request.agent()).ok_or_else(|| Refusal::UnknownModel(request.model.clone()))?;
-        let history = match &request.previous {
-            Some(previous) => history::history(&self.store, principal, previous).await?,
-            None => Vec::new(),
-        };
-        check_calls(&history, &request.input)?;
-        let (manager, owner, reserved) = (self.clone(), principal.to_owned(), key.clone());
-        let started = tokio::spawn(async move { manager.start(owner, request, history, reserved, agent).await });
-        match (started.await, key) {
-            (Ok(Ok(subscription)), _) => Ok(Created::Now(subscription)),
-            // Another request with this key was a moment faster.
-            (Ok(Err(Refusal::KeyTaken)), Some(key)) => {
-                self.named_by(principal, &key).await?.map(Created::Before).ok_or(Refusal::Unavailable)
-            }
-            (Ok(Err(refusal)), _) => Err(refusal),
-            (Err(error), _) => {
+        let history = history(&self.store, principal, &mut request, self.limits.history_items).await?;
+        let (manager, owner) = (self.clone(), principal.to_owned());
+        let started = tokio::spawn(async move { manager.start(owner, request, history, key, agent).await });
+        match started.await {
+            Ok(started) => started.map(Created::Now),
+            Err(error) => {
                 error!(%error, "starting a run panicked");
                 Err(Refusal::Defect)
             }
@@ -166,11 +185,11 @@ impl Manager {
         self: Arc<Self>,
         principal: String,
         mut request: CreateRequest,
-        history: Vec<Value>,
+        history: History,
         key: Option<IdempotencyKey>,
         agent: Arc<Agent>,
     ) -> Result<Subscription, Refusal> {
-        let slot = self.slots.clone().try_acquire_owned().map_err(|_| Refusal::Full(self.limits.max_live_runs))?;
+        let slot = self.slots.take(&principal)?;
         // Counted before the flag is read, so that a drain either sees this run or this run sees the drain.
         let token = self.tasks.token();
         if self.draining() {
@@ -178,7 +197,7 @@ impl Manager {
         }
         let now = SystemTime::now();
         let id = ResponseId::new(Uuid::now_v7());
-        identify(&mut request.input, &id);
+        identify(&mut request.input, |prefix, index| id.input_child(prefix, index));
         let recorder = Recorder::new(id.clone(), request.response(&id, seconds(now)), self.limits.output);
         let (retention, queue) = match (request.store, request.stream) {
             (true, _) => (Retention::Log, &self.durable),
@@ -203,6 +222,7 @@ impl Manager {
             component: agent.sha256.clone(),
             status: if request.background { Status::QUEUED } else { Status::IN_PROGRESS },
             previous: request.previous,
+            conversation: request.conversation.map(|conversation| (conversation, history.position)),
             key,
             created_at: milliseconds(now),
             request: if run.durable { format!("{{\"fields\":{fields},\"input\":{input}}}") } else { String::new() },
@@ -219,7 +239,7 @@ impl Manager {
         context.upstream = upstream;
         context.input = input;
         context.request = fields;
-        context.history = to_json(&history);
+        context.history = to_json(&history.items);
         let manager = self.clone();
         self.guests.spawn(async move {
             let (_slot, _token) = (slot, token);

@@ -9,6 +9,7 @@
 //! - [`feed`](Feed) hands committed frames to any number of subscribers.
 //! - [`subscription`](Subscription) is one reader: from the log, from the feed, or from one to the other.
 //! - [`manager`](Manager) admits, starts, finds, stops and drains runs.
+//! - [`expiry`](expire) removes what has been kept long enough.
 //! - [`recovery`](recover) ends, at a start, the runs that the last stop cut off.
 //!
 //! The journal, from which a run that was cut off will be resumed, has its place between the instance's imports
@@ -16,6 +17,7 @@
 
 mod admission;
 mod execution;
+mod expiry;
 mod feed;
 mod history;
 mod manager;
@@ -26,6 +28,7 @@ mod subscription;
 mod writer;
 
 pub use admission::{Refusal, RunLimits};
+pub use expiry::expire;
 pub use feed::{Ended, Feed, Next, Retention};
 pub use manager::{Agents, Created, Manager};
 pub use outbox::{Outbox, Ownership, Run, StopReason, Write};

@@ -163,9 +163,14 @@ impl Writer {
 
 fn publish(writes: Vec<Write>, committed: &Committed) {
     for Write { run, admission, segment, ended } in writes {
-        if committed.taken.contains(&run.id) {
+        let refusal = if committed.taken.contains(&run.id) {
+            Some(Refusal::KeyTaken)
+        } else {
+            committed.guarded.contains(&run.id).then_some(Refusal::ConversationMoved)
+        };
+        if let Some(refusal) = refusal {
             if let Some((_, waiting)) = admission {
-                let _ = waiting.send(Err(Refusal::KeyTaken));
+                let _ = waiting.send(Err(refusal));
             }
             continue;
         }

@@ -16,8 +16,14 @@ use sqlx::{
     query::Query,
 };
 
-use super::{Backend, Store, StoreError};
-use crate::protocol::{IdempotencyKey, ResponseId, Segment, Status, TerminalStatus};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{
+    Backend, NewItem, Store, StoreError,
+    conversations::{self, GUARDED},
+};
+use crate::protocol::{ConversationId, IdempotencyKey, ResponseId, Segment, Status, TerminalStatus};
 
 /// The longest a commit may take before the connection is given up.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -26,7 +32,7 @@ const OWNER_PATIENCE: Duration = Duration::from_secs(3);
 /// The pause between two looks.
 const OWNER_PAUSE: Duration = Duration::from_millis(100);
 /// The most rows of one statement. PostgreSQL takes 65,535 parameters and SQLite 32,766.
-const ROWS: usize = 1_000;
+pub(super) const ROWS: usize = 1_000;
 /// The key of the advisory lock that marks the owner of a PostgreSQL database: `outlast` in ASCII.
 const OWNER_LOCK: i64 = 0x006f_7574_6c61_7374;
 
@@ -47,6 +53,9 @@ pub struct NewResponse {
     pub status: Status,
     /// The response that this one goes on from.
     pub previous: Option<ResponseId>,
+    /// The conversation that it is a turn of, and the version of the history that the request was checked against.
+    /// Nothing else must be going on in it.
+    pub conversation: Option<(ConversationId, i64)>,
     /// The client's idempotency key, which must not be taken.
     pub key: Option<IdempotencyKey>,
     /// In milliseconds since 1970.
@@ -60,8 +69,17 @@ pub struct NewResponse {
 pub struct Committed {
     /// Admissions that were not made: the idempotency key names another response.
     pub taken: HashSet<ResponseId>,
+    /// Admissions that were not made: the conversation has another active response, or has changed, or is gone.
+    pub guarded: HashSet<ResponseId>,
     /// Endings that came too late: the response had ended already, or belongs to another epoch.
     pub late: HashSet<ResponseId>,
+}
+
+impl Committed {
+    /// Whether the admission of this response was not made.
+    fn refused(&self, id: &ResponseId) -> bool {
+        self.taken.contains(id) || self.guarded.contains(id)
+    }
 }
 
 /// The end of a response.
@@ -141,17 +159,21 @@ impl WriteConnection {
         };
         for ids in batch.abandoned.chunks(ROWS) {
             for (table, column) in [("events", "response_id"), ("responses", "id")] {
-                let sql = format!("DELETE FROM {table} WHERE {column} IN ({})", placeholders(ids.len()));
-                let query = ids.iter().fold(query(sql), |query, id| query.bind(id.as_str().to_owned()));
-                query.execute(&mut *transaction).await?;
+                delete(&mut transaction, table, column, ids).await?;
             }
         }
         let mut committed = Committed::default();
         for rows in batch.admitted.chunks(ROWS) {
             committed.taken.extend(admit(&mut transaction, rows).await?);
         }
-        let segments: Vec<_> =
-            batch.segments.iter().filter(|(id, _)| !committed.taken.contains(*id)).copied().collect();
+        let turns: Vec<_> = batch.admitted.iter().copied().filter(|row| row.conversation.is_some()).collect();
+        for rows in turns.chunks(ROWS) {
+            let rows: Vec<_> = rows.iter().copied().filter(|row| !committed.taken.contains(&row.id)).collect();
+            let guarded = guard(&mut transaction, &rows).await?;
+            delete(&mut transaction, "responses", "id", &guarded.iter().collect::<Vec<_>>()).await?;
+            committed.guarded.extend(guarded);
+        }
+        let segments: Vec<_> = batch.segments.iter().filter(|(id, _)| !committed.refused(id)).copied().collect();
         for rows in segments.chunks(ROWS) {
             append(&mut transaction, rows).await?;
         }
@@ -181,7 +203,7 @@ impl WriteConnection {
     }
 }
 
-fn query<'q>(sql: String) -> Query<'q, Any, AnyArguments> {
+pub(super) fn query<'q>(sql: String) -> Query<'q, Any, AnyArguments> {
     sqlx::query(sqlx::AssertSqlSafe(sql))
 }
 
@@ -195,7 +217,7 @@ fn placeholders(count: usize) -> String {
 }
 
 /// `($1,$2),($3,$4),…`: `rows` rows of `columns` columns.
-fn rows_of(rows: usize, columns: usize) -> String {
+pub(super) fn rows_of(rows: usize, columns: usize) -> String {
     let mut sql = String::with_capacity(rows * columns * 6);
     for row in 0..rows {
         sql.push_str(if row == 0 { "(" } else { ",(" });
@@ -211,8 +233,9 @@ fn rows_of(rows: usize, columns: usize) -> String {
 async fn admit(connection: &mut AnyConnection, rows: &[&NewResponse]) -> Result<Vec<ResponseId>, StoreError> {
     let sql = format!(
         "INSERT INTO responses (id, principal, status, epoch, agent, component, previous_response_id, \
-         idempotency_key, fingerprint, created_at, request) VALUES {} ON CONFLICT DO NOTHING RETURNING id",
-        rows_of(rows.len(), 11)
+         idempotency_key, fingerprint, created_at, request, conversation_id) VALUES {} ON CONFLICT DO NOTHING \
+         RETURNING id",
+        rows_of(rows.len(), 12)
     );
     let mut query = query(sql);
     for row in rows {
@@ -227,9 +250,70 @@ async fn admit(connection: &mut AnyConnection, rows: &[&NewResponse]) -> Result<
             .bind(row.key.as_ref().map(|key| key.key.clone()))
             .bind(row.key.as_ref().map(|key| key.fingerprint.clone()))
             .bind(row.created_at)
-            .bind(row.request.clone());
+            .bind(row.request.clone())
+            .bind(row.conversation.as_ref().map(|(id, _)| id.as_str().to_owned()));
     }
-    missing(query.fetch_all(connection).await?, rows.iter().map(|row| &row.id))
+    missing(&query.fetch_all(connection).await?, rows.iter().map(|row| &row.id))
+}
+
+/// Deletes the rows whose `column` is one of `ids`.
+pub(super) async fn delete(
+    connection: &mut AnyConnection,
+    table: &str,
+    column: &str,
+    ids: &[&ResponseId],
+) -> Result<(), StoreError> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let sql = format!("DELETE FROM {table} WHERE {column} IN ({})", placeholders(ids.len()));
+    let query = ids.iter().fold(query(sql), |query, id| query.bind(id.as_str().to_owned()));
+    query.execute(connection).await?;
+    Ok(())
+}
+
+/// Sets the write guards of the conversations of these responses, and returns the responses for which that was not
+/// possible. A conversation that has a name begins to exist here.
+async fn guard(connection: &mut AnyConnection, rows: &[&NewResponse]) -> Result<Vec<ResponseId>, StoreError> {
+    let turns = || rows.iter().filter_map(|row| row.conversation.as_ref().map(|(id, position)| (row, id, *position)));
+    let named: Vec<_> = turns().filter(|(_, id, _)| id.is_name()).collect();
+    if !named.is_empty() {
+        let sql = format!(
+            "INSERT INTO conversations (principal, id, created_at, metadata, next_position) VALUES {} \
+             ON CONFLICT DO NOTHING",
+            rows_of(named.len(), 5)
+        );
+        let mut query = query(sql);
+        for (row, id, _) in named {
+            query = query
+                .bind(row.principal.clone())
+                .bind(id.as_str().to_owned())
+                .bind(row.created_at)
+                .bind("{}")
+                .bind(0_i64);
+        }
+        query.execute(&mut *connection).await?;
+    }
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sql = format!(
+        "WITH turn (principal, id, response_id, position) AS (VALUES {}) \
+         UPDATE conversations SET active_response_id = turn.response_id FROM turn \
+         WHERE conversations.principal = turn.principal AND conversations.id = turn.id \
+         AND conversations.next_position = turn.position AND NOT {GUARDED} \
+         RETURNING conversations.active_response_id AS id",
+        rows_of(rows.len(), 4)
+    );
+    let mut query = query(sql);
+    for (row, id, position) in turns() {
+        query = query
+            .bind(row.principal.clone())
+            .bind(id.as_str().to_owned())
+            .bind(row.id.as_str().to_owned())
+            .bind(position);
+    }
+    missing(&query.fetch_all(connection).await?, rows.iter().map(|row| &row.id))
 }
 
 async fn append(connection: &mut AnyConnection, rows: &[(&ResponseId, &Segment)]) -> Result<(), StoreError> {
@@ -256,7 +340,8 @@ async fn end(connection: &mut AnyConnection, rows: &[&EndedResponse]) -> Result<
         "WITH ending (id, epoch, status, ended_at, response) AS (VALUES {}) \
          UPDATE responses SET status = ending.status, ended_at = ending.ended_at, response = ending.response \
          FROM ending WHERE responses.id = ending.id AND responses.epoch = ending.epoch \
-         AND (responses.ended_at IS NULL OR responses.response = ending.response) RETURNING responses.id AS id",
+         AND (responses.ended_at IS NULL OR responses.response = ending.response) \
+         RETURNING responses.id AS id, responses.principal AS principal, responses.conversation_id AS conversation",
         rows_of(rows.len(), 5)
     );
     let mut query = query(sql);
@@ -268,11 +353,84 @@ async fn end(connection: &mut AnyConnection, rows: &[&EndedResponse]) -> Result<
             .bind(row.ended_at)
             .bind(row.response.clone());
     }
-    missing(query.fetch_all(connection).await?, rows.iter().map(|row| &row.id))
+    let written = query.fetch_all(&mut *connection).await?;
+    for row in &written {
+        let Some(conversation) = row.try_get::<Option<String>, _>("conversation")? else { continue };
+        let (id, principal): (String, String) = (row.try_get("id")?, row.try_get("principal")?);
+        if let Some(ended) = rows.iter().find(|ended| ended.id.as_str() == id) {
+            end_turn(connection, &principal, &conversation, ended).await?;
+        }
+    }
+    missing(&written, rows.iter().map(|row| &row.id))
+}
+
+/// Clears the write guard of a conversation, and adds the turn to it if the response has completed. Nothing happens
+/// when the guard is not this response's: the conversation was deleted, or this was written before.
+async fn end_turn(
+    connection: &mut AnyConnection,
+    principal: &str,
+    conversation: &str,
+    ended: &EndedResponse,
+) -> Result<(), StoreError> {
+    #[derive(Deserialize)]
+    struct Id<'a> {
+        #[serde(borrow)]
+        id: std::borrow::Cow<'a, str>,
+    }
+    #[derive(Deserialize)]
+    struct Request<'a> {
+        #[serde(borrow)]
+        input: Vec<&'a RawValue>,
+    }
+    #[derive(Deserialize)]
+    struct Response<'a> {
+        #[serde(borrow)]
+        output: Vec<&'a RawValue>,
+    }
+    let damaged = |error: serde_json::Error| StoreError::Damaged(format!("{}: {error}", ended.id));
+    if ended.status != TerminalStatus::Completed {
+        sqlx::query(
+            "UPDATE conversations SET active_response_id = NULL WHERE principal = $1 AND id = $2 \
+             AND active_response_id = $3",
+        )
+        .bind(principal.to_owned())
+        .bind(conversation.to_owned())
+        .bind(ended.id.as_str().to_owned())
+        .execute(connection)
+        .await?;
+        return Ok(());
+    }
+    let row = sqlx::query("SELECT request FROM responses WHERE id = $1")
+        .bind(ended.id.as_str().to_owned())
+        .fetch_one(&mut *connection)
+        .await?;
+    let request: String = row.try_get("request")?;
+    let request: Request<'_> = serde_json::from_str(&request).map_err(damaged)?;
+    let response: Response<'_> = serde_json::from_str(&ended.response).map_err(damaged)?;
+    let items: Vec<&RawValue> = request.input.into_iter().chain(response.output).collect();
+    let ids: Vec<Id<'_>> =
+        items.iter().map(|item| serde_json::from_str(item.get())).collect::<Result<_, _>>().map_err(damaged)?;
+    let items: Vec<NewItem<'_>> =
+        ids.iter().zip(&items).map(|(Id { id }, item)| NewItem { id, item: item.get() }).collect();
+    let count = conversations::count(&items);
+    let row = sqlx::query(
+        "UPDATE conversations SET active_response_id = NULL, latest_completed_response_id = $3, \
+         next_position = next_position + $4 WHERE principal = $1 AND id = $2 AND active_response_id = $3 \
+         RETURNING next_position",
+    )
+    .bind(principal.to_owned())
+    .bind(conversation.to_owned())
+    .bind(ended.id.as_str().to_owned())
+    .bind(count)
+    .fetch_optional(&mut *connection)
+    .await?;
+    let Some(row) = row else { return Ok(()) };
+    let first = row.try_get::<i64, _>("next_position")? - count;
+    conversations::append(connection, principal, conversation, first, &items).await
 }
 
 /// Those of `ids` that are not among the `written` rows.
-fn missing<'a>(written: Vec<AnyRow>, ids: impl Iterator<Item = &'a ResponseId>) -> Result<Vec<ResponseId>, StoreError> {
+fn missing<'a>(written: &[AnyRow], ids: impl Iterator<Item = &'a ResponseId>) -> Result<Vec<ResponseId>, StoreError> {
     let written: HashSet<String> = written.iter().map(|row| row.try_get("id")).collect::<Result<_, _>>()?;
     Ok(ids.filter(|id| !written.contains(id.as_str())).cloned().collect())
 }

@@ -9,12 +9,14 @@
 //! database refuses to start.
 
 mod commit;
+mod conversations;
 mod error;
 mod events;
 mod open;
 mod responses;
 
 pub use commit::{Batch, Committed, EndedResponse, NewResponse, WriteConnection};
+pub use conversations::{ConversationHead, ItemRange, NewItem, Written};
 pub use error::StoreError;
 pub use open::{Backend, Store};
 pub use responses::{StoredResponse, Turn};

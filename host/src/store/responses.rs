@@ -2,8 +2,12 @@
 
 use sqlx::{Row as _, any::AnyRow};
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, commit::delete};
 use crate::protocol::{ResponseId, Status};
+
+/// The most responses that are removed at once, and about how many segments of events with them: few enough that the
+/// writer of the runs hardly waits.
+const REMOVED: (i64, i64) = (100, 500);
 
 /// A row of `responses`, without the request.
 #[derive(Clone, Debug)]
@@ -102,6 +106,33 @@ impl Store {
         }
         transaction.commit().await?;
         Ok(deleted > 0)
+    }
+
+    /// Removes some of the responses that ended before `time` (milliseconds since 1970), oldest first, each with its
+    /// events and its key; returns how many.
+    pub async fn remove_ended(&self, time: i64) -> Result<u64, StoreError> {
+        let rows = sqlx::query(
+            "SELECT id, (SELECT COUNT(*) FROM events WHERE response_id = responses.id) AS segments FROM responses \
+             WHERE ended_at < $1 ORDER BY ended_at LIMIT $2",
+        )
+        .bind(time)
+        .bind(REMOVED.0)
+        .fetch_all(&self.pool)
+        .await?;
+        let (mut ids, mut segments) = (Vec::new(), 0);
+        for row in &rows {
+            segments += row.try_get::<i64, _>("segments")?;
+            if segments > REMOVED.1 && !ids.is_empty() {
+                break;
+            }
+            ids.push(response_id(row.try_get("id")?)?);
+        }
+        let ids: Vec<&ResponseId> = ids.iter().collect();
+        let mut transaction = self.pool.begin().await?;
+        delete(&mut transaction, "responses", "id", &ids).await?;
+        delete(&mut transaction, "events", "response_id", &ids).await?;
+        transaction.commit().await?;
+        Ok(ids.len() as u64)
     }
 
     /// Responses that have not ended, oldest first: at a start, those whose run was cut off by the last stop.
