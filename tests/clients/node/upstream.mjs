@@ -11,11 +11,21 @@ const said = (request, role) =>
   request.messages.filter((message) => message.role === role).map((message) => text(message.content));
 
 // What goes wrong.
-mock.onMessage("an overloaded model", { error: { message: "The model is overloaded.", type: "server_error" }, status: 503 });
-mock.onMessage("a limited model", { error: { message: "Slow down.", type: "rate_limit_error" }, status: 429 });
-mock.onMessage("a rejected call", { error: { message: "No such parameter.", type: "invalid_request_error" }, status: 400 });
-mock.onMessage("a cut answer", { content: "This answer is cut in the middle of it all." }, { truncateAfterChunks: 5 });
-mock.onMessage("a stalled answer", { content: "This answer stalls." }, { streamingProfile: { tps: 0.1 } });
+mock.onMessage("an overloaded model", {
+  error: { message: "The model is overloaded.", type: "server_error" },
+  status: 503,
+});
+const limited = { error: { message: "Slow down.", type: "rate_limit_error" }, status: 429 };
+mock.onMessage("a limited model", { ...limited, retryAfter: 0 });
+mock.onMessage("a model for tomorrow", { ...limited, retryAfter: 86_400 });
+mock.onMessage("a rejected call", {
+  error: { message: "No such parameter.", type: "invalid_request_error" },
+  status: 400,
+});
+mock.onMessage("a cut answer", { content: "This answer is cut in the middle of it all." }, { truncateAfterChunks: 5, latency: 20 });
+mock.onMessage("a silent model", { content: "Too late." }, { streamingProfile: { ttft: 600_000 } });
+const stall = { ttftMs: 0, interChunkDelaysMs: [0, 0, 600_000] };
+mock.onMessage("a stalled answer", { content: "This answer stalls." }, { recordedTimings: stall });
 mock.onMessage("a slow answer", { content: "Slow, but whole." }, { streamingProfile: { ttft: 200, tps: 10 } });
 mock.onMessage("a long answer", { content: "This answer is too", finishReason: "length" });
 mock.onMessage("a filtered answer", { content: "This answer is", finishReason: "content_filter" });
@@ -27,6 +37,10 @@ const weather = (request) => ({
     .map((city) => ({ name: "get_weather", arguments: JSON.stringify({ city, unit: "celsius" }) })),
 });
 mock.on({ userMessage: "weather in", toolName: "get_weather", hasToolResult: false }, weather);
+mock.on({ userMessage: "hand me over", hasToolResult: false }, (request) => ({
+  toolCalls: [{ name: request.tools.find((tool) => tool.function.name.startsWith("transfer_")).function.name, arguments: "{}" }],
+}));
+mock.on({ userMessage: "hand me over", hasToolResult: true }, (request) => ({ content: said(request, "system").join(" | ") }));
 mock.on({ hasToolResult: true }, (request) => ({ content: `The tools say: ${said(request, "tool").join(" and ")}.` }));
 
 // Structured output, reasoning, images, memory.

@@ -202,8 +202,10 @@ def test_a_repeated_stream_of_what_has_ended_is_the_same(client, unique):
     [
         ("an overloaded model", "server_error", "The model is overloaded.", 4),
         ("a limited model", "rate_limit_exceeded", "Slow down.", 4),
+        ("a model for tomorrow", "rate_limit_exceeded", "Slow down.", 1),
         ("a rejected call", "server_error", "No such parameter.", 1),
         ("a cut answer", "server_error", "broke off", 1),
+        ("a silent model", "server_error", "first_token_timeout", 1),
         ("a stalled answer", "server_error", "idle_timeout", 1),
     ],
     ids=lambda value: value.replace(" ", "-") if isinstance(value, str) else "",
@@ -227,11 +229,12 @@ def test_an_upstream_fails(client, unique, upstream_calls, text, code, message, 
 
 def test_what_was_said_before_the_cut_is_kept(client):
     with client.responses.stream(model="chat/gpt-4o", input="a cut answer") as stream:
-        text = "".join(event.delta for event in stream if event.type == "response.output_text.delta")
-        response = stream.get_final_response()
-    assert response.status == "failed"
+        events = list(stream)
+    text = "".join(event.delta for event in events if event.type == "response.output_text.delta")
+    response = events[-1].response
+    assert (events[-1].type, response.status) == ("response.failed", "failed")
     assert text and "This answer is cut in the middle of it all.".startswith(text)
-    assert response.output_text == text
+    assert response.output_text == text == client.responses.retrieve(response.id).output_text
 
 
 def test_a_slow_upstream_is_waited_for(client):

@@ -163,7 +163,7 @@ def test_delete(client):
 def test_delete_answers_what_it_has_deleted(client):
     response = client.responses.create(model="echo", input="hello")
     answer = client.responses.with_raw_response.delete(response.id)
-    assert json.loads(answer.text()) == {"id": response.id, "object": "response.deleted", "deleted": True}
+    assert json.loads(answer.text) == {"id": response.id, "object": "response.deleted", "deleted": True}
 
 
 def test_what_is_not_stored_cannot_be_found(client):

@@ -93,10 +93,8 @@ def test_arguments_are_streamed(client):
 
 
 def test_the_stream_helper_parses_arguments(client):
-    tool = openai.pydantic_function_tool(GetWeather, name="get_weather")["function"]
-    with client.responses.stream(
-        model="chat/gpt-4o", input="weather in Kiel", tools=[{"type": "function", **tool}]
-    ) as stream:
+    tool = openai.pydantic_function_tool(GetWeather, name="get_weather")
+    with client.responses.stream(model="chat/gpt-4o", input="weather in Kiel", tools=[tool]) as stream:
         events = list(stream)
         [call] = stream.get_final_response().output
     snapshots = [event.snapshot for event in events if event.type == "response.function_call_arguments.delta"]
