@@ -72,6 +72,8 @@ pub struct Request {
     pub tools: Option<Value>,
     /// Which of them to call.
     pub tool_choice: Option<Value>,
+    /// Whether several may be called at once.
+    pub parallel_tool_calls: Option<bool>,
     /// The client's name for its user.
     pub user: Option<String>,
     /// Every other field, by its name.

@@ -49,8 +49,8 @@ pub use host::Delta;
 /// Calls a model and sends what it says straight to the client, reasoning summaries included; returns when
 /// the model has finished. The usage is added to the response's.
 ///
-/// Function calls of the model are not shown to the client: hand them on with
-/// [`respond::call_function`](crate::respond::call_function), or answer them.
+/// Calls of the functions that [`Request::client_functions`] names go to the client as well, their arguments
+/// streamed; all others are the agent's to answer.
 ///
 /// # Errors
 ///
@@ -85,8 +85,10 @@ pub struct Request {
     /// The conversation, oldest first.
     pub input: Vec<Item>,
     /// Sampling and more, by the Responses API's own names: `temperature`, `top_p`, `max_output_tokens`,
-    /// `reasoning`, `text`, `tools`, `tool_choice`. Others are ignored.
+    /// `reasoning`, `text`, `tools`, `tool_choice`, `parallel_tool_calls`. Others are ignored.
     pub options: Map<String, Value>,
+    /// The functions that the client runs itself: [`forward`] sends the client the calls of these.
+    pub client_functions: Vec<String>,
 }
 
 impl Request {
@@ -123,6 +125,13 @@ impl Request {
         self
     }
 
+    /// Names functions that the client runs itself.
+    #[must_use]
+    pub fn client_functions(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.client_functions.extend(names.into_iter().map(Into::into));
+        self
+    }
+
     /// Sets several options.
     #[must_use]
     pub fn options(mut self, options: impl IntoIterator<Item = (String, Value)>) -> Self {
@@ -134,7 +143,10 @@ impl Request {
 impl TryFrom<Request> for host::Request {
     type Error = Failure;
 
-    fn try_from(request: Request) -> Result<Self, Failure> {
+    fn try_from(mut request: Request) -> Result<Self, Failure> {
+        if !request.client_functions.is_empty() {
+            request.options.insert("client_functions".to_owned(), request.client_functions.into());
+        }
         Ok(Self {
             model: request.model,
             instructions: request.instructions,
@@ -282,6 +294,12 @@ mod tests {
             ])
         );
         assert_eq!(request.options.as_deref(), Some(r#"{"top_p":0.5}"#));
+    }
+
+    #[test]
+    fn the_functions_of_the_client_are_an_option() {
+        let request = host::Request::try_from(Request::new().client_functions(["add"])).unwrap();
+        assert_eq!(request.options.as_deref(), Some(r#"{"client_functions":["add"]}"#));
     }
 
     #[test]

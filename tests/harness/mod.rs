@@ -15,6 +15,7 @@
 //! | [`fold`] | from events to the response they make |
 //! | [`keys`] | API keys |
 //! | [`plugins`] | components for the plugin folder |
+//! | [`upstream`] | a model provider with a script |
 //! | [`wait`] | conditions with deadlines |
 //! | [`process`], [`scratch`] | processes and files that do not outlive the tests |
 
@@ -34,4 +35,5 @@ pub mod raw;
 pub mod schema;
 pub mod scratch;
 pub mod server;
+pub mod upstream;
 pub mod wait;

@@ -111,7 +111,9 @@ impl Schemas {
             return None;
         };
         let mut document: Value = serde_json::from_slice(&text).unwrap();
-        let components = document["components"].take();
+        let mut components = document["components"].take();
+        // The specification has no other value here than null, which no server that echoes a format can send.
+        components["schemas"]["JsonSchemaResponseFormat"]["properties"]["schema"] = json!({"type": "object"});
         let event = |(name, schema): (&String, &Value)| {
             let kind = schema["properties"]["type"]["enum"][0].as_str()?;
             name.ends_with("StreamingEvent").then(|| (kind.to_owned(), name.clone()))

@@ -6,7 +6,11 @@
 
 use serde_json::Value;
 
-use super::{conversation::FunctionCall, error::ModelError, generation::Usage};
+use super::{
+    conversation::FunctionCall,
+    error::ModelError,
+    generation::{CallDelta, Usage},
+};
 
 /// What a stream says next.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,8 +19,9 @@ pub(super) enum Piece {
     Text(String),
     /// Text of its thoughts.
     Reasoning(String),
-    /// So many bytes of function calls. They come whole with the end.
-    Call(usize),
+    /// So many bytes of a function call, and what they say, where the provider tells it piece by piece. All calls come
+    /// whole with the end.
+    Call(usize, Option<CallDelta>),
     /// The answer is whole.
     End(End),
 }
@@ -74,7 +79,7 @@ impl Answer {
         for (position, call) in delta["tool_calls"].as_array().into_iter().flatten().enumerate() {
             // A whole message has no indexes.
             let index = call["index"].as_u64().or((name == "message").then_some(position as u64));
-            pieces.push(Piece::Call(self.call(index, call)));
+            pieces.push(self.call(index, call));
         }
         if let Some(reason) = choice["finish_reason"].as_str().filter(|reason| !reason.is_empty()) {
             self.finish_reason = Some(reason.to_owned());
@@ -105,8 +110,8 @@ impl Answer {
         End { finish_reason, usage: self.usage, model: self.model, calls }
     }
 
-    /// Takes in a piece of a function call and says how large it is.
-    fn call(&mut self, index: Option<u64>, delta: &Value) -> usize {
+    /// Takes in a piece of a function call.
+    fn call(&mut self, index: Option<u64>, delta: &Value) -> Piece {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let (id, name) = (text(&delta["id"]), text(&delta["function"]["name"]));
         // Some servers send an object where JSON text belongs.
@@ -116,23 +121,30 @@ impl Answer {
         };
         let size = id.len() + name.len() + arguments.len();
         let known = match index {
-            Some(_) => self.calls.iter_mut().rfind(|(known, _)| *known == index),
-            None => self.calls.last_mut(),
+            Some(_) => self.calls.iter().rposition(|(known, _)| *known == index),
+            None => self.calls.len().checked_sub(1),
         };
-        match known {
-            // The same index with another id is another call: some servers number them all zero.
-            Some((_, call)) if id.is_empty() || call.call_id.is_empty() || call.call_id == id => {
-                if call.call_id.is_empty() {
-                    call.call_id = id;
-                }
-                if call.name.is_empty() {
-                    call.name = name;
-                }
-                call.arguments.push_str(&arguments);
-            }
-            _ => self.calls.push((index, FunctionCall { call_id: id, name, arguments })),
+        // The same index with another id is another call: some servers number them all zero.
+        let same = |call: &FunctionCall| id.is_empty() || call.call_id.is_empty() || call.call_id == id;
+        let place = known.filter(|place| same(&self.calls[*place].1)).unwrap_or_else(|| {
+            self.calls.push((index, FunctionCall::default()));
+            self.calls.len() - 1
+        });
+        let call = &mut self.calls[place].1;
+        let known = !call.name.is_empty();
+        if call.call_id.is_empty() {
+            call.call_id = id;
         }
-        size
+        if call.name.is_empty() {
+            call.name = name;
+        }
+        call.arguments.push_str(&arguments);
+        if call.name.is_empty() {
+            return Piece::Call(size, None);
+        }
+        // With the name comes what came before it.
+        let arguments = if known { arguments } else { call.arguments.clone() };
+        Piece::Call(size, Some(CallDelta { place, name: call.name.clone(), arguments }))
     }
 }
 
@@ -211,6 +223,26 @@ mod tests {
             "tool_calls",
         );
         assert_eq!(calls(&end), [("a", "f", "{\"z\": 1, \"a\": 2}"), ("b", "g", "{}")]);
+    }
+
+    #[test]
+    fn a_call_is_told_piece_by_piece_from_its_name_on() {
+        let mut answer = Answer::default();
+        let mut take = |delta: Value| {
+            let pieces = answer.take("up", json!({"choices": [{"delta": delta}]})).unwrap();
+            pieces
+                .into_iter()
+                .map(|piece| if let Piece::Call(_, delta) = piece { delta } else { None })
+                .collect::<Vec<_>>()
+        };
+        let told = |place: usize, name: &str, arguments: &str| {
+            vec![Some(CallDelta { place, name: name.to_owned(), arguments: arguments.to_owned() })]
+        };
+        assert_eq!(take(call(json!(0), json!("a"), json!("f"), "")), told(0, "f", ""));
+        assert_eq!(take(call(json!(0), Value::Null, Value::Null, "{\"a\"")), told(0, "f", "{\"a\""));
+        assert_eq!(take(call(json!(1), json!("b"), Value::Null, "{")), [None]);
+        assert_eq!(take(call(json!(1), json!("b"), json!("g"), "}")), told(1, "g", "{}"));
+        assert_eq!(take(call(json!(0), Value::Null, Value::Null, ":1}")), told(0, "f", ":1}"));
     }
 
     #[test]

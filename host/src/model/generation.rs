@@ -23,8 +23,19 @@ pub enum Delta {
     Text(String),
     /// Text of its thoughts.
     Reasoning(String),
-    /// Anything else.
-    Other(Value),
+    /// A piece of a function call.
+    Call(CallDelta),
+}
+
+/// A piece of a function call. Not every provider tells its calls piece by piece; in the completion they are whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CallDelta {
+    /// Which of the calls of this answer it is, counted from 0.
+    pub place: usize,
+    /// The function's name.
+    pub name: String,
+    /// More of the arguments, JSON text.
+    pub arguments: String,
 }
 
 /// Tokens of one call.
@@ -124,9 +135,9 @@ impl Generation {
                     self.reasoning.push_str(&text);
                     Some(Delta::Reasoning(text))
                 }
-                Some(Piece::Call(bytes)) => {
+                Some(Piece::Call(bytes, delta)) => {
                     self.call_bytes += bytes;
-                    None
+                    delta.map(Delta::Call)
                 }
                 Some(Piece::End(mut end)) => {
                     for call in end.calls.iter_mut().filter(|call| call.call_id.is_empty()) {

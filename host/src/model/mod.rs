@@ -37,7 +37,7 @@ mod settings;
 pub use config::{ModelConfigError, ModelsConfig, ProviderConfig, ProviderKind, Secret};
 pub use conversation::Call;
 pub use error::{ModelError, ModelErrorKind};
-pub use generation::{Completion, Delta, Generation, Usage};
+pub use generation::{CallDelta, Completion, Delta, Generation, Usage};
 pub use models::{Models, Target};
 
 /// Makes `ring` the cryptography of every TLS connection of this process, unless there is a choice already.

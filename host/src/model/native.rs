@@ -109,7 +109,7 @@ impl NativeStream {
                     let size = call.fn_name.len() + arguments(&call.fn_arguments).len();
                     // It holds all of the call so far.
                     let before = self.calls.insert(call.call_id, size).unwrap_or_default();
-                    Piece::Call(size.saturating_sub(before))
+                    Piece::Call(size.saturating_sub(before), None)
                 }
                 ChatStreamEvent::End(end) => {
                     self.ended = true;

@@ -1,8 +1,12 @@
 //! The interface `model`: upstream language models.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::Arc,
+};
 
-use serde_json::{Map, Value};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
 use wasmtime::component::Resource;
 
 use super::{
@@ -14,7 +18,7 @@ use super::{
     tasks::cancelled,
 };
 use crate::{
-    model::{self, Call, Generation, ModelError, ModelErrorKind, Models},
+    model::{self, Call, CallDelta, Generation, ModelError, ModelErrorKind, Models},
     protocol::{self, Emission, Emitted, ItemIndex},
 };
 
@@ -38,11 +42,15 @@ impl Host for RunState {
     }
 
     async fn forward(&mut self, request: Request) -> wasmtime::Result<Result<Completion, Failure>> {
+        let client_functions = match client_functions(&request) {
+            Ok(names) => names,
+            Err(failure) => return Ok(Err(failure)),
+        };
         let mut call = match self.start("model.forward", request).await? {
             Ok(call) => call,
             Err(failure) => return Ok(Err(failure)),
         };
-        let mut shown = Shown::default();
+        let mut shown = Shown { client_functions, ..Shown::default() };
         loop {
             let next = match self.unless_stopped(call.next()).await? {
                 Ok(next) => next,
@@ -54,7 +62,7 @@ impl Host for RunState {
             match next {
                 Ok(Some(model::Delta::Text(text))) => shown.text(self, &text).await?,
                 Ok(Some(model::Delta::Reasoning(text))) => shown.reasoning(self, &text).await?,
-                Ok(Some(model::Delta::Other(_))) => {}
+                Ok(Some(model::Delta::Call(delta))) => shown.call(self, &delta).await?,
                 Ok(None) => break,
                 Err(error) => {
                     shown.close(self, false).await?;
@@ -62,14 +70,19 @@ impl Host for RunState {
                 }
             }
         }
-        shown.close(self, true).await?;
         match call.completion() {
-            Ok(completion) => {
+            Ok(mut completion) => {
+                let whole = !matches!(completion.finish_reason.as_str(), "length" | "content_filter");
+                shown.calls(self, &mut completion.items, whole).await?;
+                shown.close(self, whole).await?;
                 let usage = protocol::Usage::from(Usage::from(&completion.usage));
                 self.emit("model.forward", Emission::Usage(usage)).await?;
                 Ok(Ok(completion.into()))
             }
-            Err(error) => Ok(Err(error.into())),
+            Err(error) => {
+                shown.close(self, false).await?;
+                Ok(Err(error.into()))
+            }
         }
     }
 
@@ -155,6 +168,18 @@ impl RunState {
 struct Shown {
     message: Option<ItemIndex>,
     reasoning: Option<ItemIndex>,
+    /// The functions whose calls go to the client.
+    client_functions: Vec<String>,
+    /// The calls that the client sees, by their places in the answer.
+    open_calls: BTreeMap<usize, OpenCall>,
+}
+
+/// A call that the client sees.
+struct OpenCall {
+    item: ItemIndex,
+    /// What the client will refer to.
+    id: String,
+    has_arguments: bool,
 }
 
 impl Shown {
@@ -173,8 +198,47 @@ impl Shown {
         Ok(())
     }
 
+    /// Shows a piece of a function call, if it is one of the client's functions.
+    async fn call(&mut self, state: &mut RunState, delta: &CallDelta) -> wasmtime::Result<()> {
+        let call = match self.open_calls.entry(delta.place) {
+            Entry::Occupied(call) => call.into_mut(),
+            Entry::Vacant(place) if self.client_functions.contains(&delta.name) => {
+                // What was said before the call is said.
+                for item in [self.reasoning.take(), self.message.take()].into_iter().flatten() {
+                    state.emit("model.forward", Emission::Finish(item)).await?;
+                }
+                let (item, id) = state.open_call("model.forward", &delta.name).await?;
+                place.insert(OpenCall { item, id, has_arguments: false })
+            }
+            Entry::Vacant(_) => return Ok(()),
+        };
+        call.has_arguments |= !delta.arguments.is_empty();
+        state.emit("model.forward", Emission::Arguments(call.item, &delta.arguments)).await?;
+        Ok(())
+    }
+
+    /// Closes the calls that the client sees, shows those that came in one piece, and gives the items of the answer
+    /// the ids that the client knows. In an answer that is not `whole`, a call is not either.
+    async fn calls(&mut self, state: &mut RunState, items: &mut [Value], whole: bool) -> wasmtime::Result<()> {
+        let calls = items.iter_mut().filter(|item| item["type"] == "function_call");
+        for (place, call) in calls.enumerate() {
+            let text = |field: &str| call[field].as_str().unwrap_or_default().to_owned();
+            // It was not told piece by piece, or it has no arguments, for which `{}` stands.
+            if whole && !self.open_calls.get(&place).is_some_and(|call| call.has_arguments) {
+                let (name, arguments) = (text("name"), text("arguments"));
+                self.call(state, &CallDelta { place, name, arguments }).await?;
+            }
+            let Some(OpenCall { item, id, .. }) = self.open_calls.remove(&place) else { continue };
+            let emission = if whole { Emission::Finish(item) } else { Emission::Abandon(item) };
+            state.emit("model.forward", emission).await?;
+            call["call_id"] = id.into();
+        }
+        Ok(())
+    }
+
     async fn close(&mut self, state: &mut RunState, finished: bool) -> wasmtime::Result<()> {
-        for item in [self.reasoning.take(), self.message.take()].into_iter().flatten() {
+        let calls = std::mem::take(&mut self.open_calls).into_values().map(|call| call.item);
+        for item in [self.reasoning.take(), self.message.take()].into_iter().flatten().chain(calls) {
             let emission = if finished { Emission::Finish(item) } else { Emission::Abandon(item) };
             state.emit("model.forward", emission).await?;
         }
@@ -194,6 +258,19 @@ impl Shown {
             other => Err(wasmtime::Error::msg(format!("opening an item gave {other:?}"))),
         }
     }
+}
+
+/// The functions whose calls go to the client: the option `client_functions`, a list of names.
+fn client_functions(request: &Request) -> Result<Vec<String>, Failure> {
+    #[derive(Deserialize)]
+    struct Options {
+        #[serde(default)]
+        client_functions: Vec<String>,
+    }
+    let Some(options) = request.options.as_deref() else { return Ok(Vec::new()) };
+    let read: Result<Options, _> = serde_json::from_str(options);
+    let wrong = |error| invalid("invalid_options", &format!("`options.client_functions`: {error}"));
+    read.map(|options| options.client_functions).map_err(wrong)
 }
 
 fn read(request: Request) -> Result<Call, Failure> {
@@ -257,7 +334,9 @@ impl From<model::Delta> for Delta {
         match delta {
             model::Delta::Text(text) => Self::Text(text),
             model::Delta::Reasoning(text) => Self::Reasoning(text),
-            model::Delta::Other(value) => Self::Other(value.to_string()),
+            model::Delta::Call(CallDelta { place, name, arguments }) => Self::Other(
+                json!({"type": "function_call", "index": place, "name": name, "arguments": arguments}).to_string(),
+            ),
         }
     }
 }

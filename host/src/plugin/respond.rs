@@ -25,11 +25,11 @@ impl From<Usage> for protocol::Usage {
 
 impl Host for RunState {
     async fn call_function(&mut self, name: String, arguments: String) -> wasmtime::Result<String> {
-        let call = Emission::FunctionCall { name: &name, arguments: &arguments, call_id: None };
-        match self.emit("respond.call-function", call).await? {
-            Emitted::Call(id) => Ok(id),
-            Emitted::Done | Emitted::Item(_) => Ok(String::new()),
-        }
+        const IMPORT: &str = "respond.call-function";
+        let (call, id) = self.open_call(IMPORT, &name).await?;
+        self.emit(IMPORT, Emission::Arguments(call, &arguments)).await?;
+        self.emit(IMPORT, Emission::Finish(call)).await?;
+        Ok(id)
     }
 
     async fn report_usage(&mut self, usage: Usage) -> wasmtime::Result<()> {
@@ -95,7 +95,16 @@ impl HostReasoning for RunState {
 }
 
 impl RunState {
-    async fn open(&mut self, import: &str, emission: Emission<'_>) -> wasmtime::Result<ItemIndex> {
+    /// Opens a function call: its item, and the id that the client answers to.
+    pub(super) async fn open_call(&mut self, import: &str, name: &str) -> wasmtime::Result<(ItemIndex, String)> {
+        match self.emit(import, Emission::OpenCall(name)).await? {
+            Emitted::Call(item, id) => Ok((item, id)),
+            other => Err(wasmtime::Error::msg(format!("opening a call gave {other:?}"))),
+        }
+    }
+
+    /// Opens an item.
+    pub(super) async fn open(&mut self, import: &str, emission: Emission<'_>) -> wasmtime::Result<ItemIndex> {
         match self.emit(import, emission).await? {
             Emitted::Item(item) => Ok(item),
             other => Err(wasmtime::Error::msg(format!("opening an item gave {other:?}"))),

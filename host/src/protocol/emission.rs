@@ -22,15 +22,10 @@ pub enum Emission<'a> {
     Finish(ItemIndex),
     /// Closes an item as incomplete, if it is still open.
     Abandon(ItemIndex),
-    /// Hands a function call to the client, whole.
-    FunctionCall {
-        /// The function's name.
-        name: &'a str,
-        /// Its arguments, JSON text.
-        arguments: &'a str,
-        /// The id that the client answers to; none: the recorder makes one.
-        call_id: Option<&'a str>,
-    },
+    /// Opens a call of this function of the client.
+    OpenCall(&'a str),
+    /// Adds to the arguments, JSON text, of an open function call.
+    Arguments(ItemIndex, &'a str),
     /// Adds to the usage of the response.
     Usage(Usage),
 }
@@ -42,8 +37,8 @@ pub enum Emitted {
     Done,
     /// The item that was opened.
     Item(ItemIndex),
-    /// The id of the function call.
-    Call(String),
+    /// The function call that was opened, and the id that the client answers to.
+    Call(ItemIndex, String),
 }
 
 /// An emission that is not allowed. The run that made it is ended with this text.
@@ -64,7 +59,7 @@ pub enum EmitError {
     /// The item is closed already, or does not exist.
     #[error("wrote to an item that is already finished")]
     Closed,
-    /// A message cannot take a summary, nor a reasoning item text.
+    /// A message cannot take a summary, nor a reasoning item text, nor either of them arguments.
     #[error("wrote {0} to an item of another kind")]
     WrongKind(&'static str),
     /// The run has ended.

@@ -129,7 +129,7 @@ impl CreateRequest {
             presence_penalty: field("presence_penalty").unwrap_or_else(|| json!(0)),
             frequency_penalty: field("frequency_penalty").unwrap_or_else(|| json!(0)),
             top_logprobs: count("top_logprobs").unwrap_or(0),
-            text: with_defaults(self.fields.get("text"), json!({"format": {"type": "text"}})),
+            text: text(self.fields.get("text")),
             truncation: string("truncation").unwrap_or_else(|| "disabled".to_owned()),
             reasoning: with_defaults(self.fields.get("reasoning"), json!({"effort": null, "summary": null})),
             service_tier: "default".to_owned(),
@@ -144,8 +144,18 @@ impl CreateRequest {
 /// `given` with the keys of `defaults` that it lacks.
 fn with_defaults(given: Option<&Value>, defaults: Value) -> Value {
     let (Some(Value::Object(given)), Value::Object(mut whole)) = (given, defaults.clone()) else { return defaults };
-    whole.extend(given.clone());
+    whole.extend(given.iter().filter(|(_, value)| !value.is_null()).map(|(key, value)| (key.clone(), value.clone())));
     Value::Object(whole)
+}
+
+/// The text options with every key that a response shows.
+fn text(given: Option<&Value>) -> Value {
+    let mut text = with_defaults(given, json!({"format": {"type": "text"}}));
+    if text["format"]["type"] == "json_schema" {
+        let defaults = json!({"type": "", "name": "", "description": null, "schema": null, "strict": false});
+        text["format"] = with_defaults(Some(&text["format"]), defaults);
+    }
+    text
 }
 
 /// The tools with every key that a response shows.

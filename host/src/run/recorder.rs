@@ -162,7 +162,8 @@ impl Recorder {
                 }
                 Ok(Emitted::Done)
             }
-            Emission::FunctionCall { name, arguments, call_id } => self.function_call(name, arguments, call_id),
+            Emission::OpenCall(name) => self.open_call(name),
+            Emission::Arguments(index, text) => self.write_arguments(index, text),
             Emission::Usage(usage) => {
                 self.usage = self.usage.plus(usage);
                 Ok(Emitted::Done)
@@ -297,10 +298,9 @@ impl Recorder {
         Ok(Emitted::Done)
     }
 
-    fn function_call(&mut self, name: &str, arguments: &str, call_id: Option<&str>) -> Result<Emitted, EmitError> {
+    fn open_call(&mut self, name: &str) -> Result<Emitted, EmitError> {
         self.count_text(name)?;
-        self.count_text(arguments)?;
-        let call_id = call_id.map_or_else(|| self.child_id("call"), str::to_owned);
+        let call_id = self.child_id("call");
         let item = Item::FunctionCall {
             id: self.child_id("fc"),
             call_id: call_id.clone(),
@@ -308,25 +308,27 @@ impl Recorder {
             arguments: String::new(),
             status: ItemStatus::InProgress,
         };
-        let item_id = item.id().to_owned();
-        let Emitted::Item(index) = self.open(item)? else { return Ok(Emitted::Done) };
-        let (frames, next) = (&mut self.frames, &mut self.next);
-        if !arguments.is_empty() {
-            let (item_id, delta) = (item_id.as_str().into(), arguments.into());
-            record(frames, next, &Event::ArgumentsDelta { item_id, output_index: index, delta });
+        match self.open(item)? {
+            Emitted::Item(index) => Ok(Emitted::Call(index, call_id)),
+            other => Ok(other),
         }
-        let event = Event::ArgumentsDone {
-            item_id: item_id.as_str().into(),
-            output_index: index,
-            name: name.into(),
-            arguments: arguments.into(),
+    }
+
+    fn write_arguments(&mut self, index: ItemIndex, text: &str) -> Result<Emitted, EmitError> {
+        if !self.is_open(index) {
+            return Err(EmitError::Closed);
+        }
+        self.count_text(text)?;
+        let Some(Item::FunctionCall { id, arguments, .. }) = self.response.output.get_mut(index) else {
+            return Err(EmitError::WrongKind("arguments"));
         };
-        record(frames, next, &event);
-        if let Some(Item::FunctionCall { arguments: whole, .. }) = self.response.output.get_mut(index) {
-            whole.push_str(arguments);
+        if text.is_empty() {
+            return Ok(Emitted::Done);
         }
-        self.close(index, ItemStatus::Completed);
-        Ok(Emitted::Call(call_id))
+        arguments.push_str(text);
+        let event = Event::ArgumentsDelta { item_id: id.as_str().into(), output_index: index, delta: text.into() };
+        record(&mut self.frames, &mut self.next, &event);
+        Ok(Emitted::Done)
     }
 
     /// Closes the open part of an item and the item itself.
@@ -354,7 +356,12 @@ impl Recorder {
                     record(frames, next, &event);
                 }
             }
-            Item::FunctionCall { .. } => {}
+            Item::FunctionCall { id, name, arguments, .. } => {
+                let (item_id, name) = (id.as_str().into(), name.as_str().into());
+                let event =
+                    Event::ArgumentsDone { item_id, output_index: index, name, arguments: arguments.as_str().into() };
+                record(frames, next, &event);
+            }
         }
         let event = Event::ItemDone { output_index: index, item: Cow::Borrowed(&*item) };
         record(frames, next, &event);

@@ -4,7 +4,7 @@
 //! client's instructions, the earlier turns, the input of this turn, and those sampling parameters and
 //! functions that the client sent. What it says goes straight to the client.
 
-use outlast_guest::{Agent, Failure, Item, Outcome, Turn, context, model, respond};
+use outlast_guest::{Agent, Failure, Item, Outcome, Turn, context, model};
 use serde_json::{Map, Value};
 
 struct Chat;
@@ -18,15 +18,7 @@ impl Agent for Chat {
 
     fn run(turn: Turn) -> Result<Outcome, Failure> {
         let request = question(turn, context::request()?, context::history()?);
-        let answer = model::forward(request)?;
-        let outcome = answer.outcome();
-        // The last call of an answer that was cut short may be cut short itself.
-        if outcome == Outcome::Completed {
-            for call in answer.function_calls() {
-                respond::call_function(&call.name, &call.arguments);
-            }
-        }
-        Ok(outcome)
+        Ok(model::forward(request)?.outcome())
     }
 }
 
@@ -35,9 +27,16 @@ fn question(turn: Turn, request: context::Request, history: Vec<Item>) -> model:
     model::Request {
         model: turn.model,
         options: options(&request),
+        client_functions: functions(&request),
         instructions: request.instructions,
         input: history.into_iter().chain(turn.input).collect(),
     }
+}
+
+/// The names of the functions that the client runs.
+fn functions(request: &context::Request) -> Vec<String> {
+    let tools = request.tools.as_ref().and_then(Value::as_array).into_iter().flatten();
+    tools.filter_map(|tool| tool["name"].as_str().map(str::to_owned)).collect()
 }
 
 /// The options of the request that a model understands, only those that the client sent.
@@ -50,6 +49,7 @@ fn options(request: &context::Request) -> Map<String, Value> {
         ("text", request.text.clone()),
         ("tools", request.tools.clone()),
         ("tool_choice", request.tool_choice.clone()),
+        ("parallel_tool_calls", request.parallel_tool_calls.map(Value::from)),
     ];
     options.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
 }
@@ -74,7 +74,7 @@ mod tests {
             question.input,
             [Item::user("my name is Ada"), Item::assistant("hello Ada"), Item::user("and yours?")]
         );
-        assert!(question.options.is_empty());
+        assert!(question.options.is_empty() && question.client_functions.is_empty());
     }
 
     #[test]
@@ -98,7 +98,8 @@ mod tests {
         let sent = json!({
             "temperature": 0.7, "top_p": 0.9, "max_output_tokens": 64,
             "reasoning": {"effort": "low"}, "text": {"format": {"type": "json_object"}},
-            "tools": [{"type": "function", "name": "add", "parameters": {}}], "tool_choice": "auto"
+            "tools": [{"type": "function", "name": "add", "parameters": {}}], "tool_choice": "auto",
+            "parallel_tool_calls": false
         });
         assert_eq!(Value::Object(options(&request(sent.clone()))), sent);
     }

@@ -41,8 +41,10 @@ fn a_message_has_the_event_order_of_the_protocol() {
 #[test]
 fn a_function_call_has_the_event_order_of_the_protocol() {
     let mut recorder = recorder();
-    let call = Emission::FunctionCall { name: "f", arguments: "{}", call_id: None };
-    let Ok(Emitted::Call(call_id)) = recorder.emit(call) else { panic!("no call") };
+    let Ok(Emitted::Call(call, call_id)) = recorder.emit(Emission::OpenCall("f")) else { panic!("no call") };
+    recorder.emit(Emission::Arguments(call, "{")).unwrap();
+    recorder.emit(Emission::Arguments(call, "}")).unwrap();
+    recorder.emit(Emission::Finish(call)).unwrap();
     recorder.end(Ending::Completed, 101);
     let events = events(&mut recorder);
     assert_eq!(
@@ -50,13 +52,16 @@ fn a_function_call_has_the_event_order_of_the_protocol() {
         [
             "response.output_item.added",
             "response.function_call_arguments.delta",
+            "response.function_call_arguments.delta",
             "response.function_call_arguments.done",
             "response.output_item.done",
             "response.completed"
         ]
     );
-    let Item::FunctionCall { call_id: shown, .. } = &recorder.response().output[0] else { panic!("no call") };
-    assert_eq!(*shown, call_id);
+    let Item::FunctionCall { call_id: shown, arguments, .. } = &recorder.response().output[0] else {
+        panic!("no call")
+    };
+    assert_eq!((shown, arguments.as_str()), (&call_id, "{}"));
 }
 
 #[test]
@@ -89,6 +94,8 @@ fn a_finished_item_takes_nothing_more() {
     recorder.emit(Emission::Finish(0)).unwrap();
     assert_eq!(recorder.emit(Emission::Text(0, "late")), Err(EmitError::Closed));
     assert_eq!(recorder.emit(Emission::Text(7, "nowhere")), Err(EmitError::Closed));
+    recorder.emit(Emission::OpenMessage).unwrap();
+    assert_eq!(recorder.emit(Emission::Arguments(1, "{}")), Err(EmitError::WrongKind("arguments")));
 }
 
 #[test]
@@ -100,7 +107,7 @@ fn a_limit_is_named_when_it_is_reached() {
 }
 
 fn emission() -> impl Strategy<Value = (u8, usize, String)> {
-    (0u8..9, 0usize..6, "[a-zé\n\"]{0,8}")
+    (0u8..10, 0usize..6, "[a-zé\n\"]{0,8}")
 }
 
 fn ending() -> impl Strategy<Value = Ending> {
@@ -201,7 +208,8 @@ proptest! {
                 5 => Emission::Summary(*item, text),
                 6 => Emission::Finish(*item),
                 7 => Emission::Abandon(*item),
-                _ => Emission::FunctionCall { name: "f", arguments: text, call_id: None },
+                8 => Emission::OpenCall("f"),
+                _ => Emission::Arguments(*item, text),
             });
             if count % take_every == 0 {
                 log.extend(recorder.take().map(|segment| segment.frames));
