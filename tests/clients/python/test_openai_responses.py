@@ -219,7 +219,9 @@ def test_input_tokens_are_counted(client):
     assert 0 < short.input_tokens < long.input_tokens
 
 
-def test_compact(client):
+# The messages of a user are part of a compacted window; the types of the SDK know only those of an assistant there.
+def test_compact(lenient_client):
+    client = lenient_client
     compaction = client.responses.compact(
         model="chat/gpt-4o",
         input=[{"role": "user", "content": "We launch on Tuesday."}, {"role": "assistant", "content": "Noted."}],
@@ -233,7 +235,8 @@ def test_compact(client):
     assert response.status == "completed"
 
 
-def test_compact_a_stored_response(client):
+def test_compact_a_stored_response(lenient_client):
+    client = lenient_client
     first = client.responses.create(model="chat/gpt-4o", input="We launch on Tuesday.")
     compaction = client.responses.compact(model="chat/gpt-4o", previous_response_id=first.id)
     assert "compaction" in [item.type for item in compaction.output]

@@ -36,7 +36,11 @@ class GetWeather(BaseModel):
 def results(calls, celsius=21):
     """What the functions return."""
     return [
-        {"type": "function_call_output", "call_id": call.call_id, "output": f"{json.loads(call.arguments)['city']} {celsius}"}
+        {
+            "type": "function_call_output",
+            "call_id": call.call_id,
+            "output": f"{json.loads(call.arguments)['city']} {celsius}",
+        }
         for call in calls
     ]
 

@@ -116,7 +116,8 @@ def test_assistant_phase():
 def test_response_output_phase_schema():
     # A model may label its messages; a response that holds such labels conforms.
     response = create(input="hello")
-    response["output"] = [item | {"phase": phase} for item in response["output"] for phase in ("commentary", "final_answer")]
+    phases = ("commentary", "final_answer")
+    response["output"] = [item | {"phase": phase} for item in response["output"] for phase in phases]
     conform("ResponseResource", response)
 
 
