@@ -228,7 +228,7 @@ def test_compact(lenient_client):
     )
     assert compaction.object == "response.compaction" and compaction.usage is not None
     assert "compaction" in [item.type for item in compaction.output]
-    window = [item.model_dump(exclude_unset=True) for item in compaction.output]
+    window = [item.model_dump(exclude_unset=True, warnings=False) for item in compaction.output]
     response = client.responses.create(
         model="chat/gpt-4o", input=[*window, {"role": "user", "content": "hello"}]
     )
