@@ -244,11 +244,11 @@ describe("errors and retries", () => {
     assert.equal((await upstreamCalls(idempotencyKey)).length, 1);
   });
 
-  for (const [input, code] of [
-    ["an overloaded model", "server_error"],
-    ["a limited model", "rate_limit_exceeded"],
-    ["a cut answer", "server_error"],
-    ["a stalled answer", "server_error"],
+  for (const [input, code, model] of [
+    ["an overloaded model", "server_error", "chat/gpt-4o"],
+    ["a limited model", "rate_limit_exceeded", "chat/gpt-4o"],
+    ["a cut answer", "server_error", "chat/gpt-4o"],
+    ["a stalled answer", "server_error", "chat/impatient/gpt-4o"],
   ]) {
     test(`${input}: the response is failed`, async () => {
       const response = await client.responses.create({ model, input });

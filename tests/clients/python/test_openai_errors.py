@@ -200,18 +200,18 @@ def test_a_repeated_stream_of_what_has_ended_is_the_same(client, unique):
 @pytest.mark.parametrize(
     ("text", "code", "message", "calls"),
     [
-        ("an overloaded model", "server_error", "The model is overloaded.", 4),
-        ("a limited model", "rate_limit_exceeded", "Slow down.", 4),
-        ("a model for tomorrow", "rate_limit_exceeded", "Slow down.", 1),
-        ("a rejected call", "server_error", "No such parameter.", 1),
-        ("a cut answer", "server_error", "broke off", 1),
-        ("a silent model", "server_error", "first_token_timeout", 1),
-        ("a stalled answer", "server_error", "idle_timeout", 1),
+        pytest.param("an overloaded model", "server_error", "The model is overloaded.", 4, id="overloaded"),
+        pytest.param("a limited model", "rate_limit_exceeded", "Slow down.", 4, id="limited"),
+        pytest.param("a model for tomorrow", "rate_limit_exceeded", "Slow down.", 1, id="limited for long"),
+        pytest.param("a rejected call", "server_error", "No such parameter.", 1, id="rejects"),
+        pytest.param("a cut answer", "server_error", "broke off", 1, id="cut"),
+        pytest.param("a silent model", "server_error", "first_token_timeout", 1, id="silent"),
+        pytest.param("a stalled answer", "server_error", "idle_timeout", 1, id="stalled"),
     ],
-    ids=lambda value: value.replace(" ", "-") if isinstance(value, str) else "",
 )
 def test_an_upstream_fails(client, unique, upstream_calls, text, code, message, calls, stream):
-    body = {"model": "chat/gpt-4o", "input": f"{text} {unique}"}
+    model = "chat/impatient/gpt-4o" if "timeout" in message else "chat/gpt-4o"
+    body = {"model": model, "input": f"{text} {unique}"}
     if stream:
         *_, last = client.responses.create(**body, stream=True)
         assert last.type == "response.failed"
