@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
 import { describe, test } from "node:test";
 import OpenAI from "openai";
+import { ResponsesWS } from "openai/resources/responses/ws";
 import { zodTextFormat } from "openai/helpers/zod";
 import { z } from "zod";
 import { client, collect, ended, textOf, upstreamCalls } from "./client.mjs";
@@ -106,9 +107,13 @@ describe("responses", () => {
     assert.equal((await client.responses.create(body)).output_text, "I am Ada.");
   });
 
-  test("input tokens and compaction", async () => {
+  test("input tokens", async () => {
     const count = await client.responses.inputTokens.count({ model, input: "hello" });
+    assert.equal(count.object, "response.input_tokens");
     assert.ok(count.input_tokens > 0);
+  });
+
+  test("compaction", async () => {
     const compaction = await client.responses.compact({ model, input: "We launch on Tuesday." });
     assert.equal(compaction.object, "response.compaction");
     const input = [...compaction.output, { role: "user", content: "hello" }];
@@ -257,6 +262,31 @@ describe("errors and retries", () => {
       assert.equal(events.at(-1).type, "response.failed");
       assert.equal(events.at(-1).response.error.code, code);
     });
+  }
+});
+
+test("turns over a WebSocket, and an error between them", async () => {
+  const socket = new ResponsesWS(client);
+  const messages = socket.stream();
+  // What ends a turn.
+  const turn = async (body) => {
+    socket.send({ type: "response.create", model, store: false, ...body });
+    for (;;) {
+      const { value } = await messages.next();
+      if (value.type === "error") return value.error.error;
+      assert.notEqual(value.type, "close");
+      if (value.message?.type === "response.completed") return value.message;
+    }
+  };
+  try {
+    const { response } = await turn({ input: "I am Ada." });
+    const input = "what have I said";
+    const failed = await turn({ input, previous_response_id: "resp_unknown" });
+    assert.equal(failed.error.code, "previous_response_not_found");
+    const next = await turn({ input, previous_response_id: response.id });
+    assert.equal(next.response.output[0].content[0].text, "I am Ada.");
+  } finally {
+    socket.close();
   }
 });
 
