@@ -28,6 +28,8 @@ pub struct Agent {
     pub sha256: String,
     /// When it was loaded, in seconds since 1970.
     pub loaded_at: i64,
+    /// Whether it can call upstream models: its component imports that interface.
+    pub uses_models: bool,
 }
 
 /// How an agent finished.
@@ -91,9 +93,9 @@ impl Agent {
         models: Arc<Models>,
         loaded_at: i64,
     ) -> Result<Self, Refused> {
-        let Loaded { pre, sha256, description } = engine.load(wasm, &limits).await?;
+        let Loaded { pre, sha256, description, uses_models } = engine.load(wasm, &limits).await?;
         let config = "{}".to_owned();
-        Ok(Self { engine: engine.clone(), pre, limits, models, config, description, sha256, loaded_at })
+        Ok(Self { engine: engine.clone(), pre, limits, models, config, description, sha256, loaded_at, uses_models })
     }
 
     /// Executes one run in an instance of its own, which is gone when this returns or is dropped.

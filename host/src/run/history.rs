@@ -35,13 +35,17 @@ pub(super) async fn history(
     request: &mut CreateRequest,
     most: usize,
 ) -> Result<History, Refusal> {
-    let history = match (&request.conversation, &request.previous) {
+    let mut history = match (&request.conversation, &request.previous) {
         (Some(conversation), _) => of_conversation(store, principal, conversation, most).await?,
         (None, Some(previous)) => {
             History { items: of_previous(store, principal, previous, most).await?, ..History::default() }
         }
         (None, None) => History::default(),
     };
+    history.items.extend_from_slice(&request.earlier);
+    if history.items.len() > most {
+        return Err(too_long("previous_response_id", most).into());
+    }
     let mut known = HashMap::new();
     for (index, item, id) in references(&mut request.input) {
         if known.is_empty() {
@@ -101,6 +105,7 @@ async fn of_previous(
     }
     let mut items = Vec::new();
     for turn in turns {
+        items.extend(earlier(&turn.request)?);
         items.extend(input(&turn.request)?);
         items.extend(output(&turn)?);
         if items.len() > most {
@@ -131,6 +136,17 @@ pub(super) fn input(request: &str) -> Result<Vec<Value>, StoreError> {
     }
     let stored: Stored = serde_json::from_str(request).map_err(damaged)?;
     Ok(stored.input)
+}
+
+/// The items of a stored request that stand before its input and are in no other row.
+fn earlier(request: &str) -> Result<Vec<Value>, StoreError> {
+    #[derive(Deserialize)]
+    struct Stored {
+        #[serde(default)]
+        earlier: Vec<Value>,
+    }
+    let stored: Stored = serde_json::from_str(request).map_err(damaged)?;
+    Ok(stored.earlier)
 }
 
 fn output(turn: &Turn) -> Result<Vec<Value>, StoreError> {

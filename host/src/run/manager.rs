@@ -18,8 +18,9 @@ use tracing::{error, info};
 use uuid::Uuid;
 
 use super::{
-    Feed, Recorder, Refusal, Retention, Run, RunLimits, StopReason, Subscription, WriterQueue,
+    Feed, Recorder, Refusal, Retention, Run, RunLimits, Seal, StopReason, Subscription, WriterQueue,
     admission::Slots,
+    compaction::{opened_input, opened_past},
     execution,
     history::{self, History, history},
     milliseconds,
@@ -28,7 +29,7 @@ use super::{
 };
 use crate::{
     plugin::{Agent, Registry, RunContext},
-    protocol::{CreateRequest, Fold, IdempotencyKey, Response, ResponseId, Status, identify},
+    protocol::{CreateRequest, Fold, IdempotencyKey, Response, ResponseId, Status, identify, input_tokens},
     store::{NewResponse, Store, StoreError},
 };
 
@@ -49,16 +50,24 @@ pub enum Created {
     Before(ResponseId),
 }
 
+/// The writers' queues.
+#[derive(Clone, Debug)]
+pub struct Queues {
+    /// Writes the runs that are kept.
+    pub durable: WriterQueue,
+    /// Publishes the runs of which nothing is kept.
+    pub ephemeral: WriterQueue,
+}
+
 /// The runs of this server.
 #[derive(Debug)]
 pub struct Manager {
     store: Store,
     agents: Agents,
     limits: RunLimits,
-    /// Writes the runs that are kept.
-    durable: WriterQueue,
-    /// Publishes the runs of which nothing is kept.
-    ephemeral: WriterQueue,
+    queues: Queues,
+    /// Closes and opens what is compacted.
+    seal: Seal,
     /// Where instances run: apart from HTTP and the writers, so that a busy agent holds up neither.
     guests: Handle,
     live: Mutex<HashMap<ResponseId, Arc<Run>>>,
@@ -75,15 +84,15 @@ impl Manager {
         agents: Agents,
         limits: RunLimits,
         principals: HashMap<String, usize>,
-        durable: WriterQueue,
-        ephemeral: WriterQueue,
+        queues: Queues,
+        seal: Seal,
         guests: Handle,
     ) -> Arc<Self> {
         Arc::new(Self {
             store,
             agents,
-            durable,
-            ephemeral,
+            queues,
+            seal,
             guests,
             live: Mutex::default(),
             slots: Slots::new(limits.max_live_runs, principals),
@@ -160,16 +169,56 @@ impl Manager {
             return Ok(Created::Before(first));
         }
         let agent = self.agents.get(request.agent()).ok_or_else(|| Refusal::UnknownModel(request.model.clone()))?;
-        let history = history(&self.store, principal, &mut request, self.limits.history_items).await?;
+        let mut history = history(&self.store, principal, &mut request, self.limits.history_items).await?;
+        history.items = opened_past(&self.seal, principal, &request, history.items)?;
+        self.begin(principal, request, history, key, agent).await.map(Created::Now)
+    }
+
+    /// Begins a run that was checked. Dropping the future does not undo the beginning.
+    pub(super) async fn begin(
+        self: &Arc<Self>,
+        principal: &str,
+        request: CreateRequest,
+        history: History,
+        key: Option<IdempotencyKey>,
+        agent: Arc<Agent>,
+    ) -> Result<Subscription, Refusal> {
         let (manager, owner) = (self.clone(), principal.to_owned());
         let started = tokio::spawn(async move { manager.start(owner, request, history, key, agent).await });
         match started.await {
-            Ok(started) => started.map(Created::Now),
+            Ok(started) => started,
             Err(error) => {
                 error!(%error, "starting a run panicked");
                 Err(Refusal::Defect)
             }
         }
+    }
+
+    /// The seal of this server.
+    pub(super) fn seal(&self) -> &Seal {
+        &self.seal
+    }
+
+    /// The items before the input of a request: what it goes on from. Puts stored items where the input refers to them.
+    ///
+    /// # Errors
+    ///
+    /// Something that the request names is not there, is another principal's, or is not finished.
+    pub async fn history(&self, principal: &str, request: &mut CreateRequest) -> Result<Vec<Value>, Refusal> {
+        Ok(history(&self.store, principal, request, self.limits.history_items).await?.items)
+    }
+
+    /// How many tokens the agent of `request` is given, estimated. Nothing is started.
+    ///
+    /// # Errors
+    ///
+    /// The request is refused as one that begins a run.
+    pub async fn input_tokens(&self, principal: &str, mut request: CreateRequest) -> Result<u64, Refusal> {
+        self.agents.get(request.agent()).ok_or_else(|| Refusal::UnknownModel(request.model.clone()))?;
+        let past = self.history(principal, &mut request).await?;
+        let past = opened_past(&self.seal, principal, &request, past)?;
+        let input = opened_input(&self.seal, principal, &request.input)?.unwrap_or(request.input);
+        Ok(input_tokens(past.iter().chain(&input), &request.fields))
     }
 
     /// The response that an idempotency key names, if it was used for the same request.
@@ -198,11 +247,12 @@ impl Manager {
         let now = SystemTime::now();
         let id = ResponseId::new(Uuid::now_v7());
         identify(&mut request.input, |prefix, index| id.input_child(prefix, index));
+        let opened = opened_input(&self.seal, &principal, &request.input)?;
         let recorder = Recorder::new(id.clone(), request.response(&id, seconds(now)), self.limits.output);
         let (retention, queue) = match (request.store, request.stream) {
-            (true, _) => (Retention::Log, &self.durable),
-            (false, true) => (Retention::Reader, &self.ephemeral),
-            (false, false) => (Retention::Nothing, &self.ephemeral),
+            (true, _) => (Retention::Log, &self.queues.durable),
+            (false, true) => (Retention::Reader, &self.queues.ephemeral),
+            (false, false) => (Retention::Nothing, &self.queues.ephemeral),
         };
         let run = Run::new(
             Ownership { id: id.clone(), principal: principal.clone(), durable: request.store, epoch: 1 },
@@ -225,7 +275,13 @@ impl Manager {
             conversation: request.conversation.map(|conversation| (conversation, history.position)),
             key,
             created_at: milliseconds(now),
-            request: if run.durable { format!("{{\"fields\":{fields},\"input\":{input}}}") } else { String::new() },
+            request: match (run.durable, request.earlier.as_slice()) {
+                (false, _) => String::new(),
+                (true, []) => format!("{{\"fields\":{fields},\"input\":{input}}}"),
+                (true, earlier) => {
+                    format!("{{\"fields\":{fields},\"earlier\":{},\"input\":{input}}}", to_json(&earlier))
+                }
+            },
         };
         self.live.lock().insert(id.clone(), run.clone());
         // No answer means that the writer is gone.
@@ -237,7 +293,7 @@ impl Manager {
         let subscription = Subscription::live(run.clone(), 0, run.durable.then(|| self.store.clone()), owner);
         let mut context = RunContext::new(id.to_string(), Box::new(Port(run.clone())), run.stopping().clone());
         context.upstream = upstream;
-        context.input = input;
+        context.input = opened.map_or(input, |items| to_json(&items));
         context.request = fields;
         context.history = to_json(&history.items);
         let manager = self.clone();

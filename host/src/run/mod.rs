@@ -10,12 +10,14 @@
 //! - [`subscription`](Subscription) is one reader: from the log, from the feed, or from one to the other.
 //! - [`manager`](Manager) admits, starts, finds, stops and drains runs.
 //! - [`expiry`](expire) removes what has been kept long enough.
+//! - [`compaction`](Compaction) makes a conversation shorter, with the help of a run; [`seal`](Seal) closes the result.
 //! - [`recovery`](recover) ends, at a start, the runs that the last stop cut off.
 //!
 //! The journal, from which a run that was cut off will be resumed, has its place between the instance's imports
 //! and the outbox: an entry is one more thing that the same transaction writes.
 
 mod admission;
+mod compaction;
 mod execution;
 mod expiry;
 mod feed;
@@ -24,16 +26,19 @@ mod manager;
 mod outbox;
 mod recorder;
 mod recovery;
+mod seal;
 mod subscription;
 mod writer;
 
 pub use admission::{Refusal, RunLimits};
+pub use compaction::Compaction;
 pub use expiry::expire;
 pub use feed::{Ended, Feed, Next, Retention};
-pub use manager::{Agents, Created, Manager};
+pub use manager::{Agents, Created, Manager, Queues};
 pub use outbox::{Outbox, Ownership, Run, StopReason, Write};
 pub use recorder::{Ending, OutputLimits, Recorder};
 pub use recovery::recover;
+pub use seal::{NoRandomness, Seal};
 pub use subscription::Subscription;
 pub use writer::{Writer, WriterQueue};
 

@@ -72,11 +72,17 @@ impl Subscription {
                 }
                 return Ok(None);
             };
-            let cursor = self.cursor;
+            let (cursor, owner) = (self.cursor, self.owner);
             let next = run
                 .feed
                 .wait(|feed| match feed.next(cursor) {
-                    Next::Wait => None,
+                    Next::Wait => {
+                        // What was read leaves the feed only when more is asked for: now there is room.
+                        if owner {
+                            run.has_read();
+                        }
+                        None
+                    }
                     next => Some(next),
                 })
                 .await;

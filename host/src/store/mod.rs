@@ -14,6 +14,7 @@ mod error;
 mod events;
 mod open;
 mod responses;
+mod secrets;
 
 pub use commit::{Batch, Committed, EndedResponse, NewResponse, WriteConnection};
 pub use conversations::{ConversationHead, ItemRange, NewItem, Written};

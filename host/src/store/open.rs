@@ -14,9 +14,10 @@ use super::{StoreError, WriteConnection};
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The schema, version by version. A released version is never edited.
-const MIGRATIONS: [(i64, &str, &str); 2] = [
+const MIGRATIONS: [(i64, &str, &str); 3] = [
     (1, "responses", include_str!("../../migrations/0001_responses.sql")),
     (2, "conversations", include_str!("../../migrations/0002_conversations.sql")),
+    (10, "secrets", include_str!("../../migrations/0010_secrets.sql")),
 ];
 
 /// Which database it is, for the few statements that differ.
