@@ -23,6 +23,7 @@ use figment::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    http::WebSocketLimits,
     model::{ModelsConfig, ProviderConfig},
     plugin::PluginLimits,
     protocol::RequestLimits,
@@ -147,9 +148,16 @@ pub struct Limits {
     /// How long a client may take to send the body of a request. Default `60s`.
     #[serde(with = "humantime_serde")]
     pub body_timeout: Duration,
-    /// How long a stream may be silent before a comment line is sent. At most `15s`, the default.
+    /// How long a stream may be silent before a comment line is sent, and a WebSocket before a ping. At most `15s`, the default.
     #[serde(with = "humantime_serde")]
     pub keep_alive: Duration,
+    /// How long a WebSocket may stay open. Default `60m`.
+    #[serde(with = "humantime_serde")]
+    pub websocket_lifetime: Duration,
+    /// The most responses with `store: false` that a WebSocket remembers to be gone on from. Default 16.
+    pub websocket_responses: usize,
+    /// How large the turns behind those responses may be together, as JSON. Default `4MiB`.
+    pub websocket_bytes: ByteSize,
 }
 
 impl Default for Config {
@@ -193,6 +201,9 @@ impl Default for Limits {
             header_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(60),
             keep_alive: Duration::from_secs(15),
+            websocket_lifetime: Duration::from_secs(3_600),
+            websocket_responses: 16,
+            websocket_bytes: ByteSize::mib(4),
         }
     }
 }
@@ -285,6 +296,7 @@ impl Config {
             ("header_timeout", limits.header_timeout, Duration::from_millis(1), second * 3_600),
             ("body_timeout", limits.body_timeout, Duration::from_millis(1), second * 3_600),
             ("keep_alive", limits.keep_alive, Duration::from_millis(10), second * 15),
+            ("websocket_lifetime", limits.websocket_lifetime, Duration::from_millis(1), second * 86_400),
         ] {
             if value < least || value > most {
                 return fail(format!("limits.{key} = \"{value:?}\" must be {least:?} to {most:?}"));
@@ -311,6 +323,15 @@ impl Config {
     /// The limits of requests.
     pub fn request_limits(&self) -> RequestLimits {
         RequestLimits { text_bytes: bytes(self.limits.text_bytes), input_items: self.limits.input_items }
+    }
+
+    /// The limits of WebSockets.
+    pub fn websocket_limits(&self) -> WebSocketLimits {
+        WebSocketLimits {
+            lifetime: self.limits.websocket_lifetime,
+            responses: self.limits.websocket_responses,
+            bytes: bytes(self.limits.websocket_bytes),
+        }
     }
 
     /// The limits of plugins.

@@ -11,7 +11,7 @@ use crate::{
     http::{self, Api, ApiLimits, ConnectionLimits, Keys},
     model::{ModelConfigError, Models},
     plugin::{Engine, Refused, Registry},
-    run::{self, Manager, Writer},
+    run::{self, Manager, Queues, Seal, Writer},
     store::{Store, StoreError},
 };
 
@@ -82,6 +82,7 @@ impl Server {
         let served: Vec<&str> = registry.iter().map(|agent| agent.sha256.as_str()).collect();
         store.remove_components(&served).await?;
 
+        let seal = Seal::of(&store).await?;
         let (durable, durable_queue) = Writer::new(Some(connection));
         let (ephemeral, ephemeral_queue) = Writer::new(None);
         let writers = vec![tokio::spawn(durable.run()), tokio::spawn(ephemeral.run())];
@@ -90,8 +91,8 @@ impl Server {
             Arc::new(registry),
             limits,
             config.principal_limits(),
-            durable_queue,
-            ephemeral_queue,
+            Queues { durable: durable_queue, ephemeral: ephemeral_queue },
+            seal,
             guests,
         );
         run::resume(&manager).await?;
@@ -102,6 +103,7 @@ impl Server {
                 body_bytes: bytes(config.limits.body_bytes),
                 body_timeout: config.limits.body_timeout,
                 keep_alive: config.limits.keep_alive,
+                websocket: config.websocket_limits(),
                 request: config.request_limits(),
             },
         };

@@ -12,7 +12,7 @@ use crate::harness::{
 both_databases!(what_belongs_to_somebody_else_is_not_found);
 
 /// A server with the keys `key-ann` and `key-bob`.
-fn with_keys(database: Database) -> Server {
+pub fn with_keys(database: Database) -> Server {
     Server::start(Options::new(database).config(&keys::entry("ann")).config(&keys::entry("bob")))
 }
 

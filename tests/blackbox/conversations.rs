@@ -118,7 +118,7 @@ async fn while_a_response_is_active_everything_else_is_refused(database: Databas
         assert_eq!(answer.body["error"]["response_id"], id);
         assert_eq!(answer.headers["x-should-retry"], "false");
     }
-    assert_eq!(server.response_ids().await, [id.clone()]);
+    assert_eq!(server.response_ids().await, std::slice::from_ref(&id));
     client.cancel(&id).await.response();
     client.post(turn("c", "x")).await.response();
 }

@@ -11,6 +11,7 @@
 //! | [`client`] | HTTP requests and their answers |
 //! | [`events`] | server-sent events, read strictly |
 //! | [`raw`] | HTTP over a bare socket: writes, slow readers, cut connections |
+//! | [`websocket`] | the WebSocket form of `/v1/responses` |
 //! | [`schema`] | the Open Responses schemas |
 //! | [`fold`] | from events to the response they make |
 //! | [`keys`] | API keys |
@@ -37,3 +38,4 @@ pub mod scratch;
 pub mod server;
 pub mod upstream;
 pub mod wait;
+pub mod websocket;

@@ -25,6 +25,14 @@ pub fn check_event(event: &Value) {
     schemas.check(name, event);
 }
 
+/// Checks a value against the schema of this name.
+#[track_caller]
+pub fn check(name: &str, value: &Value) {
+    if let Some(schemas) = Schemas::loaded() {
+        schemas.check(name, value);
+    }
+}
+
 /// Checks a response object.
 #[track_caller]
 pub fn check_response(response: &Value) {

@@ -61,11 +61,19 @@ pub fn end(reason: &str) -> Value {
     json!({"delta": {}, "finish_reason": reason})
 }
 
+/// A chunk that says how many tokens the call took.
+pub fn usage(input: u64, output: u64) -> Value {
+    json!({"usage": {"prompt_tokens": input, "completion_tokens": output, "total_tokens": input + output}})
+}
+
 async fn answer(State(script): State<Arc<Script>>, Json(request): Json<Value>) -> impl IntoResponse {
     script.requests.lock().push(request);
     let choices = script.answers.lock().pop_front().expect("an answer in the script");
-    let mut body: String =
-        choices.iter().map(|choice| format!("data: {}\n\n", json!({"model": "up-1", "choices": [choice]}))).collect();
+    let chunk = |choice: &Value| match choice.get("usage") {
+        Some(usage) => json!({"model": "up-1", "choices": [], "usage": usage}),
+        None => json!({"model": "up-1", "choices": [choice]}),
+    };
+    let mut body: String = choices.iter().map(|choice| format!("data: {}\n\n", chunk(choice))).collect();
     body.push_str("data: [DONE]\n\n");
     ([("content-type", "text/event-stream")], Body::from(body))
 }

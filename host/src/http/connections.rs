@@ -2,18 +2,21 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::Router;
-use hyper::server::conn::http1;
+use axum::{Router, http::Request};
+use hyper::{body::Incoming, server::conn::http1};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
     service::TowerToHyperService,
 };
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{
+    sync::CancellationToken,
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
+};
+use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
 /// How long streams that have ended may take to reach their clients after the stop.
@@ -30,9 +33,19 @@ pub struct ConnectionLimits {
     pub header_timeout: Duration,
 }
 
+/// A connection, for a handler that goes on with it after the answer, as a WebSocket does. While somebody holds
+/// this, it counts as open: in `limits.connections`, and when the server stops.
+#[derive(Debug)]
+pub(super) struct Connection {
+    /// Cancelled when the server stops and all runs have ended: the handler should close the connection.
+    pub closing: CancellationToken,
+    _open: TaskTrackerToken,
+    _place: OwnedSemaphorePermit,
+}
+
 /// Serves `app` until `stop`, then lets the open requests finish.
 pub async fn serve(listener: TcpListener, app: Router, limits: ConnectionLimits, stop: CancellationToken) {
-    let graceful = GracefulShutdown::new();
+    let open = TaskTracker::new();
     let places = Arc::new(Semaphore::new(limits.connections));
     loop {
         let place = tokio::select! {
@@ -51,33 +64,41 @@ pub async fn serve(listener: TcpListener, app: Router, limits: ConnectionLimits,
                 }
             },
         };
-        accept(stream, place, app.clone(), limits, &graceful);
+        let connection = Connection { closing: stop.clone(), _open: open.token(), _place: place };
+        accept(stream, Arc::new(connection), app.clone(), limits);
     }
     drop(listener);
-    if tokio::time::timeout(LAST_BYTES, graceful.shutdown()).await.is_err() {
+    open.close();
+    if tokio::time::timeout(LAST_BYTES, open.wait()).await.is_err() {
         debug!("some connections did not finish");
     }
 }
 
-fn accept(
-    stream: TcpStream,
-    place: OwnedSemaphorePermit,
-    app: Router,
-    limits: ConnectionLimits,
-    graceful: &GracefulShutdown,
-) {
+fn accept(stream: TcpStream, connection: Arc<Connection>, app: Router, limits: ConnectionLimits) {
     // Without this a small frame waits for the acknowledgement of the one before it: 44 ms to the first event.
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "TCP_NODELAY");
     }
+    let closing = connection.closing.clone();
+    let app = app.map_request(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(connection.clone());
+        request
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
-    let connection = graceful.watch(connection);
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app))
+        .with_upgrades();
     tokio::spawn(async move {
-        let _place = place;
-        if let Err(error) = connection.await {
+        tokio::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = closing.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
             debug!(%error, "connection ended");
         }
     });

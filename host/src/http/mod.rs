@@ -5,14 +5,17 @@
 
 mod auth;
 mod body;
+mod compact;
 mod connections;
 mod conversations;
 mod error;
 mod health;
+mod input_tokens;
 mod models;
 mod page;
 mod responses;
 mod sse;
+mod websocket;
 
 use std::{sync::Arc, time::Duration};
 
@@ -27,6 +30,7 @@ use tower_http::{
 
 pub use auth::{Keys, LOCAL, Principal};
 pub use connections::{ConnectionLimits, serve};
+pub use websocket::WebSocketLimits;
 
 use crate::{
     protocol::{ApiError, ErrorKind, RequestLimits},
@@ -53,6 +57,8 @@ pub struct ApiLimits {
     pub body_timeout: Duration,
     /// How long a stream may be silent.
     pub keep_alive: Duration,
+    /// WebSockets.
+    pub websocket: WebSocketLimits,
     /// What is in a body.
     pub request: RequestLimits,
 }
@@ -60,7 +66,9 @@ pub struct ApiLimits {
 /// All routes.
 pub fn router(api: Api) -> Router {
     let authenticated = Router::new()
-        .route("/v1/responses", post(responses::create))
+        .route("/v1/responses", post(responses::create).get(websocket::open))
+        .route("/v1/responses/compact", post(compact::compact))
+        .route("/v1/responses/input_tokens", post(input_tokens::count))
         .route("/v1/responses/{id}", get(responses::retrieve).delete(responses::delete))
         .route("/v1/responses/{id}/input_items", get(responses::input_items))
         .route("/v1/responses/{id}/cancel", post(responses::cancel))

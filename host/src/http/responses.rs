@@ -45,12 +45,9 @@ pub(super) async fn create(
     if background {
         return stored(&api, &principal, subscription.id()).await;
     }
-    match subscription.ended().await {
+    match subscription.ended().await? {
         Some(ended) => Ok(json_bytes(ended.response.clone())),
-        None => {
-            api.manager.wait(&principal, subscription.id()).await?;
-            stored(&api, &principal, subscription.id()).await
-        }
+        None => stored(&api, &principal, subscription.id()).await,
     }
 }
 

@@ -42,6 +42,8 @@ pub(super) struct Loaded {
     pub(super) pre: AgentPre<RunState>,
     pub(super) sha256: String,
     pub(super) description: Description,
+    /// Whether it imports the interface `model`.
+    pub(super) uses_models: bool,
 }
 
 impl Engine {
@@ -58,7 +60,9 @@ impl Engine {
         let pre = AgentPre::new(pre)
             .map_err(|error| Refused(format!("it does not fit the contract {CONTRACT}: {}", first_line(&error))))?;
         let description = self.describe(&pre, limits).await?;
-        Ok(Loaded { pre, sha256: hex::encode(Sha256::digest(wasm)), description })
+        let uses_models =
+            component.component_type().imports(&self.engine).any(|(name, _)| name.starts_with("outlast:agent/model@"));
+        Ok(Loaded { pre, sha256: hex::encode(Sha256::digest(wasm)), description, uses_models })
     }
 
     /// Names the first import or export that does not fit, in words that an operator understands: the linker

@@ -29,6 +29,8 @@ pub struct Agent {
     pub sha256: String,
     /// When it was loaded, in seconds since 1970.
     pub loaded_at: i64,
+    /// Whether it can call upstream models: its component imports that interface.
+    pub uses_models: bool,
 }
 
 /// How an agent finished.
@@ -54,7 +56,7 @@ pub struct RunContext {
     pub history: String,
     /// Where its words go.
     pub port: Box<dyn RunPort>,
-    /// Is cancelled when the run is asked to stop.
+    /// Is cancelled when the run is being cancelled.
     pub stop: CancellationToken,
     /// Whether the run is kept, and with it what its imports answer.
     pub journaled: bool,
@@ -101,9 +103,9 @@ impl Agent {
         models: Arc<Models>,
         loaded_at: i64,
     ) -> Result<Self, Refused> {
-        let Loaded { pre, sha256, description } = engine.load(wasm, &limits).await?;
+        let Loaded { pre, sha256, description, uses_models } = engine.load(wasm, &limits).await?;
         let config = "{}".to_owned();
-        Ok(Self { engine: engine.clone(), pre, limits, models, config, description, sha256, loaded_at })
+        Ok(Self { engine: engine.clone(), pre, limits, models, config, description, sha256, loaded_at, uses_models })
     }
 
     /// Executes one run in an instance of its own, which is gone when this returns or is dropped.
@@ -126,6 +128,10 @@ impl Agent {
             Ok(agent) => agent.call_run(&mut store, &turn).await,
             Err(error) => Err(error),
         };
+        let called = called.and_then(|returned| {
+            store.data().replay.end()?;
+            Ok(returned)
+        });
         match called {
             Ok(Ok(types::Outcome::Completed)) => Ok(Outcome::Completed),
             Ok(Ok(types::Outcome::Incomplete(reason))) => Ok(Outcome::Incomplete(match reason.as_str() {

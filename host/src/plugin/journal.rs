@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{failure::Diverged, state::RunState};
 
-/// The entry of a wait that ended because the run was asked to stop.
+/// The entry that tells the component that its run is being cancelled.
 pub(super) const CANCELLED: &str = "cancelled";
 
 /// An answer of an import.
@@ -28,6 +28,13 @@ pub struct Entry {
     pub time: u64,
     /// What was answered.
     pub answer: Value,
+}
+
+impl Entry {
+    /// Whether it tells the component that its run is being cancelled.
+    pub fn is_cancel(&self) -> bool {
+        self.name == CANCELLED
+    }
 }
 
 /// The entries that are still to come again.
@@ -46,6 +53,13 @@ impl Replay {
     /// Whether there is nothing more to replay.
     pub(super) fn is_over(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// The component has finished. It must have asked for all that it asked for before.
+    pub(super) fn end(&self) -> Result<(), Diverged> {
+        let Some(entry) = self.entries.front() else { return Ok(()) };
+        let (position, name) = (self.position, &entry.name);
+        Err(Diverged(format!("diverged at entry {position}: expected `{name}`, got the end of the run")))
     }
 
     /// The next entry, which must be an answer of this import to these arguments; none when the run is live.
@@ -81,6 +95,10 @@ impl RunState {
         digest: &str,
     ) -> wasmtime::Result<Option<T>> {
         let Some(entry) = self.replay.take(name, digest)? else {
+            if let Some(run) = self.run.as_ref().filter(|run| run.port.replaying()) {
+                let next = run.port.position().0;
+                return Err(Diverged(format!("diverged at event {next}: expected more events, got `{name}`")).into());
+            }
             self.end_replay();
             return Ok(None);
         };

@@ -9,6 +9,8 @@ pub enum ErrorKind {
     InvalidRequest,
     /// 401: no key, or not a valid one.
     Authentication,
+    /// 403: not from there.
+    Forbidden,
     /// 404: no such thing, or not this principal's.
     NotFound,
     /// 405: the path exists, the method does not.
@@ -21,6 +23,8 @@ pub enum ErrorKind {
     TooLarge,
     /// 415: not JSON.
     UnsupportedMediaType,
+    /// 426: the resource is served over another protocol.
+    UpgradeRequired,
     /// 429: a limit on how much may go on at once.
     RateLimited,
     /// 500: a defect of the server. The text is generic; the details are in the log.
@@ -35,12 +39,14 @@ impl ErrorKind {
         match self {
             Self::InvalidRequest => 400,
             Self::Authentication => 401,
+            Self::Forbidden => 403,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::RequestTimeout => 408,
             Self::Conflict => 409,
             Self::TooLarge => 413,
             Self::UnsupportedMediaType => 415,
+            Self::UpgradeRequired => 426,
             Self::RateLimited => 429,
             Self::Internal => 500,
             Self::Unavailable => 503,

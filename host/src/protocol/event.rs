@@ -161,6 +161,24 @@ pub fn skip_frames(frames: &[u8], count: u64) -> usize {
     memmem::find_iter(frames, b"\n\n").nth(last as usize).map_or(frames.len(), |at| at + 2)
 }
 
+/// The JSON of each event in a row of frames, without its frame and without a copy: what a WebSocket carries.
+pub fn payloads(frames: &Bytes) -> impl Iterator<Item = Bytes> + '_ {
+    let mut start = 0;
+    memmem::find_iter(frames, b"\n\n").map(move |end| {
+        let from = memmem::find(&frames[start..end], b"\ndata: ").map_or(end, |at| start + at + 7);
+        start = end + 2;
+        frames.slice(from..end)
+    })
+}
+
+/// Whether a row of frames ends with a terminal event, after which none comes.
+pub fn is_end(frames: &[u8]) -> bool {
+    let Some(row) = frames.strip_suffix(b"\n\n") else { return false };
+    let last = memmem::rfind(row, b"\n\n").map_or(row, |at| &row[at + 2..]);
+    let ends = ["event: response.completed\n", "event: response.failed\n", "event: response.incomplete\n"];
+    ends.iter().any(|end| last.starts_with(end.as_bytes()))
+}
+
 /// A frame, read back.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Frame {
@@ -220,6 +238,31 @@ mod tests {
         let read: Vec<_> = frames(&out).collect::<Result<_, _>>().unwrap();
         assert_eq!(read.len(), 3);
         assert_eq!(read[1], Frame { sequence_number: 1, event: delta("two\n\n") });
+    }
+
+    #[test]
+    fn the_json_of_every_event_is_taken_out_of_its_frame() {
+        let mut out = Vec::new();
+        for (number, text) in ["one", "two\n\n", "\ndata: three"].iter().enumerate() {
+            encode(&delta(text), number as u64, &mut out);
+        }
+        let frames = Bytes::from(out);
+        let read: Vec<Value> = payloads(&frames).map(|json| serde_json::from_slice(&json).unwrap()).collect();
+        let texts: Vec<_> = read.iter().map(|event| event["delta"].as_str().unwrap()).collect();
+        assert_eq!(texts, ["one", "two\n\n", "\ndata: three"]);
+    }
+
+    #[test]
+    fn a_row_of_frames_tells_whether_it_is_the_end() {
+        let mut row = Vec::new();
+        assert!(!is_end(&row));
+        encode(&delta("event: response.completed\n"), 0, &mut row);
+        assert!(!is_end(&row));
+        row.extend_from_slice(b"event: response.failed\ndata: {}\n\n");
+        assert!(is_end(&row));
+        assert!(is_end(b"event: response.completed\ndata: {}\n\n"));
+        encode(&delta("x"), 1, &mut row);
+        assert!(!is_end(&row));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use serde_json::{Map, Value, json};
 
 use super::{
+    compaction::COMPACTION,
     error::ApiError,
     request::{RequestLimits, one_of, wrong_type},
 };
@@ -92,8 +93,11 @@ fn normalize_item(param: &str, item: Value, limits: &RequestLimits) -> Result<Va
         REFERENCE => {
             required_string(param, &item, "id")?;
         }
+        COMPACTION => {
+            required_string(param, &item, "encrypted_content")?;
+        }
         other => {
-            let kinds = ["message", "function_call", "function_call_output", "reasoning", REFERENCE];
+            let kinds = ["message", "function_call", "function_call_output", "reasoning", REFERENCE, COMPACTION];
             one_of(&format!("{param}.type"), other, &kinds)?;
         }
     }
@@ -185,7 +189,7 @@ pub fn references(input: &mut [Value]) -> impl Iterator<Item = (usize, &mut Valu
 /// the item's place.
 pub fn identify(items: &mut [Value], make: impl Fn(&str, usize) -> String) {
     for (index, item) in items.iter_mut().enumerate() {
-        if item["type"] != "reasoning" && item["status"].is_null() {
+        if item["type"] != "reasoning" && item["type"] != COMPACTION && item["status"].is_null() {
             item["status"] = "completed".into();
         }
         if item["id"].as_str().is_some_and(|id| !id.is_empty()) {
@@ -195,6 +199,7 @@ pub fn identify(items: &mut [Value], make: impl Fn(&str, usize) -> String) {
             Some("function_call") => "fc",
             Some("function_call_output") => "fco",
             Some("reasoning") => "rs",
+            Some(COMPACTION) => "cmp",
             _ => "msg",
         };
         item["id"] = make(prefix, index).into();

@@ -4,6 +4,7 @@
 //! tested by value. Shapes follow OpenAI's Responses API and the Open Responses specification (release
 //! 2026-04-24); where the two differ, the type's documentation says what is sent and why.
 
+mod compaction;
 mod conversation;
 mod emission;
 mod error;
@@ -16,19 +17,27 @@ mod item;
 mod request;
 mod response;
 mod status;
+mod tokens;
+mod websocket;
 
+pub use compaction::{
+    compaction_item, compaction_resource, is_user_message, not_sealed_here, read_compact, sealed_content,
+    summary_message,
+};
 pub use conversation::{
     Conversation, ConversationId, CreateConversation, conversation_busy, conversation_not_found, parse_items,
     parse_metadata,
 };
 pub use emission::{Emission, EmitError, Emitted, ItemIndex};
 pub use error::{ApiError, ErrorKind};
-pub use event::{Event, Frame, Segment, encode, frames, skip_frames, snapshot_frame};
+pub use event::{Event, Frame, Segment, encode, frames, is_end, payloads, skip_frames, snapshot_frame};
 pub use fold::{Fold, FoldError};
 pub use id::ResponseId;
 pub use idempotency::IdempotencyKey;
 pub use input::{MAX_INPUT_ITEMS, check_calls, identify, references};
 pub use item::{Content, Item, ItemStatus, SummaryPart};
-pub use request::{CreateRequest, RequestLimits, previous_not_found, upstream_of};
+pub use request::{CreateRequest, RequestLimits, previous_not_found};
 pub use response::{IncompleteDetails, Response, ResponseError, Usage};
 pub use status::{ActiveStatus, Status, TerminalStatus};
+pub use tokens::{input_tokens, tokens};
+pub use websocket::{check_message, error_message, read_message};

@@ -42,6 +42,8 @@ pub struct CreateRequest {
     pub previous: Option<ResponseId>,
     /// The conversation that it is a turn of.
     pub conversation: Option<ConversationId>,
+    /// The items between `previous` and the input that are nowhere else: the turns of responses that are not kept.
+    pub earlier: Vec<Value>,
     /// Everything else as the client sent it, without `input`: what `context.request` shows the agent.
     pub fields: Map<String, Value>,
 }
@@ -52,7 +54,11 @@ const UNSERVED: [&str; 1] = ["prompt"];
 impl CreateRequest {
     /// Reads and checks a request body.
     pub fn parse(body: &[u8], limits: &RequestLimits) -> Result<Self, ApiError> {
-        let mut fields = Checked::body(body)?;
+        Self::from_fields(Checked::body(body)?, limits)
+    }
+
+    /// Checks the fields of a request.
+    pub fn from_fields(mut fields: Map<String, Value>, limits: &RequestLimits) -> Result<Self, ApiError> {
         let input = fields.remove("input");
         let checked = Checked(&fields);
         let model = checked.required_string("model")?;
@@ -85,7 +91,7 @@ impl CreateRequest {
         checked.rest()?;
         let model = model.to_owned();
         let input = input::normalize(input, limits)?;
-        Ok(Self { model, input, store, stream, background, previous, conversation, fields })
+        Ok(Self { model, input, store, stream, background, previous, conversation, earlier: Vec::new(), fields })
     }
 
     /// The agent: what stands before the first `/` of the model.
@@ -95,7 +101,7 @@ impl CreateRequest {
 
     /// The upstream model: what stands after the first `/`, if anything does.
     pub fn upstream(&self) -> Option<&str> {
-        upstream_of(&self.model)
+        self.model.split_once('/').map(|(_, upstream)| upstream).filter(|name| !name.is_empty())
     }
 
     /// The response as it is at its first event, accepted at `created_at` (seconds since 1970).
@@ -116,7 +122,7 @@ impl CreateRequest {
             error: None,
             incomplete_details: None,
             instructions: string("instructions"),
-            previous_response_id: self.previous.as_ref().map(ToString::to_string),
+            previous_response_id: string("previous_response_id"),
             conversation: self.conversation.as_ref().map(|id| json!({"id": id.as_str()})),
             metadata: field("metadata").unwrap_or_else(|| json!({})),
             tools: tools(self.fields.get("tools")),
@@ -165,11 +171,6 @@ fn tools(given: Option<&Value>) -> Value {
     list.iter().map(|tool| with_defaults(Some(tool), defaults.clone())).collect()
 }
 
-/// The upstream model in a client's `model`: what stands after the first `/`, if anything does.
-pub fn upstream_of(model: &str) -> Option<&str> {
-    model.split_once('/').map(|(_, upstream)| upstream).filter(|name| !name.is_empty())
-}
-
 /// A 400 for a `previous_response_id` that names nothing that this principal can go on from.
 pub fn previous_not_found(id: &str) -> ApiError {
     let shown: String = id.chars().take(80).collect();
@@ -177,7 +178,7 @@ pub fn previous_not_found(id: &str) -> ApiError {
     ApiError::invalid("previous_response_id", "previous_response_not_found", message)
 }
 
-fn missing(name: &str) -> ApiError {
+pub(super) fn missing(name: &str) -> ApiError {
     ApiError::invalid(name, "missing_required_parameter", format!("Missing required parameter: '{name}'."))
 }
 
@@ -242,7 +243,7 @@ impl<'a> Checked<'a> {
         read(value).map(Some).ok_or_else(|| wrong_type(name, expected, value))
     }
 
-    fn required_string(&self, name: &str) -> Result<&'a str, ApiError> {
+    pub(super) fn required_string(&self, name: &str) -> Result<&'a str, ApiError> {
         self.string(name)?.ok_or_else(|| missing(name))
     }
 
@@ -265,7 +266,7 @@ impl<'a> Checked<'a> {
         }
     }
 
-    fn one_of(&self, name: &str, words: &[&str]) -> Result<(), ApiError> {
+    pub(super) fn one_of(&self, name: &str, words: &[&str]) -> Result<(), ApiError> {
         self.string(name)?.map_or(Ok(()), |word| one_of(name, word, words))
     }
 

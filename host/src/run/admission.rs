@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{error, warn};
 
-use super::OutputLimits;
+use super::{Broken, OutputLimits};
 use crate::{
     protocol::{ApiError, ErrorKind},
     store::StoreError,
@@ -133,6 +133,21 @@ impl From<StoreError> for Refusal {
                 Self::Defect
             }
         }
+    }
+}
+
+impl From<Broken> for Refusal {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::Log(error) => error.into(),
+            Broken::Suspended => Self::Draining,
+        }
+    }
+}
+
+impl From<Broken> for ApiError {
+    fn from(broken: Broken) -> Self {
+        Refusal::from(broken).into()
     }
 }
 

@@ -36,7 +36,6 @@ async fn attempt(run: &Run, agent: &Agent, context: RunContext, limits: RunLimit
     let stopped = async {
         run.stopping().cancelled().await;
         if run.stop_reason() == Some(StopReason::Suspended) {
-            // It is to notice nothing of it.
             return;
         }
         // Waiting host calls answer `cancelled` now. An agent that returns within the grace ends by itself.

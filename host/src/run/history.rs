@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::Refusal;
+use super::{Refusal, request::StoredRequest};
 use crate::protocol::{
     ApiError, ConversationId, CreateRequest, ErrorKind, ResponseId, Status, TerminalStatus, check_calls,
     conversation_busy, conversation_not_found, previous_not_found, references,
@@ -35,13 +35,17 @@ pub(super) async fn history(
     request: &mut CreateRequest,
     most: usize,
 ) -> Result<History, Refusal> {
-    let history = match (&request.conversation, &request.previous) {
+    let mut history = match (&request.conversation, &request.previous) {
         (Some(conversation), _) => of_conversation(store, principal, conversation, most).await?,
         (None, Some(previous)) => {
             History { items: of_previous(store, principal, previous, most).await?, ..History::default() }
         }
         (None, None) => History::default(),
     };
+    history.items.extend_from_slice(&request.earlier);
+    if history.items.len() > most {
+        return Err(too_long("previous_response_id", most).into());
+    }
     let mut known = HashMap::new();
     for (index, item, id) in references(&mut request.input) {
         if known.is_empty() {
@@ -71,33 +75,21 @@ async fn of_conversation(store: &Store, principal: &str, id: &ConversationId, mo
     if let Some(active) = head.active {
         return Err(conversation_busy(id, &active).into());
     }
-    let items = store.history(principal, id, limit(most)).await?;
+    let items = conversation_items(store, principal, id, limit(most)).await?;
     if items.len() > most {
         return Err(too_long("conversation", most).into());
     }
-    let items = items.iter().map(|item| serde_json::from_str(item).map_err(damaged)).collect::<Result<_, _>>()?;
     Ok(History { items, position: head.position })
 }
 
-/// What a run went on from, read again; empty when it is gone.
-pub(super) async fn again(
+async fn conversation_items(
     store: &Store,
     principal: &str,
-    conversation: Option<&ConversationId>,
-    previous: Option<&ResponseId>,
-    most: usize,
+    id: &ConversationId,
+    limit: i64,
 ) -> Result<Vec<Value>, StoreError> {
-    if let Some(id) = conversation {
-        let items = store.history(principal, id, limit(most)).await?;
-        return items.iter().map(|item| serde_json::from_str(item).map_err(damaged)).collect();
-    }
-    let Some(previous) = previous else { return Ok(Vec::new()) };
-    let mut items = Vec::new();
-    for turn in store.turns(principal, previous, limit(most)).await? {
-        items.extend(input(&turn.request)?);
-        items.extend(output(&turn)?);
-    }
-    Ok(items)
+    let items = store.history(principal, id, limit).await?;
+    items.iter().map(|item| serde_json::from_str(item).map_err(damaged)).collect()
 }
 
 /// The items of the turns that `previous` ends with: each one's input, then its output. Instructions are not
@@ -120,14 +112,36 @@ async fn of_previous(
             .never_retry()
             .into());
     }
+    let items = items_of(&turns)?;
+    if items.len() > most {
+        return Err(too_long("previous_response_id", most).into());
+    }
+    Ok(items)
+}
+
+fn items_of(turns: &[Turn]) -> Result<Vec<Value>, StoreError> {
     let mut items = Vec::new();
     for turn in turns {
-        items.extend(input(&turn.request)?);
-        items.extend(output(&turn)?);
-        if items.len() > most {
-            return Err(too_long("previous_response_id", most).into());
-        }
+        let request = StoredRequest::read(&turn.request)?;
+        items.extend(request.earlier.into_owned());
+        items.extend(request.input.into_owned());
+        items.extend(output(turn)?);
     }
+    Ok(items)
+}
+
+/// What a request that was accepted goes on from, read again. What is gone since then is left out.
+pub(super) async fn again(
+    store: &Store,
+    principal: &str,
+    request: &CreateRequest,
+) -> Result<Vec<Value>, StoreError> {
+    let mut items = match (&request.conversation, &request.previous) {
+        (Some(conversation), _) => conversation_items(store, principal, conversation, i64::MAX).await?,
+        (None, Some(previous)) => items_of(&store.turns(principal, previous, i64::MAX).await?)?,
+        (None, None) => Vec::new(),
+    };
+    items.extend_from_slice(&request.earlier);
     Ok(items)
 }
 
@@ -146,12 +160,7 @@ fn by_id(item: &Value) -> Option<(String, Value)> {
 
 /// The input items of a request as it was stored.
 pub(super) fn input(request: &str) -> Result<Vec<Value>, StoreError> {
-    #[derive(Deserialize)]
-    struct Stored {
-        input: Vec<Value>,
-    }
-    let stored: Stored = serde_json::from_str(request).map_err(damaged)?;
-    Ok(stored.input)
+    Ok(StoredRequest::read(request)?.input.into_owned())
 }
 
 fn output(turn: &Turn) -> Result<Vec<Value>, StoreError> {
@@ -178,5 +187,5 @@ fn too_long(param: &str, most: usize) -> ApiError {
 }
 
 fn damaged(error: serde_json::Error) -> StoreError {
-    StoreError::Damaged(format!("a stored request, response or item is not what it should be: {error}"))
+    StoreError::Damaged(format!("a stored response or item is not what it should be: {error}"))
 }

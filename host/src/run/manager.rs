@@ -18,18 +18,20 @@ use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use super::{
-    Ending, Feed, Recorder, Refusal, Retention, Run, RunLimits, StopReason, Subscription, WriterQueue,
+    Ending, Feed, Recorder, Refusal, Retention, Run, RunLimits, Seal, StopReason, Subscription, WriterQueue,
     admission::{Slot, Slots},
+    compaction::{opened_input, opened_past},
     execution,
     history::{self, History, history},
     journal::Journal,
     milliseconds,
     outbox::{Ownership, Port},
-    seconds,
+    request::StoredRequest,
+    seconds, to_json,
 };
 use crate::{
     plugin::{Agent, Registry, RunContext},
-    protocol::{CreateRequest, Fold, IdempotencyKey, Response, ResponseId, Status, identify},
+    protocol::{ApiError, CreateRequest, Fold, IdempotencyKey, Response, ResponseId, Status, identify, input_tokens},
     store::{NewResponse, Store, StoreError},
 };
 
@@ -50,16 +52,24 @@ pub enum Created {
     Before(ResponseId),
 }
 
+/// The writers' queues.
+#[derive(Clone, Debug)]
+pub struct Queues {
+    /// Writes the runs that are kept.
+    pub durable: WriterQueue,
+    /// Publishes the runs of which nothing is kept.
+    pub ephemeral: WriterQueue,
+}
+
 /// The runs of this server.
 #[derive(Debug)]
 pub struct Manager {
     store: Store,
     agents: Agents,
     limits: RunLimits,
-    /// Writes the runs that are kept.
-    durable: WriterQueue,
-    /// Publishes the runs of which nothing is kept.
-    ephemeral: WriterQueue,
+    queues: Queues,
+    /// Closes and opens what is compacted.
+    seal: Seal,
     /// Where instances run: apart from HTTP and the writers, so that a busy agent holds up neither.
     guests: Handle,
     live: Mutex<HashMap<ResponseId, Arc<Run>>>,
@@ -76,15 +86,15 @@ impl Manager {
         agents: Agents,
         limits: RunLimits,
         principals: HashMap<String, usize>,
-        durable: WriterQueue,
-        ephemeral: WriterQueue,
+        queues: Queues,
+        seal: Seal,
         guests: Handle,
     ) -> Arc<Self> {
         Arc::new(Self {
             store,
             agents,
-            durable,
-            ephemeral,
+            queues,
+            seal,
             guests,
             live: Mutex::default(),
             slots: Slots::new(limits.max_live_runs, principals),
@@ -116,7 +126,7 @@ impl Manager {
 
     /// How many runs go on.
     pub fn live_runs(&self) -> usize {
-        self.live.lock().len()
+        self.live.lock().values().filter(|run| !run.feed.suspended()).count()
     }
 
     /// Begins a run and subscribes to it from its first event. When this returns, the response is committed.
@@ -161,16 +171,56 @@ impl Manager {
             return Ok(Created::Before(first));
         }
         let agent = self.agents.get(request.agent()).ok_or_else(|| Refusal::UnknownModel(request.model.clone()))?;
-        let history = history(&self.store, principal, &mut request, self.limits.history_items).await?;
+        let mut history = history(&self.store, principal, &mut request, self.limits.history_items).await?;
+        history.items = opened_past(&self.seal, principal, &request, history.items)?;
+        self.begin(principal, request, history, key, agent).await.map(Created::Now)
+    }
+
+    /// Begins a run that was checked. Dropping the future does not undo the beginning.
+    pub(super) async fn begin(
+        self: &Arc<Self>,
+        principal: &str,
+        request: CreateRequest,
+        history: History,
+        key: Option<IdempotencyKey>,
+        agent: Arc<Agent>,
+    ) -> Result<Subscription, Refusal> {
         let (manager, owner) = (self.clone(), principal.to_owned());
         let started = tokio::spawn(async move { manager.start(owner, request, history, key, agent).await });
         match started.await {
-            Ok(started) => started.map(Created::Now),
+            Ok(started) => started,
             Err(error) => {
                 error!(%error, "starting a run panicked");
                 Err(Refusal::Defect)
             }
         }
+    }
+
+    /// The seal of this server.
+    pub(super) fn seal(&self) -> &Seal {
+        &self.seal
+    }
+
+    /// The items before the input of a request: what it goes on from. Puts stored items where the input refers to them.
+    ///
+    /// # Errors
+    ///
+    /// Something that the request names is not there, is another principal's, or is not finished.
+    pub async fn history(&self, principal: &str, request: &mut CreateRequest) -> Result<Vec<Value>, Refusal> {
+        Ok(history(&self.store, principal, request, self.limits.history_items).await?.items)
+    }
+
+    /// How many tokens the agent of `request` is given, estimated. Nothing is started.
+    ///
+    /// # Errors
+    ///
+    /// The request is refused as one that begins a run.
+    pub async fn input_tokens(&self, principal: &str, mut request: CreateRequest) -> Result<u64, Refusal> {
+        self.agents.get(request.agent()).ok_or_else(|| Refusal::UnknownModel(request.model.clone()))?;
+        let past = self.history(principal, &mut request).await?;
+        let past = opened_past(&self.seal, principal, &request, past)?;
+        let input = opened_input(&self.seal, principal, &request.input)?.unwrap_or(request.input);
+        Ok(input_tokens(past.iter().chain(&input), &request.fields))
     }
 
     /// The response that an idempotency key names, if it was used for the same request.
@@ -201,9 +251,9 @@ impl Manager {
         identify(&mut request.input, |prefix, index| id.input_child(prefix, index));
         let recorder = Recorder::new(id.clone(), request.response(&id, seconds(now)), self.limits.output);
         let (retention, queue) = match (request.store, request.stream) {
-            (true, _) => (Retention::Log, &self.durable),
-            (false, true) => (Retention::Reader, &self.ephemeral),
-            (false, false) => (Retention::Nothing, &self.ephemeral),
+            (true, _) => (Retention::Log, &self.queues.durable),
+            (false, true) => (Retention::Reader, &self.queues.ephemeral),
+            (false, false) => (Retention::Nothing, &self.queues.ephemeral),
         };
         let run = Run::new(
             Ownership { id: id.clone(), principal: principal.clone(), durable: request.store, epoch: 1 },
@@ -213,9 +263,7 @@ impl Manager {
             self.limits.outbox_bytes,
             queue.clone(),
         );
-        let upstream = request.upstream().map(str::to_owned);
-        let fields = to_json(&request.fields);
-        let input = to_json(&request.input);
+        let context = self.context(&run, &request, &history.items, milliseconds(now))?;
         let row = NewResponse {
             id: id.clone(),
             principal,
@@ -223,11 +271,11 @@ impl Manager {
             agent: agent.description.name.clone(),
             component: agent.sha256.clone(),
             status: if request.background { Status::QUEUED } else { Status::IN_PROGRESS },
+            request: if run.durable { StoredRequest::write(&request) } else { String::new() },
             previous: request.previous,
             conversation: request.conversation.map(|conversation| (conversation, history.position)),
             key,
             created_at: milliseconds(now),
-            request: if run.durable { format!("{{\"fields\":{fields},\"input\":{input}}}") } else { String::new() },
         };
         self.live.lock().insert(id.clone(), run.clone());
         // No answer means that the writer is gone.
@@ -237,21 +285,32 @@ impl Manager {
         }
         let owner = !run.durable || (self.limits.cancel_on_disconnect && !request.background);
         let subscription = Subscription::live(run.clone(), 0, run.durable.then(|| self.store.clone()), owner);
-        let mut context = self.context(&run, milliseconds(now));
-        context.upstream = upstream;
-        context.input = input;
-        context.request = fields;
-        context.history = to_json(&history.items);
         self.execute(run, agent, context, slot, token);
         Ok(subscription)
     }
 
-    /// What an instance is given for a run that was accepted at `created_at` (milliseconds since 1970).
-    pub(super) fn context(&self, run: &Arc<Run>, created_at: i64) -> RunContext {
-        let mut context = RunContext::new(run.id.to_string(), Box::new(Port(run.clone())), run.stopping().clone());
+    /// What an instance is given for the run of `request`, which goes on from `history` and was accepted at `created_at`
+    /// (milliseconds since 1970).
+    ///
+    /// # Errors
+    ///
+    /// The input has something that was not sealed here for this principal.
+    pub(super) fn context(
+        &self,
+        run: &Arc<Run>,
+        request: &CreateRequest,
+        history: &[Value],
+        created_at: i64,
+    ) -> Result<RunContext, ApiError> {
+        let opened = opened_input(&self.seal, &run.principal, &request.input)?;
+        let mut context = RunContext::new(run.id.to_string(), Box::new(Port(run.clone())), run.cancelling().clone());
+        context.upstream = request.upstream().map(str::to_owned);
+        context.input = to_json(opened.as_ref().unwrap_or(&request.input));
+        context.request = to_json(&request.fields);
+        context.history = to_json(&history);
         context.journaled = run.durable;
         context.began = created_at.unsigned_abs().saturating_mul(1_000_000);
-        context
+        Ok(context)
     }
 
     fn execute(
@@ -265,15 +324,17 @@ impl Manager {
         let manager = self.clone();
         self.guests.spawn(async move {
             let (_slot, _token) = (slot, token);
-            let id = run.id.clone();
-            execution::execute(run, agent, context, manager.limits).await;
-            manager.live.lock().remove(&id);
+            execution::execute(run.clone(), agent, context, manager.limits).await;
+            // A run that is suspended is not over: who asks for it is told to come back.
+            if !run.feed.suspended() {
+                manager.live.lock().remove(&run.id);
+            }
         });
     }
 
     /// Takes a run in that was cut off by a stop.
     pub(super) fn adopt(&self, ownership: Ownership, recorder: Recorder, journal: Journal, feed: Feed) -> Arc<Run> {
-        let run = Run::new(ownership, recorder, journal, feed, self.limits.outbox_bytes, self.durable.clone());
+        let run = Run::new(ownership, recorder, journal, feed, self.limits.outbox_bytes, self.queues.durable.clone());
         self.live.lock().insert(run.id.clone(), run.clone());
         run
     }
@@ -283,7 +344,6 @@ impl Manager {
         let (manager, token) = (self.clone(), self.tasks.token());
         self.guests.spawn(async move {
             let slot = manager.slots.wait(&run.principal).await;
-            run.begin_again();
             manager.execute(run, agent, context, slot, token);
         });
     }
@@ -371,9 +431,13 @@ impl Manager {
 
     /// Removes a response, its events and its key, after stopping its run; false when there is no such response
     /// for this principal.
-    pub async fn delete(&self, principal: &str, id: &ResponseId) -> Result<bool, StoreError> {
+    ///
+    /// # Errors
+    ///
+    /// The server stops, and the run goes on after the next start.
+    pub async fn delete(&self, principal: &str, id: &ResponseId) -> Result<bool, Refusal> {
         self.cancel(principal, id).await?;
-        self.store.delete_response(principal, id).await
+        Ok(self.store.delete_response(principal, id).await?)
     }
 
     /// The input items of a response, oldest first; none when there is no such response for this principal.
@@ -386,16 +450,20 @@ impl Manager {
 
     /// Stops a run and waits for its end; none when there is no such response for this principal, and the status
     /// when it has ended already.
-    pub async fn cancel(&self, principal: &str, id: &ResponseId) -> Result<Option<Status>, StoreError> {
+    ///
+    /// # Errors
+    ///
+    /// The server stops, and the run goes on after the next start.
+    pub async fn cancel(&self, principal: &str, id: &ResponseId) -> Result<Option<Status>, Refusal> {
         if let Some(run) = self.find(principal, id) {
             run.stop(StopReason::Cancelled);
         }
-        // A run that is suspended meanwhile has not ended, and its status says so.
-        let _ = self.wait(principal, id).await;
+        self.wait(principal, id).await?;
         Ok(self.store.response(principal, id).await?.map(|row| row.status))
     }
 
-    /// Refuses new runs, waits for those that go on, at most `timeout`, and then ends the others.
+    /// Refuses new runs, waits for those that go on, at most `timeout`, and then stops the others: what is kept goes on
+    /// after the next start, what is not ends.
     pub async fn drain(&self, timeout: Duration) {
         self.draining.store(true, Ordering::Relaxed);
         self.tasks.close();
@@ -433,9 +501,4 @@ pub(super) async fn fold(store: &Store, id: &ResponseId) -> Result<Fold, StoreEr
             fold.extend(&segment.frames).map_err(|error| StoreError::Damaged(format!("{id}: {error}")))?;
         }
     }
-}
-
-/// JSON text of strings, numbers and lists, which always serializes.
-fn to_json(value: &impl serde::Serialize) -> String {
-    serde_json::to_string(value).unwrap_or_default()
 }

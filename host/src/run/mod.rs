@@ -12,8 +12,10 @@
 //! - [`expiry`](expire) removes what has been kept long enough.
 //! - [`journal`](Journal) has what the imports of a run have answered; it is written with the events.
 //! - [`resume`] makes, at a start, the runs go on that the last stop cut off.
+//! - [`compaction`](Compaction) makes a conversation shorter, with the help of a run; [`seal`](Seal) closes the result.
 
 mod admission;
+mod compaction;
 mod execution;
 mod expiry;
 mod feed;
@@ -22,20 +24,29 @@ mod journal;
 mod manager;
 mod outbox;
 mod recorder;
+mod request;
 mod resume;
+mod seal;
 mod subscription;
 mod writer;
 
 pub use admission::{Refusal, RunLimits};
+pub use compaction::Compaction;
 pub use expiry::expire;
 pub use feed::{Ended, Feed, Next, Retention};
 pub use journal::Journal;
-pub use manager::{Agents, Created, Manager};
+pub use manager::{Agents, Created, Manager, Queues};
 pub use outbox::{Outbox, Ownership, Run, StopReason, Write};
 pub use recorder::{Ending, OutputLimits, Recorder};
 pub use resume::resume;
+pub use seal::{NoRandomness, Seal};
 pub use subscription::{Broken, Subscription};
 pub use writer::{Writer, WriterQueue};
+
+/// JSON text of strings, numbers and lists, which always serializes.
+fn to_json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
 
 /// Seconds since 1970.
 pub(crate) fn seconds(time: std::time::SystemTime) -> i64 {

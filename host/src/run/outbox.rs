@@ -65,6 +65,8 @@ pub struct Run {
     /// The outbox was emptied, or the one reader has read.
     room: Notify,
     stop: CancellationToken,
+    /// The same for the instance, which notices nothing of a stop after which its run goes on.
+    cancel: CancellationToken,
     stop_reason: OnceLock<StopReason>,
     writer: WriterQueue,
 }
@@ -126,6 +128,7 @@ impl Run {
             outbox_bytes,
             room: Notify::new(),
             stop: CancellationToken::new(),
+            cancel: CancellationToken::new(),
             stop_reason: OnceLock::new(),
             writer,
         })
@@ -149,11 +152,6 @@ impl Run {
         if outbox.recorder.pending_bytes() > 0 {
             self.queue(&mut outbox);
         }
-    }
-
-    /// Begins again what was cut off: the first events were recorded before.
-    pub fn begin_again(&self) {
-        self.outbox.lock().recorder.start();
     }
 
     /// Leaves the run as it is, for the next start to go on with.
@@ -207,6 +205,9 @@ impl Run {
     /// Asks the run to stop. The first reason stands. The run ends soon after, from its own task.
     pub fn stop(&self, reason: StopReason) {
         if self.stop_reason.set(reason).is_ok() {
+            if reason != StopReason::Suspended {
+                self.cancel.cancel();
+            }
             self.stop.cancel();
         }
     }
@@ -219,6 +220,11 @@ impl Run {
     /// Is cancelled when the run is asked to stop.
     pub fn stopping(&self) -> &CancellationToken {
         &self.stop
+    }
+
+    /// Is cancelled when the run is asked to stop for good: what its instance may know.
+    pub fn cancelling(&self) -> &CancellationToken {
+        &self.cancel
     }
 
     /// The one reader of an ephemeral run has read.

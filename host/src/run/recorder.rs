@@ -48,6 +48,9 @@ impl Ending {
     }
 }
 
+/// How many events [`Recorder::start`] records.
+const START: usize = 2;
+
 /// The recorder of one run.
 #[derive(Debug)]
 pub struct Recorder {
@@ -80,20 +83,20 @@ impl Recorder {
     }
 
     /// The recorder of a run that is executed again. `log` has the frames of its events so far: they are expected
-    /// again, and nothing comes out before they have come.
+    /// again, those of [`Recorder::start`] excepted, and nothing comes out before they have come.
     ///
     /// # Errors
     ///
-    /// The log does not begin with the event of a response that was created.
-    pub fn replay(id: ResponseId, log: Bytes, limits: OutputLimits) -> Result<Self, FoldError> {
-        let mut begin = Fold::new();
-        if let Some(first) = frames(&log).next() {
-            begin.apply(first.map_err(|error| FoldError::Unreadable(0, error.to_string()))?)?;
+    /// The log does not begin with the events of a response that was created.
+    pub fn replay(id: ResponseId, log: Bytes, events: u64, limits: OutputLimits) -> Result<Self, FoldError> {
+        let mut fold = Fold::new();
+        for frame in frames(&log).take(START) {
+            fold.apply(frame.map_err(|error| FoldError::Unreadable(0, error.to_string()))?)?;
         }
-        let response = begin.into_parts().0.ok_or(FoldError::Dangling(0))?;
-        let mut recorder = Self::resume(id, response, 0, limits);
-        recorder.tape.log = log.clone();
-        recorder.tape.recorded = log;
+        let (response, next) = fold.into_parts();
+        let mut recorder = Self::resume(id, response.ok_or(FoldError::Dangling(0))?, next, limits);
+        recorder.tape.recorded = log.slice(skip_frames(&log, next)..);
+        recorder.tape.log = (log, events);
         Ok(recorder)
     }
 
@@ -263,11 +266,12 @@ impl Recorder {
             let next = self.tape.next;
             early.then(|| format!("diverged at event {next}: expected more events, got the end of the run"))
         });
-        if !self.tape.log.is_empty() && (self.replaying() || why.is_some()) {
+        if self.replaying() || why.is_some() {
+            let (log, next) = std::mem::take(&mut self.tape.log);
             let mut fold = Fold::new();
             // What can be read of the log is all there is to go on from.
-            let _ = fold.extend(&self.tape.log);
-            self.tape = Tape { next: fold.next(), first: fold.next(), ..Tape::default() };
+            let _ = fold.extend(&log);
+            self.tape = Tape { next, first: next, ..Tape::default() };
             if let Some(response) = fold.into_parts().0 {
                 self.response = response;
             }
@@ -467,9 +471,10 @@ struct Tape {
     first: u64,
     /// Frames that were not taken yet.
     frames: Vec<u8>,
-    /// All frames that were recorded before, and those of them that are still to come.
-    log: Bytes,
+    /// The frames that were recorded before and are still to come.
     recorded: Bytes,
+    /// While there are any: all frames that were recorded before, and how many they are.
+    log: (Bytes, u64),
     /// The first event that was another one than before.
     diverged: Option<String>,
 }
@@ -482,7 +487,7 @@ impl Tape {
             return;
         }
         if self.recorded.starts_with(&self.frames) {
-            self.recorded.advance(self.frames.len());
+            self.advance(self.frames.len());
         } else {
             let number = self.next - 1;
             let expected = skip_frames(&self.recorded, 1);
@@ -494,9 +499,18 @@ impl Tape {
     }
 
     fn skip(&mut self, next: u64) {
-        self.recorded.advance(skip_frames(&self.recorded, next - self.next));
+        self.advance(skip_frames(&self.recorded, next - self.next));
         self.next = next;
         self.first = next;
+    }
+
+    /// So many bytes have come again.
+    fn advance(&mut self, bytes: usize) {
+        self.recorded.advance(bytes);
+        if self.recorded.is_empty() {
+            self.recorded = Bytes::new();
+            self.log = (Bytes::new(), 0);
+        }
     }
 
     fn take(&mut self) -> Option<Segment> {

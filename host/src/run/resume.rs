@@ -9,30 +9,41 @@
 
 use std::sync::Arc;
 
-use bytes::BytesMut;
-use serde::Deserialize;
-use serde_json::{Map, Value};
+use bytes::{Bytes, BytesMut};
+use futures::{StreamExt as _, stream};
 use tracing::{error, info};
 
-use super::{Ending, Feed, Manager, Recorder, Retention, Run, history, journal::Journal, outbox::Ownership};
+use super::{
+    Ending, Feed, Manager, Recorder, Retention, Run, compaction::opened_past, history, journal::Journal,
+    outbox::Ownership, request::StoredRequest,
+};
 use crate::{
     plugin::{Agent, Entry, RunContext},
-    protocol::{ConversationId, FoldError, ResponseId},
-    store::{ActiveRun, Store, StoreError},
+    protocol::{ApiError, ResponseId},
+    store::{ActiveRun, JournalSegment, Store, StoreError},
 };
 
 /// How often a run is resumed without getting on before it is given up.
 const ATTEMPTS: i64 = 5;
+/// How many runs are read at once.
+const READS: usize = 8;
 
-/// A request as it was stored.
-#[derive(Debug, Deserialize)]
-struct StoredRequest {
-    fields: Map<String, Value>,
-    input: Vec<Value>,
+/// What is kept of a run.
+struct Kept {
+    row: ActiveRun,
+    /// The frames of its events, and how many they are.
+    log: Bytes,
+    events: u64,
+    journal: Vec<JournalSegment>,
 }
 
-/// Why a run cannot be executed again, in the client's words.
-struct Unresumable(String);
+/// Why a run is not executed again.
+enum Over {
+    /// It ends.
+    Ended(Ending),
+    /// The database does not answer.
+    Store(StoreError),
+}
 
 /// Makes every run that the last stop cut off go on, and returns how many there are. When this returns, they can be
 /// found and subscribed to; they are replayed behind it.
@@ -41,11 +52,20 @@ struct Unresumable(String);
 ///
 /// The database does not answer.
 pub async fn resume(manager: &Arc<Manager>) -> Result<usize, StoreError> {
-    let rows = manager.store().active_runs().await?;
+    let rows = manager.store().take_over().await?;
+    let mut all = stream::iter(rows)
+        .map(async |row| {
+            let id = row.id.clone();
+            (id, Kept::read(manager.store(), row).await)
+        })
+        .buffered(READS);
     let mut resumed = 0;
-    for row in rows {
-        let id = row.id.clone();
-        match resume_one(manager, row).await {
+    while let Some((id, kept)) = all.next().await {
+        let adopted = match kept {
+            Ok(kept) => resume_one(manager, kept).await,
+            Err(error) => Err(error),
+        };
+        match adopted {
             Ok(()) => resumed += 1,
             Err(StoreError::Damaged(why)) => error!(response = %id, why, "this run can be neither resumed nor ended"),
             Err(error) => return Err(error),
@@ -57,33 +77,23 @@ pub async fn resume(manager: &Arc<Manager>) -> Result<usize, StoreError> {
     Ok(resumed)
 }
 
-async fn resume_one(manager: &Arc<Manager>, row: ActiveRun) -> Result<(), StoreError> {
-    let store = manager.store();
-    let id = row.id.clone();
-    let (log, events) = log(store, &id).await?;
-    let segments = store.journal(&id).await?;
-    let entries = segments.last().map_or(0, |segment| segment.last + 1);
-    let progress = events.saturating_add(entries).cast_signed();
-    let attempts = if progress > row.progress { 1 } else { row.attempts + 1 };
-    let epoch = store.take_over(&row, attempts, progress).await?;
-
-    let damaged = |error: FoldError| StoreError::Damaged(format!("{id}: {error}"));
-    let recorder = Recorder::replay(id.clone(), log.freeze(), manager.limits().output).map_err(damaged)?;
+async fn resume_one(manager: &Arc<Manager>, kept: Kept) -> Result<(), StoreError> {
+    let Kept { row, log, events, journal } = kept;
+    let id = &row.id;
+    let recorder = Recorder::replay(id.clone(), log, events, manager.limits().output)
+        .map_err(|error| StoreError::Damaged(error.to_string()))?;
     let feed = Feed::new(Retention::Log, manager.limits().feed_bytes);
     feed.begin_at(events);
-    let ownership = Ownership { id: id.clone(), principal: row.principal.clone(), durable: true, epoch };
-    let run = manager.adopt(ownership, recorder, Journal::resume(entries), feed);
-    let prepared = if attempts > ATTEMPTS {
-        Err(Unresumable(format!("it was resumed {ATTEMPTS} times and did not get on")))
-    } else {
-        prepare(manager, &row, &run, segments.iter().flat_map(|segment| &segment.lines).copied().collect()).await?
-    };
-    match prepared {
+    let written = journal.last().map_or(0, |segment| segment.last + 1);
+    let ownership = Ownership { id: id.clone(), principal: row.principal.clone(), durable: true, epoch: row.epoch };
+    let run = manager.adopt(ownership, recorder, Journal::resume(written), feed);
+    match prepare(manager, &row, &run, &journal).await {
         Ok((agent, context)) => manager.go_on(run, agent, context),
-        Err(Unresumable(why)) => {
-            error!(response = %id, "this run cannot be resumed: {why}");
-            manager.give_up(run, Ending::failed(format!("The run could not be resumed: {why}.")));
+        Err(Over::Ended(ending)) => {
+            info!(response = %id, ?ending, "this run is not resumed");
+            manager.give_up(run, ending);
         }
+        Err(Over::Store(error)) => return Err(error),
     }
     Ok(())
 }
@@ -93,51 +103,67 @@ async fn prepare(
     manager: &Arc<Manager>,
     row: &ActiveRun,
     run: &Arc<Run>,
-    journal: Vec<u8>,
-) -> Result<Result<(Arc<Agent>, RunContext), Unresumable>, StoreError> {
-    let lines = journal.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-    let entries: Result<Vec<Entry>, _> = lines.map(serde_json::from_slice).collect();
-    let Ok(entries) = entries else { return Ok(Err(Unresumable("its journal is damaged".to_owned()))) };
-    let Ok(StoredRequest { fields, input }) = serde_json::from_str(&row.request) else {
-        return Ok(Err(Unresumable("its request is damaged".to_owned())));
-    };
-    let agent = match manager.agents().by_component(&row.component) {
-        Some(agent) => agent,
-        None => match manager.store().component(&row.component).await? {
-            None => return Ok(Err(Unresumable("its component is gone".to_owned()))),
-            Some(wasm) => match manager.agents().load_retired(&wasm, row.created_at / 1_000).await {
-                Ok(agent) => agent,
-                Err(why) => return Ok(Err(Unresumable(format!("its component is not served any more: {why}")))),
-            },
-        },
-    };
-    let mut context = manager.context(run, row.created_at);
-    let model = fields.get("model").and_then(Value::as_str).unwrap_or_default();
-    context.upstream = crate::protocol::upstream_of(model).map(str::to_owned);
-    context.history = earlier(manager, &row.principal, &fields).await?;
-    context.input = to_json(&input);
-    context.request = to_json(&fields);
+    journal: &[JournalSegment],
+) -> Result<(Arc<Agent>, RunContext), Over> {
+    if row.attempts > ATTEMPTS {
+        return Err(Over::unable(format!("it was resumed {ATTEMPTS} times and did not get on")));
+    }
+    let entries = entries(journal).ok_or_else(|| Over::unable("its journal is damaged"))?;
+    if entries.iter().any(Entry::is_cancel) {
+        return Err(Over::Ended(Ending::Cancelled));
+    }
+    let request = StoredRequest::read(&row.request)?.into_request(row.previous.clone(), row.conversation.clone());
+    let agent = agent(manager, row).await?;
+    let past = history::again(manager.store(), &row.principal, &request).await?;
+    let past = opened_past(manager.seal(), &row.principal, &request, past)?;
+    let mut context = manager.context(run, &request, &past, row.created_at)?;
     context.entries = entries;
-    Ok(Ok((agent, context)))
+    Ok((agent, context))
 }
 
-/// The items that the run went on from, JSON. Should they be gone, a run that has read them diverges.
-async fn earlier(manager: &Arc<Manager>, principal: &str, fields: &Map<String, Value>) -> Result<String, StoreError> {
-    let most = manager.limits().history_items;
-    let conversation = fields.get("conversation");
-    let name = conversation.and_then(|value| value.as_str().or(value["id"].as_str())).and_then(ConversationId::parse);
-    let previous = fields.get("previous_response_id").and_then(Value::as_str).and_then(ResponseId::parse);
-    let items = history::again(manager.store(), principal, name.as_ref(), previous.as_ref(), most).await?;
-    Ok(to_json(&items))
+/// The component that the run began with.
+async fn agent(manager: &Arc<Manager>, row: &ActiveRun) -> Result<Arc<Agent>, Over> {
+    if let Some(agent) = manager.agents().by_component(&row.component) {
+        return Ok(agent);
+    }
+    let wasm = manager.store().component(&row.component).await?;
+    let wasm = wasm.ok_or_else(|| Over::unable("its component is gone"))?;
+    let loaded = manager.agents().load_retired(&wasm, row.created_at / 1_000).await;
+    loaded.map_err(|why| Over::unable(format!("its component cannot be loaded any more: {why}")))
+}
+
+/// The entries of a journal; none when one of them is missing or cannot be read.
+fn entries(journal: &[JournalSegment]) -> Option<Vec<Entry>> {
+    let mut entries = Vec::new();
+    for segment in journal {
+        if segment.first != entries.len() as u64 {
+            return None;
+        }
+        for line in segment.lines.split_inclusive(|byte| *byte == b'\n') {
+            entries.push(serde_json::from_slice(line).ok()?);
+        }
+        if segment.last + 1 != entries.len() as u64 {
+            return None;
+        }
+    }
+    Some(entries)
+}
+
+impl Kept {
+    async fn read(store: &Store, row: ActiveRun) -> Result<Self, StoreError> {
+        let (log, events) = log(store, &row.id).await?;
+        let journal = store.journal(&row.id).await?;
+        Ok(Self { row, log, events, journal })
+    }
 }
 
 /// The frames of a response's events, and how many they are.
-async fn log(store: &Store, id: &ResponseId) -> Result<(BytesMut, u64), StoreError> {
+async fn log(store: &Store, id: &ResponseId) -> Result<(Bytes, u64), StoreError> {
     let (mut bytes, mut next) = (BytesMut::new(), 0);
     loop {
         let page = store.events(id, next).await?;
         if page.is_empty() {
-            return Ok((bytes, next));
+            return Ok((bytes.freeze(), next));
         }
         for segment in page {
             if segment.first != next {
@@ -149,7 +175,54 @@ async fn log(store: &Store, id: &ResponseId) -> Result<(BytesMut, u64), StoreErr
     }
 }
 
-/// JSON text of strings, numbers and lists, which always serializes.
-fn to_json(value: &impl serde::Serialize) -> String {
-    serde_json::to_string(value).unwrap_or_default()
+impl Over {
+    /// The run ends as failed. `why` is in the client's words.
+    fn unable(why: impl std::fmt::Display) -> Self {
+        Self::Ended(Ending::failed(format!("The run could not be resumed: {why}.")))
+    }
+}
+
+impl From<StoreError> for Over {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Damaged(why) => {
+                error!(why, "a run cannot be resumed");
+                Self::unable("what it began with is damaged")
+            }
+            error => Self::Store(error),
+        }
+    }
+}
+
+impl From<ApiError> for Over {
+    fn from(error: ApiError) -> Self {
+        Self::unable(error.message.trim_end_matches('.'))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn segment(first: u64, last: u64, lines: &str) -> JournalSegment {
+        JournalSegment { first, last, lines: lines.as_bytes().to_vec() }
+    }
+
+    #[test]
+    fn a_journal_is_whole_or_damaged() {
+        let line = "{\"name\":\"a\",\"time\":1,\"answer\":null}\n";
+        let two = line.repeat(2);
+        assert_eq!(entries(&[]).unwrap().len(), 0);
+        assert_eq!(entries(&[segment(0, 1, &two), segment(2, 2, line)]).unwrap().len(), 3);
+        for damaged in [
+            vec![segment(1, 1, line)],
+            vec![segment(0, 1, line)],
+            vec![segment(0, 0, &two)],
+            vec![segment(0, 0, line), segment(2, 2, line)],
+            vec![segment(0, 0, "{\"name\":\"a\"}\n")],
+            vec![segment(0, 0, &line[..20])],
+        ] {
+            assert!(entries(&damaged).is_none(), "{damaged:?}");
+        }
+    }
 }

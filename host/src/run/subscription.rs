@@ -83,11 +83,17 @@ impl Subscription {
                 }
                 return Ok(None);
             };
-            let cursor = self.cursor;
+            let (cursor, owner) = (self.cursor, self.owner);
             let next = run
                 .feed
                 .wait(|feed| match feed.next(cursor) {
-                    Next::Wait => None,
+                    Next::Wait => {
+                        // What was read leaves the feed only when more is asked for: now there is room.
+                        if owner {
+                            run.has_read();
+                        }
+                        None
+                    }
                     next => Some(next),
                 })
                 .await;
@@ -114,9 +120,14 @@ impl Subscription {
     }
 
     /// Waits for the end of the run; none when this process lost the run.
-    pub async fn ended(&mut self) -> Option<Arc<Ended>> {
-        let run = self.run.as_ref()?;
-        run.feed.wait(|feed| feed.closed().then(|| feed.ended())).await
+    ///
+    /// # Errors
+    ///
+    /// The run is suspended.
+    pub async fn ended(&mut self) -> Result<Option<Arc<Ended>>, Broken> {
+        let Some(run) = &self.run else { return Ok(None) };
+        let ended = run.feed.wait(|feed| feed.closed().then(|| (feed.ended(), feed.suspended()))).await;
+        if ended.1 { Err(Broken::Suspended) } else { Ok(ended.0) }
     }
 
     /// Reads the next page of the log; false at its end. Waits while the database does not answer: whoever

@@ -1,9 +1,9 @@
-//! Reading journals, and keeping components.
+//! Taking over runs with their journals, and keeping components.
 
-use sqlx::Row as _;
+use sqlx::{Row as _, any::AnyRow};
 
-use super::{Store, StoreError};
-use crate::protocol::ResponseId;
+use super::{Store, StoreError, responses::response_id};
+use crate::protocol::{ConversationId, ResponseId};
 
 /// Consecutive entries of one run's journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,20 +23,20 @@ pub struct ActiveRun {
     pub id: ResponseId,
     /// Whose it is.
     pub principal: String,
-    /// The ownership under which it ran.
+    /// The ownership under which it runs from now on.
     pub epoch: i64,
-    /// The agent, and the sha256 of its component.
-    pub agent: String,
     /// The sha256 of its component, hexadecimal.
     pub component: String,
+    /// The response that it goes on from.
+    pub previous: Option<ResponseId>,
+    /// The conversation that it is a turn of.
+    pub conversation: Option<ConversationId>,
     /// The request as it was accepted, JSON.
     pub request: String,
     /// When it was accepted, in milliseconds since 1970.
     pub created_at: i64,
-    /// How often it was resumed since it last got on.
+    /// How often it was taken over since it last got on, this time included.
     pub attempts: i64,
-    /// How far it had got then.
-    pub progress: i64,
 }
 
 impl Store {
@@ -59,40 +59,27 @@ impl Store {
             .collect()
     }
 
-    /// The runs that have not ended, oldest first: at a start, those that the last stop cut off.
-    pub async fn active_runs(&self) -> Result<Vec<ActiveRun>, StoreError> {
+    /// Takes over the runs that have not ended, oldest first: at a start, those that the last stop cut off. From now on
+    /// only writes under their new epochs count.
+    pub async fn take_over(&self) -> Result<Vec<ActiveRun>, StoreError> {
         let rows = sqlx::query(
-            "SELECT id, principal, epoch, agent, component, request, created_at, attempts, progress FROM responses \
-             WHERE ended_at IS NULL ORDER BY created_at",
+            "WITH reached (id, progress) AS (SELECT id, \
+             COALESCE((SELECT MAX(last_sequence) + 1 FROM events WHERE response_id = responses.id), 0) + \
+             COALESCE((SELECT MAX(last_position) + 1 FROM journal WHERE response_id = responses.id), 0) \
+             FROM responses WHERE ended_at IS NULL) \
+             UPDATE responses SET epoch = responses.epoch + 1, progress = reached.progress, \
+             attempts = CASE WHEN reached.progress > responses.progress THEN 1 ELSE responses.attempts + 1 END \
+             FROM reached WHERE responses.id = reached.id \
+             RETURNING responses.id AS id, responses.principal AS principal, responses.epoch AS epoch, \
+             responses.component AS component, responses.previous_response_id AS previous, \
+             responses.conversation_id AS conversation, responses.request AS request, \
+             responses.created_at AS created_at, responses.attempts AS attempts",
         )
         .fetch_all(&self.pool)
         .await?;
-        rows.iter()
-            .map(|row| {
-                Ok(ActiveRun {
-                    id: super::responses::response_id(row.try_get("id")?)?,
-                    principal: row.try_get("principal")?,
-                    epoch: row.try_get("epoch")?,
-                    agent: row.try_get("agent")?,
-                    component: row.try_get("component")?,
-                    request: row.try_get("request")?,
-                    created_at: row.try_get("created_at")?,
-                    attempts: row.try_get("attempts")?,
-                    progress: row.try_get("progress")?,
-                })
-            })
-            .collect()
-    }
-
-    /// Takes a run over: from now on only writes under the new epoch count.
-    pub async fn take_over(&self, run: &ActiveRun, attempts: i64, progress: i64) -> Result<i64, StoreError> {
-        sqlx::query("UPDATE responses SET epoch = epoch + 1, attempts = $2, progress = $3 WHERE id = $1")
-            .bind(run.id.as_str().to_owned())
-            .bind(attempts)
-            .bind(progress)
-            .execute(&self.pool)
-            .await?;
-        Ok(run.epoch + 1)
+        let mut runs = rows.iter().map(active_run).collect::<Result<Vec<_>, _>>()?;
+        runs.sort_by_key(|run| run.created_at);
+        Ok(runs)
     }
 
     /// Forgets how often the active runs were resumed.
@@ -139,4 +126,20 @@ impl Store {
         }
         Ok(())
     }
+}
+
+fn active_run(row: &AnyRow) -> Result<ActiveRun, StoreError> {
+    let conversation: Option<String> = row.try_get("conversation")?;
+    let damaged = |name: &str| StoreError::Damaged(format!("`{name}` is not the name of a conversation"));
+    Ok(ActiveRun {
+        id: response_id(row.try_get("id")?)?,
+        principal: row.try_get("principal")?,
+        epoch: row.try_get("epoch")?,
+        component: row.try_get("component")?,
+        previous: row.try_get::<Option<String>, _>("previous")?.map(response_id).transpose()?,
+        conversation: conversation.map(|name| ConversationId::parse(&name).ok_or_else(|| damaged(&name))).transpose()?,
+        request: row.try_get("request")?,
+        created_at: row.try_get("created_at")?,
+        attempts: row.try_get("attempts")?,
+    })
 }

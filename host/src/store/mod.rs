@@ -15,6 +15,7 @@ mod events;
 mod journal;
 mod open;
 mod responses;
+mod secrets;
 
 pub use commit::{Batch, Committed, EndedResponse, NewResponse, WriteConnection};
 pub use conversations::{ConversationHead, ItemRange, NewItem, Written};

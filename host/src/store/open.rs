@@ -14,10 +14,11 @@ use super::{StoreError, WriteConnection};
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The schema, version by version. A released version is never edited.
-const MIGRATIONS: [(i64, &str, &str); 3] = [
+const MIGRATIONS: [(i64, &str, &str); 4] = [
     (1, "responses", include_str!("../../migrations/0001_responses.sql")),
     (2, "conversations", include_str!("../../migrations/0002_conversations.sql")),
-    (3, "journal", include_str!("../../migrations/0003_journal.sql")),
+    (3, "secrets", include_str!("../../migrations/0003_secrets.sql")),
+    (4, "journal", include_str!("../../migrations/0004_journal.sql")),
 ];
 
 /// Which database it is, for the few statements that differ.

@@ -1,0 +1,131 @@
+//! `GET /v1/responses` as a WebSocket: many turns over one connection.
+//!
+//! A client sends `response.create` and gets the events of the response, one message each, the same bytes that a
+//! stream carries. A socket is one subscriber at a time: a response that is kept goes on when the socket closes, one
+//! that is not ends with it. What a `store: false` turn leaves behind lies in the socket's [`Memory`] and nowhere else,
+//! so that the next turn on this socket can go on from it; after a reconnect there is no such response.
+//!
+//! - One response at a time. A second `response.create` meanwhile is refused with an error message, not queued.
+//! - An error is a message and leaves the socket open, except where the stream of messages itself is broken: a message
+//!   larger than `limits.body_bytes`, or one that is no WebSocket message at all.
+//! - A turn that cannot begin makes the socket forget the response that it would have gone on from, as the
+//!   specification asks.
+//! - Nothing is buffered for a slow reader beyond [`BUFFER`] and one event: the subscription waits, and the run with it
+//!   where its events are nowhere else.
+//! - On a server without keys, a browser's page must come from this machine.
+//! - While nothing is sent, a ping every `limits.keep_alive`. A pong is not insisted on: blocking clients answer only
+//!   while they read.
+//! - After `limits.websocket_lifetime` no turn begins; the one that goes on may end. When the server stops, the last
+//!   events are sent before the close.
+
+mod memory;
+mod session;
+mod wire;
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use axum::{
+    Extension,
+    extract::{
+        State,
+        ws::{WebSocketUpgrade, rejection::WebSocketUpgradeRejection},
+    },
+    http::{HeaderMap, HeaderValue, Uri, header},
+    response::{IntoResponse as _, Response},
+};
+
+use super::{Api, LOCAL, Principal, connections::Connection};
+use crate::{
+    protocol::{ApiError, ErrorKind},
+    run::Refusal,
+};
+use memory::Memory;
+use session::Session;
+
+/// How much a socket reads and writes at once, in bytes.
+const BUFFER: usize = 8 * 1_024;
+/// How long a client may take to answer a close.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Limits of WebSockets, from the configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct WebSocketLimits {
+    /// How long one may stay open: `limits.websocket_lifetime`.
+    pub lifetime: Duration,
+    /// The most responses that one remembers: `limits.websocket_responses`.
+    pub responses: usize,
+    /// How large their turns may be together: `limits.websocket_bytes`.
+    pub bytes: usize,
+}
+
+/// `GET /v1/responses`: opens a WebSocket.
+pub(super) async fn open(
+    State(api): State<Api>,
+    Extension(Principal(principal)): Extension<Principal>,
+    Extension(connection): Extension<Arc<Connection>>,
+    headers: HeaderMap,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, ApiError> {
+    let Ok(upgrade) = upgrade else { return Ok(upgrade_required()) };
+    if principal == LOCAL && headers.get(header::ORIGIN).is_some_and(|origin| !is_local(origin)) {
+        let message = "A page of another origin cannot open a WebSocket to a server without keys.";
+        return Err(ApiError::new(ErrorKind::Forbidden, "origin_not_allowed", message));
+    }
+    if api.manager.draining() {
+        return Err(Refusal::Draining.into());
+    }
+    let largest = api.limits.body_bytes;
+    let upgrade = upgrade.max_message_size(largest).max_frame_size(largest);
+    let limits = api.limits.websocket;
+    let memory = Memory::new(limits.responses, limits.bytes);
+    // Reached only by a client that stops reading, or the run's own limit would have come first.
+    let longest = limits.lifetime.saturating_add(api.manager.limits().run_timeout).saturating_add(LINGER);
+    let session = Session { api, principal, connection, memory };
+    Ok(upgrade.read_buffer_size(BUFFER).write_buffer_size(BUFFER).on_upgrade(move |socket| async move {
+        let _ = tokio::time::timeout(longest, session.serve(socket)).await;
+    }))
+}
+
+/// Whether a page of this origin comes from this machine. A browser lets every page open a WebSocket to every address,
+/// this machine's own too, and where there are no keys nothing else would stop it.
+fn is_local(origin: &HeaderValue) -> bool {
+    let origin: Option<Uri> = origin.to_str().ok().and_then(|origin| origin.parse().ok());
+    let host = origin.as_ref().and_then(Uri::host).unwrap_or_default();
+    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    host == "localhost" || host.ends_with(".localhost") || address.is_ok_and(|address| address.is_loopback())
+}
+
+/// The answer to a `GET` that does not ask for a WebSocket.
+fn upgrade_required() -> Response {
+    let message = "GET /v1/responses opens a WebSocket (version 13) and needs its upgrade headers. \
+                   Send POST for a single response, or GET /v1/responses/{id} to read one.";
+    let mut answer = ApiError::new(ErrorKind::UpgradeRequired, "upgrade_required", message).into_response();
+    answer.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    answer.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_pages_of_this_machine_are_local() {
+        for (origin, local) in [
+            ("http://localhost", true),
+            ("http://localhost:3000", true),
+            ("https://app.localhost", true),
+            ("http://127.0.0.1:8642", true),
+            ("http://[::1]:8642", true),
+            ("https://example.com", false),
+            ("http://127.0.0.1.example.com", false),
+            ("http://localhost.example.com", false),
+            ("http://10.0.0.1", false),
+            ("null", false),
+            ("", false),
+        ] {
+            assert_eq!(is_local(&HeaderValue::from_static(origin)), local, "{origin}");
+        }
+    }
+}

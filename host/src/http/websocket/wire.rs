@@ -1,0 +1,86 @@
+//! Messages: what comes over a socket, and what goes.
+
+use axum::extract::ws::{CloseCode, Message, Utf8Bytes, WebSocket, close_code};
+use bytes::Bytes;
+use futures::{
+    SinkExt as _, StreamExt as _,
+    stream::{SplitSink, SplitStream},
+};
+
+use crate::protocol::{ApiError, ErrorKind, error_message, payloads};
+
+pub(super) type Sender = SplitSink<WebSocket, Message>;
+pub(super) type Receiver = SplitStream<WebSocket>;
+
+/// The client is gone.
+pub(super) struct Gone;
+
+/// Why a socket is closed.
+pub(super) struct Close(pub CloseCode, pub &'static str);
+
+/// What came over a socket.
+pub(super) enum Received {
+    /// A message to act on.
+    Text(Utf8Bytes),
+    /// A message of another kind; the socket is in order.
+    Refused(ApiError),
+    /// No message; nothing more can be read.
+    Broken(ApiError, Close),
+}
+
+/// The next message that means something.
+pub(super) async fn receive(receiver: &mut Receiver) -> Result<Received, Gone> {
+    loop {
+        return match receiver.next().await {
+            Some(Ok(Message::Text(text))) => Ok(Received::Text(text)),
+            Some(Ok(Message::Binary(_))) => {
+                let message = "Messages are JSON in text frames; this one was binary.";
+                Ok(Received::Refused(ApiError::new(ErrorKind::InvalidRequest, "invalid_message", message)))
+            }
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
+            Some(Ok(Message::Close(_))) | None => Err(Gone),
+            Some(Err(error)) => broken(error),
+        };
+    }
+}
+
+/// What a socket's error means for the client.
+fn broken(error: axum::Error) -> Result<Received, Gone> {
+    use tungstenite::Error;
+    let Ok(error) = error.into_inner().downcast::<Error>() else { return Err(Gone) };
+    match *error {
+        Error::Capacity(_) => {
+            let message = "The message is larger than limits.body_bytes.";
+            let error = ApiError::new(ErrorKind::TooLarge, "request_too_large", message);
+            Ok(Received::Broken(error, Close(close_code::SIZE, "the message is too large")))
+        }
+        Error::Utf8(_) => {
+            let message = "The message is in a text frame, and is not UTF-8.";
+            let error = ApiError::new(ErrorKind::InvalidRequest, "invalid_message", message);
+            Ok(Received::Broken(error, Close(close_code::INVALID, "the message is not UTF-8")))
+        }
+        Error::Protocol(_) => {
+            let error = ApiError::new(ErrorKind::InvalidRequest, "invalid_message", "This is no WebSocket message.");
+            Ok(Received::Broken(error, Close(close_code::PROTOCOL, "no WebSocket message")))
+        }
+        _ => Err(Gone),
+    }
+}
+
+/// Sends each event in `frames` as a message.
+pub(super) async fn feed(sender: &mut Sender, frames: &Bytes) -> Result<(), Gone> {
+    for json in payloads(frames) {
+        // Events are made of strings.
+        let Ok(text) = Utf8Bytes::try_from(json) else { continue };
+        sender.feed(Message::Text(text)).await.map_err(|_| Gone)?;
+    }
+    sender.flush().await.map_err(|_| Gone)
+}
+
+pub(super) async fn send_error(sender: &mut Sender, error: &ApiError) -> Result<(), Gone> {
+    send(sender, Message::Text(error_message(error).into())).await
+}
+
+pub(super) async fn send(sender: &mut Sender, message: Message) -> Result<(), Gone> {
+    sender.send(message).await.map_err(|_| Gone)
+}

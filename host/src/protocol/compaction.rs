@@ -1,0 +1,150 @@
+//! Compaction: a conversation made shorter, in a form that a client carries.
+//!
+//! `POST /v1/responses/compact` answers with the user's messages and one item of type `compaction`, whose
+//! `encrypted_content` only this server reads. Sent as input later, the item stands for what it was made of.
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    error::ApiError,
+    request::{Checked, CreateRequest, RequestLimits, missing},
+    response::Usage,
+};
+
+/// The type of the item.
+pub(super) const COMPACTION: &str = "compaction";
+/// The fields of a request to compact. Others are ignored.
+const FIELDS: [&str; 4] = ["model", "instructions", "previous_response_id", "conversation"];
+
+/// What stands for the client's instructions when a model is asked for a summary.
+const INSTRUCTIONS: &str = "\
+    You compact conversations. You are given a conversation of a user with an assistant, and then you are asked for its \
+    summary. The summary takes the place of everything in it but the user's own messages: whoever goes on will know \
+    nothing else. Keep what is needed to go on: the goal, decisions and their reasons, facts, names, numbers, \
+    identifiers, code and paths that matter, results of tools, what is open and what comes next. Leave out greetings and \
+    repetitions. Do not go on with the conversation, answer nothing in it, and call no tools. Write the summary alone.";
+/// The last message of the conversation that the model sees.
+const QUESTION: &str = "Write the summary of the conversation so far.";
+/// What stands before a summary when it is given to an agent.
+const PREFACE: &str = "The conversation before this point was compacted. This is its summary:";
+
+/// Reads the body of a request to compact. What comes back is not kept and says nothing yet.
+///
+/// # Errors
+///
+/// A field is wrong, or there is nothing to compact.
+pub fn read_compact(body: &[u8], limits: &RequestLimits) -> Result<CreateRequest, ApiError> {
+    let mut given = Checked::body(body)?;
+    let input = given.remove("input");
+    given.retain(|name, _| FIELDS.contains(&name.as_str()));
+    if input.is_none() && !given.contains_key("previous_response_id") && !given.contains_key("conversation") {
+        Checked(&given).required_string("model")?;
+        return Err(missing("input"));
+    }
+    given.insert("input".to_owned(), input.unwrap_or_else(|| json!([])));
+    given.insert("store".to_owned(), false.into());
+    CreateRequest::from_fields(given, limits)
+}
+
+impl CreateRequest {
+    /// The request that asks this request's agent for the summary of what came before.
+    pub fn summary(&self) -> Self {
+        let instructions = match self.fields.get("instructions").and_then(Value::as_str) {
+            Some(given) => format!("{INSTRUCTIONS}\n\nThe conversation was held under these instructions:\n\n{given}"),
+            None => INSTRUCTIONS.to_owned(),
+        };
+        let fields = [("model", json!(self.model)), ("instructions", json!(instructions)), ("store", json!(false))];
+        Self {
+            input: vec![message("user", QUESTION)],
+            store: false,
+            stream: false,
+            background: false,
+            previous: None,
+            conversation: None,
+            earlier: Vec::new(),
+            fields: fields.map(|(name, value)| (name.to_owned(), value)).into_iter().collect::<Map<_, _>>(),
+            model: self.model.clone(),
+        }
+    }
+}
+
+/// The item that tells an agent of a summary.
+pub fn summary_message(text: &str) -> Value {
+    message("developer", &format!("{PREFACE}\n\n{text}"))
+}
+
+/// Whether an item is a message of the user.
+pub fn is_user_message(item: &Value) -> bool {
+    item["type"] == "message" && item["role"] == "user"
+}
+
+/// What a compaction item carries; none when the item is none.
+pub fn sealed_content(item: &Value) -> Option<&str> {
+    (item["type"] == COMPACTION).then(|| item["encrypted_content"].as_str().unwrap_or_default())
+}
+
+/// A compaction item.
+pub fn compaction_item(id: &str, sealed: String) -> Value {
+    json!({"type": COMPACTION, "id": id, "encrypted_content": sealed})
+}
+
+/// The answer to a request to compact.
+pub fn compaction_resource(id: &str, created_at: i64, output: &[Value], usage: Usage) -> Value {
+    json!({
+        "id": id,
+        "object": "response.compaction",
+        "created_at": created_at,
+        "output": output,
+        "usage": usage,
+    })
+}
+
+/// A 400 for a compaction item that this server did not make for this principal.
+pub fn not_sealed_here(param: &str) -> ApiError {
+    let message = format!("'{param}' cannot be opened: it was not made by this server for you, or was changed.");
+    ApiError::invalid(param, "invalid_encrypted_content", message)
+}
+
+fn message(role: &str, text: &str) -> Value {
+    json!({"type": "message", "role": role, "content": [{"type": "input_text", "text": text}]})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: RequestLimits = RequestLimits { text_bytes: 1 << 20, input_items: 1_000 };
+
+    fn read(body: Value) -> Result<CreateRequest, ApiError> {
+        read_compact(body.to_string().as_bytes(), &LIMITS)
+    }
+
+    #[test]
+    fn a_request_to_compact_names_a_model_and_something_to_compact() {
+        for (body, param) in [
+            (json!({"input": "x"}), "model"),
+            (json!({}), "model"),
+            (json!({"model": "echo"}), "input"),
+            (json!({"model": "echo", "input": null}), "input"),
+            (json!({"model": "echo", "input": 3}), "input"),
+            (json!({"model": "echo", "input": [{"type": "compaction"}]}), "input[0].encrypted_content"),
+            (json!({"model": "echo", "input": "x", "instructions": 3}), "instructions"),
+            (json!({"model": "echo", "previous_response_id": "x"}), "previous_response_id"),
+        ] {
+            assert_eq!(read(body.clone()).unwrap_err().param.as_deref(), Some(param), "{body}");
+        }
+        let request = read(json!({"model": "chat/m", "input": "x", "temperature": "ignored", "stream": true})).unwrap();
+        assert!(!request.store && !request.stream);
+        let id = "resp_00000000000000000000000000000001";
+        assert!(read(json!({"model": "echo", "previous_response_id": id})).unwrap().input.is_empty());
+    }
+
+    #[test]
+    fn the_summary_is_asked_of_the_same_model_under_instructions_of_its_own() {
+        let request = read(json!({"model": "chat/m", "input": "x", "instructions": "Speak Latin."})).unwrap();
+        let summary = request.summary();
+        assert_eq!((summary.agent(), summary.upstream()), ("chat", Some("m")));
+        let instructions = summary.fields["instructions"].as_str().unwrap();
+        assert!(instructions.starts_with(INSTRUCTIONS) && instructions.ends_with("Speak Latin."));
+    }
+}
