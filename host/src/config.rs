@@ -133,6 +133,9 @@ pub struct Limits {
     pub output_items: usize,
     /// The most events of a run. Default 1000000.
     pub events: u64,
+    /// All that the imports of a run may answer it that has to be kept, so that the run can go on after a crash. Default
+    /// `64MiB`.
+    pub journal_bytes: ByteSize,
     /// The most lines in the log of a run. Default 10000.
     pub log_lines: u64,
     /// How much of a run may wait to be written before its agent is suspended. Default `256KiB`.
@@ -194,6 +197,7 @@ impl Default for Limits {
             output_bytes: ByteSize::mib(16),
             output_items: 1_000,
             events: 1_000_000,
+            journal_bytes: ByteSize::mib(64),
             log_lines: 10_000,
             outbox_bytes: ByteSize::kib(256),
             feed_bytes: ByteSize::kib(64),
@@ -311,6 +315,7 @@ impl Config {
             ("body_bytes", bytes(limits.body_bytes)),
             ("memory", bytes(limits.memory)),
             ("event_bytes", bytes(limits.event_bytes)),
+            ("journal_bytes", bytes(limits.journal_bytes)),
             ("outbox_bytes", bytes(limits.outbox_bytes)),
         ] {
             if value == 0 {
@@ -350,6 +355,7 @@ impl Config {
             max_live_runs: self.limits.max_live_runs.unwrap_or_else(crate::machine::live_runs),
             run_timeout: self.limits.run_timeout,
             cancel_grace: self.limits.cancel_grace,
+            journal_bytes: bytes(self.limits.journal_bytes),
             outbox_bytes: bytes(self.limits.outbox_bytes),
             feed_bytes: bytes(self.limits.feed_bytes),
             history_items: self.limits.history_items,

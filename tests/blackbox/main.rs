@@ -29,6 +29,7 @@ mod outage;
 mod plugins;
 mod properties;
 mod restart;
+mod resume;
 mod retention;
 mod retrieve;
 mod stored;

@@ -33,14 +33,19 @@ impl Database {
         }
     }
 
-    /// The ids of all responses that are stored, oldest first.
-    pub async fn response_ids(&self, dir: &Path) -> Vec<String> {
+    /// A connection of the test's own.
+    pub async fn connect(&self, dir: &Path) -> AnyConnection {
         sqlx::any::install_default_drivers();
         let url = match self {
             Self::Sqlite => format!("sqlite://{}", self.argument(dir)),
             Self::Postgres(url) => url.clone(),
         };
-        let mut connection = AnyConnection::connect(&url).await.unwrap();
+        AnyConnection::connect(&url).await.unwrap()
+    }
+
+    /// The ids of all responses that are stored, oldest first.
+    pub async fn response_ids(&self, dir: &Path) -> Vec<String> {
+        let mut connection = self.connect(dir).await;
         let query = sqlx::query("SELECT id FROM responses ORDER BY created_at, id");
         let rows = query.fetch_all(&mut connection).await.unwrap();
         connection.close().await.unwrap();

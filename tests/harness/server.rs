@@ -7,6 +7,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use sqlx::AnyConnection;
 use tempfile::TempDir;
 
 use super::{
@@ -198,6 +199,11 @@ impl Server {
     /// The ids of all responses that its database has.
     pub async fn response_ids(&self) -> Vec<String> {
         self.options.database.response_ids(self.dir.path()).await
+    }
+
+    /// A connection to its database.
+    pub async fn database(&self) -> AnyConnection {
+        self.options.database.connect(self.dir.path()).await
     }
 
     /// What it has written to standard output.

@@ -1,11 +1,13 @@
 //! A model provider that speaks Chat Completions and says what it is told to.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, convert::Infallible, sync::Arc};
 
 use axum::{Json, Router, body::Body, extract::State, response::IntoResponse, routing::post};
+use bytes::Bytes;
+use futures::{StreamExt as _, stream};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 
 use super::server::Options;
 
@@ -20,13 +22,15 @@ pub struct Upstream {
 struct Script {
     answers: Mutex<VecDeque<Vec<Value>>>,
     requests: Mutex<Vec<Value>>,
+    /// Whether answers that stall go on.
+    released: watch::Sender<bool>,
 }
 
 impl Upstream {
     /// A provider that gives these answers, one after the other. An answer is the `choices[0]` of its chunks.
     pub async fn start(answers: impl IntoIterator<Item = Vec<Value>>) -> Self {
         let answers = Mutex::new(answers.into_iter().collect());
-        let script = Arc::new(Script { answers, requests: Mutex::default() });
+        let script = Arc::new(Script { answers, ..Script::default() });
         let app = Router::new().route("/v1/chat/completions", post(answer)).with_state(script.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -37,6 +41,11 @@ impl Upstream {
     /// A server that asks this provider.
     pub fn options(&self, options: Options) -> Options {
         options.config(&format!("[providers.up]\nbase_url = \"http://{}/v1\"", self.address))
+    }
+
+    /// Lets the answers go on that [`stall`].
+    pub fn release(&self) {
+        self.script.released.send_replace(true);
     }
 
     /// What it was asked, so far.
@@ -56,6 +65,11 @@ pub fn call(index: usize, id: Option<&str>, name: Option<&str>, arguments: &str)
     json!({"delta": {"tool_calls": [{"index": index, "id": id, "type": "function", "function": function}]}})
 }
 
+/// No chunk: the answer stalls here until [`Upstream::release`].
+pub fn stall() -> Value {
+    json!("stall")
+}
+
 /// The last chunk.
 pub fn end(reason: &str) -> Value {
     json!({"delta": {}, "finish_reason": reason})
@@ -69,11 +83,23 @@ pub fn usage(input: u64, output: u64) -> Value {
 async fn answer(State(script): State<Arc<Script>>, Json(request): Json<Value>) -> impl IntoResponse {
     script.requests.lock().push(request);
     let choices = script.answers.lock().pop_front().expect("an answer in the script");
-    let chunk = |choice: &Value| match choice.get("usage") {
-        Some(usage) => json!({"model": "up-1", "choices": [], "usage": usage}),
-        None => json!({"model": "up-1", "choices": [choice]}),
-    };
-    let mut body: String = choices.iter().map(|choice| format!("data: {}\n\n", chunk(choice))).collect();
-    body.push_str("data: [DONE]\n\n");
-    ([("content-type", "text/event-stream")], Body::from(body))
+    let chunks = stream::iter(choices).filter_map(move |choice| {
+        let mut released = script.released.subscribe();
+        async move {
+            if choice == stall() {
+                released.wait_for(|released| *released).await.unwrap();
+                return None;
+            }
+            let chunk = match choice.get("usage") {
+                Some(usage) => json!({"model": "up-1", "choices": [], "usage": usage}),
+                None => json!({"model": "up-1", "choices": [choice]}),
+            };
+            Some(format!("data: {chunk}\n\n"))
+        }
+    });
+    let chunks = chunks.chain(stream::iter(["data: [DONE]\n\n".to_owned()]));
+    (
+        [("content-type", "text/event-stream")],
+        Body::from_stream(chunks.map(|chunk| Ok::<_, Infallible>(Bytes::from(chunk)))),
+    )
 }

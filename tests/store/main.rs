@@ -11,8 +11,8 @@ use harness::{
     scratch,
 };
 use outlast::{
-    protocol::{IdempotencyKey, ResponseId, Segment, Status, TerminalStatus},
-    store::{Batch, EndedResponse, NewResponse, Store, StoreError},
+    protocol::{ConversationId, IdempotencyKey, ResponseId, Segment, Status, TerminalStatus},
+    store::{Batch, EndedResponse, JournalSegment, NewResponse, Store, StoreError},
 };
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -26,6 +26,10 @@ both_databases!(
     an_abandoned_admission_goes,
     a_principal_sees_its_own,
     the_log_is_read_from_any_event,
+    a_journal_goes_with_its_run,
+    whoever_takes_a_run_over_is_its_one_owner,
+    attempts_are_counted_until_the_run_gets_on,
+    a_component_is_kept_while_it_is_needed,
     a_second_owner_is_refused,
     the_schema_is_made_once,
 );
@@ -90,7 +94,7 @@ async fn a_batch_is_read_back_as_it_was_written(database: Database) {
         assert_eq!(store.events(id, 0).await.unwrap(), [one.clone(), two.clone()]);
         assert_eq!(store.turns("ann", id, 1).await.unwrap()[0].request, rows[0].request);
     }
-    assert_eq!(store.active_responses().await.unwrap().len(), 70);
+    assert_eq!(store.take_over().await.unwrap().len(), 70);
 }
 
 async fn a_batch_that_is_written_again_changes_nothing(database: Database) {
@@ -119,7 +123,7 @@ async fn an_end_is_written_once(database: Database) {
     let stored = store.response("ann", &id).await.unwrap().unwrap();
     assert_eq!(stored.status, TerminalStatus::Cancelled.into());
     assert_eq!(stored.response, Some(cancelled.response));
-    assert!(store.active_responses().await.unwrap().is_empty());
+    assert!(store.take_over().await.unwrap().is_empty());
 }
 
 async fn an_end_under_another_epoch_is_not_written(database: Database) {
@@ -200,6 +204,96 @@ async fn the_log_is_read_from_any_event(database: Database) {
     for beyond in [80, i64::MAX.cast_unsigned(), u64::MAX] {
         assert!(store.events(&id, beyond).await.unwrap().is_empty());
     }
+}
+
+fn entries(first: u64, last: u64) -> JournalSegment {
+    JournalSegment {
+        first,
+        last,
+        lines: (first..=last).flat_map(|number| format!("{number}\n").into_bytes()).collect(),
+    }
+}
+
+async fn a_journal_goes_with_its_run(database: Database) {
+    let Opened { store, .. } = &open(&database).await;
+    let mut writer = store.writer().await.unwrap();
+    let (row, kept) = (row(&id()), row(&id()));
+    let (one, two) = (entries(0, 2), entries(3, 3));
+    let batch = Batch {
+        admitted: vec![&row, &kept],
+        entries: vec![(&row.id, &one), (&kept.id, &one), (&row.id, &two)],
+        ..Batch::default()
+    };
+    for _ in 0..2 {
+        writer.commit(&batch).await.unwrap();
+        assert_eq!(store.journal(&row.id).await.unwrap(), [one.clone(), two.clone()]);
+    }
+    let end = ended(&row.id, TerminalStatus::Completed, 1);
+    writer.commit(&Batch { ended: vec![&end], ..Batch::default() }).await.unwrap();
+    assert!(store.journal(&row.id).await.unwrap().is_empty());
+    assert_eq!(store.journal(&kept.id).await.unwrap(), [one]);
+    store.delete_response("ann", &kept.id).await.unwrap();
+    assert!(store.journal(&kept.id).await.unwrap().is_empty());
+}
+
+async fn whoever_takes_a_run_over_is_its_one_owner(database: Database) {
+    let Opened { store, .. } = &open(&database).await;
+    let mut writer = store.writer().await.unwrap();
+    let (mut first, mut second) = (row(&id()), row(&id()));
+    (first.created_at, second.created_at) = (2, 1);
+    first.previous = Some(id());
+    second.conversation = Some((ConversationId::parse("c").unwrap(), 0));
+    writer.commit(&Batch { admitted: vec![&first, &second], ..Batch::default() }).await.unwrap();
+    let runs = store.take_over().await.unwrap();
+    assert_eq!(runs.iter().map(|run| &run.id).collect::<Vec<_>>(), [&second.id, &first.id], "oldest first");
+    assert_eq!((&runs[0].conversation, &runs[0].previous), (&second.conversation.map(|(id, _)| id), &None));
+    assert_eq!((&runs[1].conversation, &runs[1].previous), (&None, &first.previous));
+    assert_eq!((&runs[1].request, runs[1].epoch), (&first.request, 2));
+    let late = ended(&first.id, TerminalStatus::Completed, 1);
+    assert!(writer.commit(&Batch { ended: vec![&late], ..Batch::default() }).await.unwrap().late.contains(&first.id));
+    let end = ended(&first.id, TerminalStatus::Failed, 2);
+    assert!(writer.commit(&Batch { ended: vec![&end], ..Batch::default() }).await.unwrap().late.is_empty());
+}
+
+async fn attempts_are_counted_until_the_run_gets_on(database: Database) {
+    let Opened { store, .. } = &open(&database).await;
+    let mut writer = store.writer().await.unwrap();
+    let row = row(&id());
+    let events = segment(0, 1);
+    let batch = Batch { admitted: vec![&row], segments: vec![(&row.id, &events)], ..Batch::default() };
+    writer.commit(&batch).await.unwrap();
+    let attempts = async || store.take_over().await.unwrap()[0].attempts;
+    assert_eq!((attempts().await, attempts().await), (1, 2));
+    let (entries, events) = (entries(0, 0), segment(2, 2));
+    writer.commit(&Batch { entries: vec![(&row.id, &entries)], ..Batch::default() }).await.unwrap();
+    assert_eq!((attempts().await, attempts().await), (1, 2));
+    writer.commit(&Batch { segments: vec![(&row.id, &events)], ..Batch::default() }).await.unwrap();
+    assert_eq!((attempts().await, attempts().await), (1, 2));
+    store.forgive_attempts().await.unwrap();
+    assert_eq!(attempts().await, 1);
+}
+
+async fn a_component_is_kept_while_it_is_needed(database: Database) {
+    let Opened { store, .. } = &open(&database).await;
+    let mut writer = store.writer().await.unwrap();
+    let mut row = row(&id());
+    row.component = "needed".to_owned();
+    writer.commit(&Batch { admitted: vec![&row], ..Batch::default() }).await.unwrap();
+    for sha256 in ["needed", "needed", "loaded", "old"] {
+        store.keep_component(sha256, sha256.as_bytes(), 1).await.unwrap();
+    }
+    let kept = async |loaded: &[&str]| {
+        store.remove_components(loaded).await.unwrap();
+        let mut kept = Vec::new();
+        for sha256 in ["needed", "loaded", "old"] {
+            kept.extend(store.component(sha256).await.unwrap().unwrap_or_default());
+        }
+        String::from_utf8(kept).unwrap()
+    };
+    assert_eq!(kept(&["loaded"]).await, "neededloaded");
+    let end = ended(&row.id, TerminalStatus::Completed, 1);
+    writer.commit(&Batch { ended: vec![&end], ..Batch::default() }).await.unwrap();
+    assert_eq!(kept(&["loaded"]).await, "loaded");
 }
 
 async fn a_second_owner_is_refused(database: Database) {

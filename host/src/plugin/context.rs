@@ -26,7 +26,7 @@ impl Host for RunState {
                     return Err(Diverged("has lost the earlier turns that it went on from".to_owned()).into());
                 }
                 Some(_) => {}
-                None => self.record(IMPORT, String::new(), &now)?,
+                None => self.record(IMPORT, String::new(), &now).await?,
             }
         }
         Ok(history)
@@ -43,7 +43,7 @@ impl Host for RunState {
         }
         let cancelled = self.active("context.cancelled")?.stop.is_cancelled();
         if cancelled {
-            self.record(CANCELLED, String::new(), &())?;
+            self.record(CANCELLED, String::new(), &()).await?;
         }
         Ok(cancelled)
     }

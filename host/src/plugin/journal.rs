@@ -11,7 +11,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use super::{failure::Diverged, state::RunState};
+use super::{
+    failure::{Diverged, Violation},
+    state::RunState,
+};
 
 /// The entry that tells the component that its run is being cancelled.
 pub(super) const CANCELLED: &str = "cancelled";
@@ -118,15 +121,23 @@ impl RunState {
         Ok(self.replays(CANCELLED) && self.replayed::<()>(CANCELLED, "")?.is_some())
     }
 
-    /// Keeps what an import has answered.
-    pub(super) fn record(&mut self, name: &str, digest: String, answer: &impl Serialize) -> wasmtime::Result<()> {
+    /// Keeps what an import has answered, and waits while there is no room for more.
+    pub(super) async fn record(
+        &mut self,
+        name: &str,
+        digest: String,
+        answer: &(impl Serialize + Sync),
+    ) -> wasmtime::Result<()> {
         let time = self.clock.nanoseconds();
         let run = self.active(name)?;
         if !run.journaled {
             return Ok(());
         }
         let entry = Entry { name: name.to_owned(), digest, time, answer: serde_json::to_value(answer)? };
-        run.port.journal(&serde_json::to_string(&entry)?);
+        run.port.journal(&serde_json::to_string(&entry)?).map_err(|error| Violation(error.to_string()))?;
+        if let Some(room) = run.port.room() {
+            room.await;
+        }
         Ok(())
     }
 

@@ -17,7 +17,11 @@ pub trait RunPort: Send + Sync + 'static {
     fn room(&self) -> Option<BoxFuture<'_, ()>>;
 
     /// Keeps an entry of the journal, one line of JSON, behind everything that was said so far.
-    fn journal(&self, entry: &str);
+    ///
+    /// # Errors
+    ///
+    /// The journal is too large; the run has to end.
+    fn journal(&self, entry: &str) -> Result<(), EmitError>;
 
     /// Whether what the agent says was recorded before and is only compared.
     fn replaying(&self) -> bool;

@@ -22,7 +22,7 @@ impl Host for RunState {
             None => {
                 self.clock.advance();
                 let until = self.clock.nanoseconds().saturating_add(milliseconds.saturating_mul(1_000_000));
-                self.record(IMPORT, arguments, &until)?;
+                self.record(IMPORT, arguments, &until).await?;
                 Duration::from_nanos(until)
             }
         };
@@ -32,7 +32,7 @@ impl Host for RunState {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let timer = tokio::time::sleep(until.saturating_sub(since));
         if stop.run_until_cancelled(timer).await.is_none() {
-            self.record(CANCELLED, String::new(), &())?;
+            self.record(CANCELLED, String::new(), &()).await?;
             return Ok(Err(cancelled()));
         }
         self.clock.set(until);

@@ -23,6 +23,8 @@ pub struct RunLimits {
     /// How much of a run may wait to be written, or to be read where it is not kept, before its instance is
     /// suspended: `limits.outbox_bytes`.
     pub outbox_bytes: usize,
+    /// How much the imports of a run may answer that has to be kept: `limits.journal_bytes`.
+    pub journal_bytes: usize,
     /// How much of what was committed is kept in memory for subscribers: `limits.feed_bytes`.
     pub feed_bytes: usize,
     /// The most items that a request may go on from: `limits.history_items`.

@@ -131,11 +131,7 @@ fn items_of(turns: &[Turn]) -> Result<Vec<Value>, StoreError> {
 }
 
 /// What a request that was accepted goes on from, read again. What is gone since then is left out.
-pub(super) async fn again(
-    store: &Store,
-    principal: &str,
-    request: &CreateRequest,
-) -> Result<Vec<Value>, StoreError> {
+pub(super) async fn again(store: &Store, principal: &str, request: &CreateRequest) -> Result<Vec<Value>, StoreError> {
     let mut items = match (&request.conversation, &request.previous) {
         (Some(conversation), _) => conversation_items(store, principal, conversation, i64::MAX).await?,
         (None, Some(previous)) => items_of(&store.turns(principal, previous, i64::MAX).await?)?,

@@ -2,22 +2,32 @@
 //!
 //! What an entry is, is told where they are made: `plugin::journal`.
 
-use crate::store::JournalSegment;
+use crate::{protocol::EmitError, store::JournalSegment};
 
 /// The entries that were not taken yet, as lines.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Journal {
     /// The number of the next entry.
     next: u64,
     /// The number of the first entry in `lines`.
     first: u64,
     lines: Vec<u8>,
+    /// How large it is, with what was taken, and how large it may be: `limits.journal_bytes`.
+    bytes: usize,
+    limit: usize,
 }
 
 impl Journal {
-    /// A journal whose entries before `next` are in the database.
-    pub fn resume(next: u64) -> Self {
-        Self { next, first: next, lines: Vec::new() }
+    /// An empty journal, and the most bytes that it may have.
+    pub fn new(limit: usize) -> Self {
+        Self { next: 0, first: 0, lines: Vec::new(), bytes: 0, limit }
+    }
+
+    /// The journal of which these segments are in the database.
+    pub fn resume(written: &[JournalSegment], limit: usize) -> Self {
+        let next = written.last().map_or(0, |segment| segment.last + 1);
+        let bytes = written.iter().map(|segment| segment.lines.len()).sum();
+        Self { next, first: next, lines: Vec::new(), bytes, limit }
     }
 
     /// Whether the run has entries anywhere.
@@ -31,10 +41,20 @@ impl Journal {
     }
 
     /// Adds an entry, one line of JSON.
-    pub fn append(&mut self, entry: &str) {
+    ///
+    /// # Errors
+    ///
+    /// The journal would be larger than it may be.
+    pub fn append(&mut self, entry: &str) -> Result<(), EmitError> {
+        self.bytes += entry.len() + 1;
+        if self.bytes > self.limit {
+            let (what, key) = ("was answered more than can be kept, in bytes", "limits.journal_bytes");
+            return Err(EmitError::Limit { what, got: self.bytes as u64, limit: self.limit as u64, key });
+        }
         self.lines.extend_from_slice(entry.as_bytes());
         self.lines.push(b'\n');
         self.next += 1;
+        Ok(())
     }
 
     /// Takes the entries added since the last call.
@@ -45,5 +65,35 @@ impl Journal {
         let segment = JournalSegment { first: self.first, last: self.next - 1, lines: std::mem::take(&mut self.lines) };
         self.first = self.next;
         Some(segment)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_taken_once_and_numbered_on() {
+        let mut journal = Journal::new(100);
+        assert_eq!((journal.take(), journal.is_used()), (None, false));
+        journal.append("a").unwrap();
+        journal.append("b").unwrap();
+        let one = journal.take().unwrap();
+        assert_eq!(one, JournalSegment { first: 0, last: 1, lines: b"a\nb\n".to_vec() });
+        let mut again = Journal::resume(&[one], 100);
+        for journal in [&mut journal, &mut again] {
+            journal.append("c").unwrap();
+            assert_eq!(journal.take().unwrap(), JournalSegment { first: 2, last: 2, lines: b"c\n".to_vec() });
+            assert!(journal.take().is_none() && journal.is_used());
+        }
+    }
+
+    #[test]
+    fn a_journal_has_a_limit_that_counts_what_was_written_before() {
+        let written = JournalSegment { first: 0, last: 0, lines: b"12345\n".to_vec() };
+        let mut journal = Journal::resume(&[written], 12);
+        journal.append("12345").unwrap();
+        let error = journal.append("").unwrap_err().to_string();
+        assert_eq!(error, "was answered more than can be kept, in bytes: 13, limit 12 (limits.journal_bytes)");
     }
 }

@@ -258,7 +258,7 @@ impl Manager {
         let run = Run::new(
             Ownership { id: id.clone(), principal: principal.clone(), durable: request.store, epoch: 1 },
             recorder,
-            Journal::default(),
+            Journal::new(self.limits.journal_bytes),
             Feed::new(retention, self.limits.feed_bytes),
             self.limits.outbox_bytes,
             queue.clone(),

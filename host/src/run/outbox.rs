@@ -274,10 +274,11 @@ impl RunPort for Port {
         (!self.0.has_room()).then(|| Box::pin(self.0.wait_for_room()) as _)
     }
 
-    fn journal(&self, entry: &str) {
+    fn journal(&self, entry: &str) -> Result<(), EmitError> {
         let mut outbox = self.0.outbox.lock();
-        outbox.journal.append(entry);
+        outbox.journal.append(entry)?;
         self.0.queue(&mut outbox);
+        Ok(())
     }
 
     fn replaying(&self) -> bool {

@@ -84,9 +84,8 @@ async fn resume_one(manager: &Arc<Manager>, kept: Kept) -> Result<(), StoreError
         .map_err(|error| StoreError::Damaged(error.to_string()))?;
     let feed = Feed::new(Retention::Log, manager.limits().feed_bytes);
     feed.begin_at(events);
-    let written = journal.last().map_or(0, |segment| segment.last + 1);
     let ownership = Ownership { id: id.clone(), principal: row.principal.clone(), durable: true, epoch: row.epoch };
-    let run = manager.adopt(ownership, recorder, Journal::resume(written), feed);
+    let run = manager.adopt(ownership, recorder, Journal::resume(&journal, manager.limits().journal_bytes), feed);
     match prepare(manager, &row, &run, &journal).await {
         Ok((agent, context)) => manager.go_on(run, agent, context),
         Err(Over::Ended(ending)) => {

@@ -137,7 +137,9 @@ fn active_run(row: &AnyRow) -> Result<ActiveRun, StoreError> {
         epoch: row.try_get("epoch")?,
         component: row.try_get("component")?,
         previous: row.try_get::<Option<String>, _>("previous")?.map(response_id).transpose()?,
-        conversation: conversation.map(|name| ConversationId::parse(&name).ok_or_else(|| damaged(&name))).transpose()?,
+        conversation: conversation
+            .map(|name| ConversationId::parse(&name).ok_or_else(|| damaged(&name)))
+            .transpose()?,
         request: row.try_get("request")?,
         created_at: row.try_get("created_at")?,
         attempts: row.try_get("attempts")?,

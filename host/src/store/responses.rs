@@ -133,15 +133,6 @@ impl Store {
         transaction.commit().await?;
         Ok(ids.len() as u64)
     }
-
-    /// Responses that have not ended, oldest first: at a start, those whose run was cut off by the last stop.
-    pub async fn active_responses(&self) -> Result<Vec<StoredResponse>, StoreError> {
-        let rows =
-            sqlx::query("SELECT id, status, epoch, response FROM responses WHERE ended_at IS NULL ORDER BY created_at")
-                .fetch_all(&self.pool)
-                .await?;
-        rows.iter().map(stored).collect()
-    }
 }
 
 fn stored(row: &AnyRow) -> Result<StoredResponse, StoreError> {

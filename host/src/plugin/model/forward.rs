@@ -75,7 +75,7 @@ pub(super) async fn forward(run: &mut RunState, request: Request) -> wasmtime::R
         }
     } else {
         let first = run.active(FORWARD)?.port.position().1;
-        run.record(FORWARD, arguments, &first)?;
+        run.record(FORWARD, arguments, &first).await?;
     }
     let answer = shown.all(run, call).await?;
     shown.close(run, matches!(&answer, Ok(said) if whole(said))).await?;
@@ -86,7 +86,7 @@ pub(super) async fn forward(run: &mut RunState, request: Request) -> wasmtime::R
 async fn end(run: &mut RunState, answer: Result<Said, Failure>) -> wasmtime::Result<Result<Completion, Failure>> {
     let event = run.active(FORWARD)?.port.position().0;
     let entry = End { event, answer };
-    run.record(END, String::new(), &entry)?;
+    run.record(END, String::new(), &entry).await?;
     ended(run, entry.answer).await
 }
 
@@ -213,10 +213,11 @@ impl Shown {
         policy: OnInterrupt,
     ) -> wasmtime::Result<Option<String>> {
         let output = run.active(FORWARD)?.port.output();
-        let said = || output.iter().enumerate().skip(first);
+        let called = output.iter().skip(first).any(|item| matches!(item, Item::FunctionCall { .. }));
+        // What is incomplete was given up at an earlier stop.
+        let said = || output.iter().enumerate().skip(first).filter(|(_, item)| item.status() != ItemStatus::Incomplete);
         let text: String =
             said().filter(|(_, item)| matches!(item, Item::Message { .. })).map(|(_, item)| text_of(item)).collect();
-        let called = said().any(|(_, item)| matches!(item, Item::FunctionCall { .. }));
         // Half a call and half a thought cannot be gone on from.
         let goes_on = policy == OnInterrupt::Continue && !called && !text.is_empty();
         for (index, item) in said() {

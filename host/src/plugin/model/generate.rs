@@ -61,14 +61,14 @@ pub(super) async fn generate(
     } else {
         if begun {
             if run.on_interrupt(GENERATE, &call)? == OnInterrupt::Fail {
-                run.record(STARTED, String::new(), &Err::<(), _>(interrupted()))?;
+                run.record(STARTED, String::new(), &Err::<(), _>(interrupted())).await?;
                 return Ok(Err(interrupted()));
             }
         } else {
-            run.record(GENERATE, arguments, &())?;
+            run.record(GENERATE, arguments, &()).await?;
         }
         let started = run.start(GENERATE, call.clone()).await?;
-        run.record(STARTED, String::new(), &started.as_ref().map(drop))?;
+        run.record(STARTED, String::new(), &started.as_ref().map(drop)).await?;
         match started {
             Ok(generation) => State::Open(generation),
             Err(failure) => return Ok(Err(failure)),
@@ -85,7 +85,7 @@ impl HostGeneration for RunState {
             Some(next) => next,
             None => {
                 let next = read_next(self, &handle).await?;
-                self.record(NEXT, which, &next)?;
+                self.record(NEXT, which, &next).await?;
                 next
             }
         };
@@ -105,7 +105,7 @@ impl HostGeneration for RunState {
             return Ok(finished);
         }
         let finished = read_to_end(self, &handle).await?;
-        self.record(FINISH, which, &finished)?;
+        self.record(FINISH, which, &finished).await?;
         Ok(finished)
     }
 

@@ -41,7 +41,7 @@ impl Host for RunState {
             return Ok(names);
         }
         let names = self.models_of(IMPORT)?.names();
-        self.record(IMPORT, String::new(), &names)?;
+        self.record(IMPORT, String::new(), &names).await?;
         Ok(names)
     }
 }

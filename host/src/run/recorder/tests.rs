@@ -110,6 +110,21 @@ fn emission() -> impl Strategy<Value = (u8, usize, String)> {
     (0u8..10, 0usize..6, "[a-zé\n\"]{0,8}")
 }
 
+/// Refused emissions are part of the tests: they must leave no trace.
+fn say(recorder: &mut Recorder, kind: u8, item: usize, text: &str) {
+    let _ = recorder.emit(match kind {
+        0 => Emission::OpenMessage,
+        1 => Emission::OpenReasoning,
+        2 | 3 => Emission::Text(item, text),
+        4 => Emission::Refusal(item, text),
+        5 => Emission::Summary(item, text),
+        6 => Emission::Finish(item),
+        7 => Emission::Abandon(item),
+        8 => Emission::OpenCall("f"),
+        _ => Emission::Arguments(item, text),
+    });
+}
+
 fn ending() -> impl Strategy<Value = Ending> {
     prop_oneof![
         Just(Ending::Completed),
@@ -199,18 +214,7 @@ proptest! {
         let mut recorder = recorder();
         let mut log = Vec::new();
         for (count, (kind, item, text)) in emissions.iter().enumerate() {
-            // Refused emissions are part of the test: they must leave no trace.
-            let _ = recorder.emit(match kind {
-                0 => Emission::OpenMessage,
-                1 => Emission::OpenReasoning,
-                2 | 3 => Emission::Text(*item, text),
-                4 => Emission::Refusal(*item, text),
-                5 => Emission::Summary(*item, text),
-                6 => Emission::Finish(*item),
-                7 => Emission::Abandon(*item),
-                8 => Emission::OpenCall("f"),
-                _ => Emission::Arguments(*item, text),
-            });
+            say(&mut recorder, *kind, *item, text);
             if count % take_every == 0 {
                 log.extend(recorder.take().map(|segment| segment.frames));
             }
@@ -244,4 +248,95 @@ proptest! {
         prop_assert_eq!(whole.response().unwrap(), recorder.response());
         prop_assert_eq!(json!(whole.response().unwrap()), json!(recorder.response()));
     }
+
+    #[test]
+    fn a_run_that_is_executed_again_goes_on_where_its_log_ends(
+        emissions in prop::collection::vec(emission(), 0..40),
+        cut in any::<prop::sample::Index>(),
+        ending in ending(),
+    ) {
+        let mut whole = recorder();
+        emissions.iter().for_each(|(kind, item, text)| say(&mut whole, *kind, *item, text));
+        let frames = whole.take().unwrap().frames;
+        let cut = 2 + cut.index(whole.next() as usize - 1) as u64;
+        let log = frames.slice(..skip_frames(&frames, cut));
+        let mut again = replay(&log, cut);
+        emissions.iter().for_each(|(kind, item, text)| say(&mut again, *kind, *item, text));
+        prop_assert!(!again.replaying());
+        let rest = again.take();
+        prop_assert_eq!(rest.as_ref().map_or(cut, |rest| rest.first), cut);
+        prop_assert_eq!([log, rest.map(|rest| rest.frames).unwrap_or_default()].concat(), frames);
+        whole.end(ending.clone(), 101);
+        again.end(ending, 101);
+        prop_assert_eq!(again.take(), whole.take());
+        prop_assert_eq!(again.response(), whole.response());
+    }
+}
+
+/// The recorder of [`recorder`]'s run, executed again.
+fn replay(log: &Bytes, events: u64) -> Recorder {
+    Recorder::replay(ResponseId::new(Uuid::from_u128(1)), log.clone(), events, LIMITS).unwrap()
+}
+
+/// The log of a run that has said `Hello` in an open message, and how many events it has.
+fn hello() -> (Bytes, u64) {
+    let mut recorder = recorder();
+    recorder.emit(Emission::OpenMessage).unwrap();
+    recorder.emit(Emission::Text(0, "Hello")).unwrap();
+    (recorder.take().unwrap().frames, recorder.next())
+}
+
+fn failure(recorder: &Recorder) -> &str {
+    &recorder.response().error.as_ref().unwrap().message
+}
+
+#[test]
+fn a_run_that_says_something_else_than_before_has_diverged() {
+    let (log, events) = hello();
+    let mut recorder = replay(&log, events);
+    recorder.emit(Emission::OpenMessage).unwrap();
+    let Err(EmitError::Diverged(why)) = recorder.emit(Emission::Text(0, "Hallo")) else { panic!("no divergence") };
+    assert!(why.starts_with("diverged at event 4: expected {"), "{why}");
+    assert!(why.contains("Hello") && why.contains(", got {") && why.contains("Hallo"), "{why}");
+    recorder.end(Ending::failed("whatever the component said then"), 101);
+    assert!(failure(&recorder).contains(&why));
+    // What was seen stands.
+    assert!(serde_json::to_string(recorder.response()).unwrap().contains("Hello"));
+    assert_eq!(recorder.take().unwrap().first, events);
+}
+
+#[test]
+fn a_run_that_ends_before_its_log_does_has_diverged() {
+    let (log, events) = hello();
+    let mut recorder = replay(&log, events);
+    recorder.emit(Emission::OpenMessage).unwrap();
+    recorder.end(Ending::Completed, 101);
+    assert!(failure(&recorder).contains("diverged at event 3: expected more events, got the end of the run"));
+    let mut cancelled = replay(&log, events);
+    cancelled.end(Ending::Cancelled, 101);
+    assert_eq!(cancelled.response().status, Status::Terminal(TerminalStatus::Cancelled));
+    assert_eq!(cancelled.response().output, recorder.response().output);
+}
+
+#[test]
+fn what_the_host_said_itself_is_skipped() {
+    let (log, events) = hello();
+    let mut recorder = replay(&log, events);
+    recorder.skip(Some(3)).unwrap();
+    assert_eq!((recorder.next(), recorder.replaying()), (3, true));
+    recorder.skip(None).unwrap();
+    assert_eq!((recorder.next(), recorder.replaying()), (events, false));
+    assert_eq!(recorder.take(), None);
+    recorder.emit(Emission::Text(0, ", you")).unwrap();
+    assert_eq!(recorder.take().unwrap().first, events);
+}
+
+#[test]
+fn behind_a_damaged_log_the_run_can_still_end() {
+    let (log, events) = hello();
+    let damaged = String::from_utf8(log.to_vec()).unwrap().replace("\"delta\":\"Hello\"", "\"delta\":");
+    let mut recorder = replay(&damaged.into(), events);
+    recorder.end(Ending::failed("broken"), 101);
+    assert_eq!(recorder.take().unwrap().first, events);
+    assert!(Recorder::replay(ResponseId::new(Uuid::from_u128(1)), Bytes::new(), 0, LIMITS).is_err());
 }

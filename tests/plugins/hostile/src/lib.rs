@@ -20,6 +20,8 @@
 //! | `late-write` | writes to a message that is finished |
 //! | `badjson` | forwards input that is not JSON, says the failure |
 //! | `forward-bad` | forwards to the model `nope/none`, says the failure |
+//! | `forward MODEL MS` | forwards to the model, sleeps, says `done` |
+//! | `generate MODEL` | says what the model says piece by piece, then what `finish` returns |
 //! | `forget-cancel` | sleeps again and again, whatever the answer |
 //! | `stdout N` | prints so many lines on standard output and as many on standard error |
 //! | `log N BYTES` | so many log lines of so many bytes |
@@ -30,6 +32,7 @@
 //! Anything else, and an argument that is no number, is failure `invalid`.
 
 mod limits;
+mod models;
 mod rules;
 mod sandbox;
 
@@ -68,6 +71,13 @@ impl Agent for Hostile {
                 let (lines, bytes) = argument.split_once(' ').unwrap_or((argument, ""));
                 limits::log(number(lines)?, number(bytes)?);
             }
+
+            "forward" => {
+                let (name, ms) = argument.split_once(' ').unwrap_or((argument, ""));
+                models::forward(name)?;
+                wait(number(ms)?)?;
+            }
+            "generate" => models::generate(argument)?,
 
             "open" => rules::leave_open(),
             "late-write" => rules::write_late(),
