@@ -177,7 +177,8 @@ async fn a_generation_goes_on_where_its_component_was(database: Database) {
     let seen = interrupt(&mut server, request.clone(), 2).await;
     assert_eq!(text(&rest(&server.client(), seen).await), "one two  | interrupted interrupted");
     // Nothing was given yet: nobody notices.
-    let begun = server.client().stream(request).await.until(|event| event.kind == "response.output_item.added").await;
+    let begun = server.client().stream(request).await.until(|event| event.number == 1).await;
+    wait::eventually("the call", async || (upstream.requests().len() == 4).then_some(())).await;
     server.restart();
     assert_eq!(text(&rest(&server.client(), begun).await), "all anew | all anew");
     assert_eq!(upstream.requests().len(), 5);
