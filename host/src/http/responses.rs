@@ -89,7 +89,11 @@ pub(super) async fn create(
         return Ok(sse::answer(None, subscription, api.limits.keep_alive));
     }
     if background {
-        return stored(&api, &principal, subscription.id()).await;
+        // Not what is stored by now: a fast run may have ended, and `queued` is what a poll begins with.
+        return match subscription.accepted().await? {
+            Some(response) => Ok(Json(response).into_response()),
+            None => stored(&api, &principal, subscription.id()).await,
+        };
     }
     match subscription.ended().await {
         Some(ended) => Ok(json_bytes(ended.response.clone())),
