@@ -13,6 +13,7 @@
 //! | [`raw`] | HTTP over a bare socket: writes, slow readers, cut connections |
 //! | [`websocket`] | the WebSocket form of `/v1/responses` |
 //! | [`schema`] | the Open Responses schemas |
+//! | [`description`] | the server's own description |
 //! | [`fold`] | from events to the response they make |
 //! | [`keys`] | API keys |
 //! | [`plugins`] | components for the plugin folder |
@@ -25,6 +26,7 @@
 
 pub mod client;
 pub mod database;
+pub mod description;
 pub mod events;
 pub mod fold;
 pub mod keys;

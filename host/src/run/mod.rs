@@ -12,7 +12,7 @@
 //! - [`expiry`](expire) removes what has been kept long enough.
 //! - [`journal`](Journal) has what the imports of a run have answered; it is written with the events.
 //! - [`resume`] makes, at a start, the runs go on that the last stop cut off.
-//! - [`compaction`](Compaction) makes a conversation shorter, with the help of a run; [`seal`](Seal) closes the result.
+//! - `compaction` makes a conversation shorter, with the help of a run; [`seal`](Seal) closes the result.
 
 mod admission;
 mod compaction;
@@ -31,7 +31,6 @@ mod subscription;
 mod writer;
 
 pub use admission::{Refusal, RunLimits};
-pub use compaction::Compaction;
 pub use expiry::expire;
 pub use feed::{Ended, Feed, Next, Retention};
 pub use journal::Journal;
