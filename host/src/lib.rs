@@ -12,7 +12,7 @@
 //!
 //! - [`protocol`]: the words of the Responses API. Pure data.
 //! - [`http`]: translates between HTTP and runs. Decides nothing.
-//! - [`run`]: what a run is: recorder, outbox, writer, feed, manager, recovery.
+//! - [`run`]: what a run is: recorder, outbox, writer, feed, manager, journal, resume.
 //! - [`plugin`]: what an agent is: engine, registry, instance; one file per WIT interface.
 //! - [`model`]: upstream model providers.
 //! - [`store`]: what is kept. The only place with SQL.

@@ -51,8 +51,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Opens the database, ends what the last stop cut off, loads the agents and takes the address. `guests` is
-    /// the runtime on which agents run.
+    /// Takes the address, opens the database, loads the agents, and lets the runs go on that the last stop cut off.
+    /// `guests` is the runtime on which agents run.
     ///
     /// # Errors
     ///
@@ -126,7 +126,8 @@ impl Server {
     }
 
     /// Serves until `stop`. Then readiness is false and new runs are refused, the runs that go on have
-    /// `drain_timeout` to finish, the others are ended, every stream ends in order, and the database is closed.
+    /// `drain_timeout` to finish, the others are left to the next start or ended, every stream ends, and the database is
+    /// closed.
     pub async fn serve(self, stop: CancellationToken) {
         let Self { listener, manager, api, config, writers, .. } = self;
         let closing = CancellationToken::new();

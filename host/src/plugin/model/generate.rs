@@ -1,11 +1,12 @@
 //! `model.generate`: the component sees every piece, and the client what the component makes of it.
 
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use wasmtime::component::Resource;
 
 use super::{digest_of, interrupted, invalid, read};
 use crate::{
-    model::{self, Call, Generation, ModelError, OnInterrupt},
+    model::{self, Call, Generation, OnInterrupt},
     plugin::{
         bindings::{
             model::{Completion, Delta, HostGeneration, Request},
@@ -37,10 +38,17 @@ enum State {
     Open(Generation),
     /// What comes next stands in the journal, or was cut off.
     Recorded,
-    /// The call has failed; `finish` will say so.
-    Failed(Failure),
+    /// The model has finished, or the call has failed: what `finish` will return.
+    Ended(Result<Completion, Failure>),
     /// `finish` has been called.
     Finished,
+}
+
+/// What comes next of a model. The end is one entry with its completion: behind it, nobody has to be asked again.
+#[derive(Debug, Serialize, Deserialize)]
+enum Next {
+    Piece(Delta),
+    End(Result<Completion, Failure>),
 }
 
 pub(super) async fn generate(
@@ -80,8 +88,11 @@ pub(super) async fn generate(
 
 impl HostGeneration for RunState {
     async fn next(&mut self, handle: Resource<OpenGeneration>) -> wasmtime::Result<Option<Delta>> {
+        if let State::Ended(_) | State::Finished = self.table.get(&handle)?.state {
+            return Ok(None);
+        }
         let which = digest(&[&handle.rep().to_le_bytes()]);
-        let next = match self.replayed::<Option<Delta>>(NEXT, &which)? {
+        let next = match self.replayed(NEXT, &which)? {
             Some(next) => next,
             None => {
                 let next = read_next(self, &handle).await?;
@@ -90,23 +101,45 @@ impl HostGeneration for RunState {
             }
         };
         let open = self.table.get_mut(&handle)?;
-        match &next {
-            Some(Delta::Text(text)) => open.text.push_str(text),
-            Some(_) => open.more = true,
-            None => {}
-        }
-        Ok(next)
+        Ok(match next {
+            Next::Piece(delta) => {
+                match &delta {
+                    Delta::Text(text) => open.text.push_str(text),
+                    Delta::Reasoning(_) | Delta::Other(_) => open.more = true,
+                }
+                Some(delta)
+            }
+            Next::End(result) => {
+                open.state = State::Ended(result);
+                None
+            }
+        })
     }
 
     async fn finish(&mut self, handle: Resource<OpenGeneration>) -> wasmtime::Result<Result<Completion, Failure>> {
-        let which = digest(&[&handle.rep().to_le_bytes()]);
-        if let Some(finished) = self.replayed(FINISH, &which)? {
-            self.table.get_mut(&handle)?.state = State::Finished;
-            return Ok(finished);
+        let open = self.table.get_mut(&handle)?;
+        match std::mem::replace(&mut open.state, State::Finished) {
+            State::Ended(result) => return Ok(result),
+            State::Finished => {
+                return Ok(Err(invalid("already_finished", "This generation has been finished already.")));
+            }
+            state => open.state = state,
         }
-        let finished = read_to_end(self, &handle).await?;
-        self.record(FINISH, which, &finished).await?;
-        Ok(finished)
+        let which = digest(&[&handle.rep().to_le_bytes()]);
+        let result = match self.replayed(FINISH, &which)? {
+            Some(result) => result,
+            None => {
+                let result = loop {
+                    if let Next::End(result) = read_next(self, &handle).await? {
+                        break result;
+                    }
+                };
+                self.record(FINISH, which, &result).await?;
+                result
+            }
+        };
+        self.table.get_mut(&handle)?.state = State::Finished;
+        Ok(result)
     }
 
     async fn drop(&mut self, handle: Resource<OpenGeneration>) -> wasmtime::Result<()> {
@@ -115,66 +148,34 @@ impl HostGeneration for RunState {
     }
 }
 
-/// The next piece of the model; none when it has finished or failed.
-async fn read_next(run: &mut RunState, handle: &Resource<OpenGeneration>) -> wasmtime::Result<Option<Delta>> {
+/// Waits for what comes next of the model.
+async fn read_next(run: &mut RunState, handle: &Resource<OpenGeneration>) -> wasmtime::Result<Next> {
     let mut generation = match take(run, handle).await? {
         Ok(generation) => generation,
-        Err(failure) => {
-            run.table.get_mut(handle)?.state = State::Failed(failure);
-            return Ok(None);
-        }
+        Err(failure) => return Ok(Next::End(Err(failure))),
     };
     let next = run.unless_stopped(generation.next()).await?;
     let open = run.table.get_mut(handle)?;
     Ok(match next {
-        Ok(Ok(next)) => {
+        Ok(Ok(Some(delta))) => {
             open.state = State::Open(generation);
-            next.map(Delta::from)
+            Next::Piece(delta.into())
         }
-        Ok(Err(error)) => {
-            open.state = State::Failed(error.into());
-            None
+        Ok(Ok(None)) => {
+            let completion = generation.completion().map(|completion| whole(completion, open.call.partial.as_deref()));
+            Next::End(completion.map(Completion::from).map_err(Failure::from))
         }
-        Err(failure) => {
-            open.state = State::Failed(failure);
-            None
-        }
+        Ok(Err(error)) => Next::End(Err(error.into())),
+        Err(failure) => Next::End(Err(failure)),
     })
 }
 
-async fn read_to_end(
-    run: &mut RunState,
-    handle: &Resource<OpenGeneration>,
-) -> wasmtime::Result<Result<Completion, Failure>> {
-    let mut generation = match take(run, handle).await? {
-        Ok(generation) => generation,
-        Err(failure) => return Ok(Err(failure)),
-    };
-    let partial = run.table.get(handle)?.call.partial.clone();
-    loop {
-        match run.unless_stopped(generation.next()).await? {
-            Ok(Ok(Some(_))) => {}
-            Ok(Ok(None)) => break,
-            Ok(Err(error)) => return Ok(Err(error.into())),
-            Err(failure) => return Ok(Err(failure)),
-        }
-    }
-    let completion = generation.completion().map(|completion| whole(completion, partial));
-    Ok(completion.map(Completion::from).map_err(|error: ModelError| error.into()))
-}
-
-/// Takes the answering model out of a handle. A call that was cut off by the server's stop is asked for again, as far
-/// as that is possible: what the component has been given cannot be taken back.
+/// Takes the answering model out of a handle that has not ended. A call that was cut off by the server's stop is asked for
+/// again, as far as that is possible: what the component has been given cannot be taken back.
 async fn take(run: &mut RunState, handle: &Resource<OpenGeneration>) -> wasmtime::Result<Result<Generation, Failure>> {
     let open = run.table.get_mut(handle)?;
-    match std::mem::replace(&mut open.state, State::Finished) {
-        State::Open(generation) => return Ok(Ok(generation)),
-        State::Failed(failure) => return Ok(Err(failure)),
-        State::Finished => {
-            let message = "This generation has been finished already, or has failed.";
-            return Ok(Err(invalid("already_finished", message)));
-        }
-        State::Recorded => {}
+    if let State::Open(generation) = std::mem::replace(&mut open.state, State::Finished) {
+        return Ok(Ok(generation));
     }
     let (mut call, text, more) = (open.call.clone(), open.text.clone(), open.more);
     match run.on_interrupt(GENERATE, &call)? {
@@ -189,14 +190,14 @@ async fn take(run: &mut RunState, handle: &Resource<OpenGeneration>) -> wasmtime
 }
 
 /// The completion with the part of the text that came before the server's stop.
-fn whole(mut completion: model::Completion, partial: Option<String>) -> model::Completion {
+fn whole(mut completion: model::Completion, partial: Option<&str>) -> model::Completion {
     let Some(partial) = partial else { return completion };
     match completion.items.iter_mut().find(|item| item["type"] == "message") {
         Some(message) => {
             let rest = message["content"][0]["text"].as_str().unwrap_or_default();
             message["content"][0]["text"] = json!(format!("{partial}{rest}"));
         }
-        None => completion.items.insert(0, model::message_item(&partial)),
+        None => completion.items.insert(0, model::message_item(partial)),
     }
     completion
 }
