@@ -28,7 +28,7 @@ both_databases!(
     a_run_without_its_component_fails,
     a_run_that_diverges_says_where,
     a_damaged_journal_fails_its_run_alone,
-    a_run_that_was_told_of_its_cancel_is_cancelled,
+    a_run_that_was_being_cancelled_is_cancelled,
 );
 
 fn say(pieces: &[&str]) -> Vec<Value> {
@@ -318,13 +318,13 @@ async fn a_damaged_journal_fails_its_run_alone(database: Database) {
     assert_eq!(text(&rest(&server.client(), sound).await), "before after");
 }
 
-async fn a_run_that_was_told_of_its_cancel_is_cancelled(database: Database) {
+async fn a_run_that_was_being_cancelled_is_cancelled(database: Database) {
     let mut server = Server::start(database);
-    let [told, sound] = two_that_wait(&mut server).await;
-    let id = events::response_id(&told);
-    set_journal(&server, &id, "{\"name\":\"cancelled\",\"time\":1,\"answer\":null}\n").await;
+    let [cancelled, sound] = two_that_wait(&mut server).await;
+    let id = events::response_id(&cancelled);
+    set_journal(&server, &id, "{\"name\":\"run.cancelled\",\"time\":0,\"answer\":null}\n").await;
     server.restart();
-    let seen = rest(&server.client(), told).await;
+    let seen = rest(&server.client(), cancelled).await;
     assert_eq!((&fold(&seen)["status"], &*text(&seen)), (&json!("cancelled"), "before "));
     assert_eq!(text(&rest(&server.client(), sound).await), "before after");
 }

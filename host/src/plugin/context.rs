@@ -1,11 +1,6 @@
 //! The interface `context`: what surrounds this turn.
 
-use super::{
-    bindings::context::Host,
-    failure::Diverged,
-    journal::{CANCELLED, digest},
-    state::RunState,
-};
+use super::{bindings::context::Host, failure::Diverged, journal::digest, state::RunState};
 
 /// The history of a first turn.
 const NOTHING: &str = "[]";
@@ -37,14 +32,7 @@ impl Host for RunState {
     }
 
     async fn cancelled(&mut self) -> wasmtime::Result<bool> {
-        // Only a yes is kept: until then, the answer is no.
-        if self.replayed_cancelled()? {
-            return Ok(true);
-        }
-        let cancelled = self.active("context.cancelled")?.stop.is_cancelled();
-        if cancelled {
-            self.record(CANCELLED, String::new(), &()).await?;
-        }
-        Ok(cancelled)
+        // No entry: it is no until the run is cancelled, and a run that is cancelled is not executed again.
+        Ok(self.active("context.cancelled")?.stop.is_cancelled())
     }
 }

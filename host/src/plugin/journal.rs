@@ -16,9 +16,6 @@ use super::{
     state::RunState,
 };
 
-/// The entry that tells the component that its run is being cancelled.
-pub(super) const CANCELLED: &str = "cancelled";
-
 /// An answer of an import.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
@@ -31,13 +28,6 @@ pub struct Entry {
     pub time: u64,
     /// What was answered.
     pub answer: Value,
-}
-
-impl Entry {
-    /// Whether it tells the component that its run is being cancelled.
-    pub fn is_cancel(&self) -> bool {
-        self.name == CANCELLED
-    }
 }
 
 /// The entries that are still to come again.
@@ -102,23 +92,20 @@ impl RunState {
                 let next = run.port.position().0;
                 return Err(Diverged(format!("diverged at event {next}: expected more events, got `{name}`")).into());
             }
-            self.end_replay();
             return Ok(None);
         };
         self.clock.set(Duration::from_nanos(entry.time));
-        self.end_replay();
+        self.listen();
         let wrong = |error| Diverged(format!("has an entry `{name}` that cannot be read: {error}"));
         Ok(Some(serde_json::from_value(entry.answer).map_err(wrong)?))
     }
 
-    /// Whether the next entry is an answer of this import.
-    pub(super) fn replays(&self, name: &str) -> bool {
-        self.replay.entries.front().is_some_and(|entry| entry.name == name)
-    }
-
-    /// Whether a wait ended here because the run was asked to stop.
-    pub(super) fn replayed_cancelled(&mut self) -> wasmtime::Result<bool> {
-        Ok(self.replays(CANCELLED) && self.replayed::<()>(CANCELLED, "")?.is_some())
+    /// The same, where something else may come next: none when it does.
+    pub(super) fn replayed_if_next<T: for<'a> Deserialize<'a>>(&mut self, name: &str) -> wasmtime::Result<Option<T>> {
+        match self.replay.entries.front() {
+            Some(entry) if entry.name == name => self.replayed(name, ""),
+            _ => Ok(None),
+        }
     }
 
     /// Keeps what an import has answered, and waits while there is no room for more.
@@ -128,6 +115,7 @@ impl RunState {
         digest: String,
         answer: &(impl Serialize + Sync),
     ) -> wasmtime::Result<()> {
+        self.listen();
         let time = self.clock.nanoseconds();
         let run = self.active(name)?;
         if !run.journaled {
@@ -142,9 +130,10 @@ impl RunState {
     }
 
     /// Lets the run be heard in the log again once all of it has been replayed.
-    fn end_replay(&mut self) {
-        let live = self.replay.is_over() && self.run.as_ref().is_none_or(|run| !run.port.replaying());
-        self.log.quiet(!live);
+    pub(super) fn listen(&self) {
+        if self.log.is_quiet() && self.replay.is_over() && self.run.as_ref().is_none_or(|run| !run.port.replaying()) {
+            self.log.quiet(false);
+        }
     }
 }
 

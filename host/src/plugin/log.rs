@@ -40,11 +40,16 @@ impl RunLog {
         self.quiet.store(quiet, Ordering::Relaxed);
     }
 
+    /// Whether the lines are held back.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.quiet.load(Ordering::Relaxed)
+    }
+
     /// Writes a line.
     pub(super) fn line(&self, level: Level, source: &str, text: &str) {
         let (agent, response) = (self.agent.as_str(), self.response.as_str());
         let count = self.lines.fetch_add(1, Ordering::Relaxed);
-        if count > self.most || self.quiet.load(Ordering::Relaxed) {
+        if count > self.most || self.is_quiet() {
             return;
         }
         if count == self.most {

@@ -82,6 +82,7 @@ impl RunState {
         if let Some(room) = run.port.room() {
             room.await;
         }
+        self.listen();
         Ok(emitted)
     }
 }

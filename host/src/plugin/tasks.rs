@@ -7,7 +7,7 @@ use super::{
         tasks::Host,
         types::{Failure, FailureKind},
     },
-    journal::{CANCELLED, digest},
+    journal::digest,
     state::RunState,
 };
 
@@ -26,13 +26,9 @@ impl Host for RunState {
                 Duration::from_nanos(until)
             }
         };
-        if self.replayed_cancelled()? {
-            return Ok(Err(cancelled()));
-        }
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let timer = tokio::time::sleep(until.saturating_sub(since));
         if stop.run_until_cancelled(timer).await.is_none() {
-            self.record(CANCELLED, String::new(), &()).await?;
             return Ok(Err(cancelled()));
         }
         self.clock.set(until);

@@ -1,8 +1,17 @@
 //! The entries of a run's journal on their way to the database.
 //!
-//! What an entry is, is told where they are made: `plugin::journal`.
+//! What an entry is, is told where they are made: `plugin::journal`. One is made here: that the run is being cancelled.
+//! A run that has it is not executed again.
 
-use crate::{protocol::EmitError, store::JournalSegment};
+use crate::{plugin::Entry, protocol::EmitError, store::JournalSegment};
+
+/// The name of the entry that says that the run is being cancelled.
+const CANCELLED: &str = "run.cancelled";
+
+/// Whether the run was being cancelled.
+pub fn is_cancelled(entries: &[Entry]) -> bool {
+    entries.iter().any(|entry| entry.name == CANCELLED)
+}
 
 /// The entries that were not taken yet, as lines.
 #[derive(Debug)]
@@ -51,10 +60,19 @@ impl Journal {
             let (what, key) = ("was answered more than can be kept, in bytes", "limits.journal_bytes");
             return Err(EmitError::Limit { what, got: self.bytes as u64, limit: self.limit as u64, key });
         }
+        self.push(entry);
+        Ok(())
+    }
+
+    /// Adds that the run is being cancelled.
+    pub fn cancel(&mut self) {
+        self.push(&format!("{{\"name\":\"{CANCELLED}\",\"time\":0,\"answer\":null}}"));
+    }
+
+    fn push(&mut self, entry: &str) {
         self.lines.extend_from_slice(entry.as_bytes());
         self.lines.push(b'\n');
         self.next += 1;
-        Ok(())
     }
 
     /// Takes the entries added since the last call.
@@ -86,6 +104,14 @@ mod tests {
             assert_eq!(journal.take().unwrap(), JournalSegment { first: 2, last: 2, lines: b"c\n".to_vec() });
             assert!(journal.take().is_none() && journal.is_used());
         }
+    }
+
+    #[test]
+    fn a_cancel_is_an_entry() {
+        let mut journal = Journal::new(0);
+        journal.cancel();
+        let entry: Entry = serde_json::from_slice(&journal.take().unwrap().lines).unwrap();
+        assert!(is_cancelled(&[entry]) && !is_cancelled(&[]));
     }
 
     #[test]

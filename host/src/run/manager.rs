@@ -285,7 +285,7 @@ impl Manager {
         }
         let owner = !run.durable || (self.limits.cancel_on_disconnect && !request.background);
         let subscription = Subscription::live(run.clone(), 0, run.durable.then(|| self.store.clone()), owner);
-        self.execute(run, agent, context, slot, token);
+        self.execute(run, agent, context, Some(slot), token);
         Ok(subscription)
     }
 
@@ -318,7 +318,7 @@ impl Manager {
         run: Arc<Run>,
         agent: Arc<Agent>,
         context: RunContext,
-        slot: Slot,
+        slot: Option<Slot>,
         token: TaskTrackerToken,
     ) {
         let manager = self.clone();
@@ -343,7 +343,8 @@ impl Manager {
     pub(super) fn go_on(self: &Arc<Self>, run: Arc<Run>, agent: Arc<Agent>, context: RunContext) {
         let (manager, token) = (self.clone(), self.tasks.token());
         self.guests.spawn(async move {
-            let slot = manager.slots.wait(&run.principal).await;
+            // One that is stopped meanwhile needs none to end.
+            let slot = run.stopping().run_until_cancelled(manager.slots.wait(&run.principal)).await;
             manager.execute(run, agent, context, slot, token);
         });
     }

@@ -203,13 +203,21 @@ impl Run {
     }
 
     /// Asks the run to stop. The first reason stands. The run ends soon after, from its own task.
-    pub fn stop(&self, reason: StopReason) {
-        if self.stop_reason.set(reason).is_ok() {
-            if reason != StopReason::Suspended {
-                self.cancel.cancel();
-            }
-            self.stop.cancel();
+    pub fn stop(self: &Arc<Self>, reason: StopReason) {
+        if self.stop_reason.set(reason).is_err() {
+            return;
         }
+        if self.durable && matches!(reason, StopReason::Cancelled | StopReason::Disconnected) {
+            let mut outbox = self.outbox.lock();
+            if !outbox.recorder.ended() {
+                outbox.journal.cancel();
+                self.queue(&mut outbox);
+            }
+        }
+        if reason != StopReason::Suspended {
+            self.cancel.cancel();
+        }
+        self.stop.cancel();
     }
 
     /// Why the run was asked to stop, if it was.

@@ -14,8 +14,12 @@ use futures::{StreamExt as _, stream};
 use tracing::{error, info};
 
 use super::{
-    Ending, Feed, Manager, Recorder, Retention, Run, compaction::opened_past, history, journal::Journal,
-    outbox::Ownership, request::StoredRequest,
+    Ending, Feed, Manager, Recorder, Retention, Run,
+    compaction::opened_past,
+    history,
+    journal::{Journal, is_cancelled},
+    outbox::Ownership,
+    request::StoredRequest,
 };
 use crate::{
     plugin::{Agent, Entry, RunContext},
@@ -108,7 +112,7 @@ async fn prepare(
         return Err(Over::unable(format!("it was resumed {ATTEMPTS} times and did not get on")));
     }
     let entries = entries(journal).ok_or_else(|| Over::unable("its journal is damaged"))?;
-    if entries.iter().any(Entry::is_cancel) {
+    if is_cancelled(&entries) {
         return Err(Over::Ended(Ending::Cancelled));
     }
     let request = StoredRequest::read(&row.request)?.into_request(row.previous.clone(), row.conversation.clone());

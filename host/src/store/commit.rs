@@ -181,13 +181,14 @@ impl WriteConnection {
         for rows in segments.chunks(ROWS) {
             append(&mut transaction, rows).await?;
         }
-        for rows in batch.entries.chunks(ROWS) {
+        let entries: Vec<_> = batch.entries.iter().filter(|(id, _)| !committed.refused(id)).copied().collect();
+        for rows in entries.chunks(ROWS) {
             journal(&mut transaction, rows).await?;
         }
         for rows in batch.ended.chunks(ROWS) {
             committed.late.extend(end(&mut transaction, rows).await?);
-            let journaled: Vec<_> = rows.iter().filter(|row| row.journaled).map(|row| &row.id).collect();
-            delete(&mut transaction, "journal", "response_id", &journaled).await?;
+            let over = rows.iter().filter(|row| row.journaled && !committed.late.contains(&row.id));
+            delete(&mut transaction, "journal", "response_id", &over.map(|row| &row.id).collect::<Vec<_>>()).await?;
         }
         transaction.commit().await?;
         Ok(committed)

@@ -62,7 +62,7 @@ pub(super) async fn forward(run: &mut RunState, request: Request) -> wasmtime::R
     };
     let mut shown = Shown { client_functions, ..Shown::default() };
     if let Some(first) = run.replayed::<ItemIndex>(FORWARD, &arguments)? {
-        if let Some(End { event, answer }) = run.replays(END).then(|| run.replayed(END, "")).transpose()?.flatten() {
+        if let Some(End { event, answer }) = run.replayed_if_next(END)? {
             skip(run, Some(event))?;
             return ended(run, answer).await;
         }

@@ -61,25 +61,22 @@ pub(super) async fn generate(
         Err(failure) => return Ok(Err(failure)),
     };
     let begun = run.replayed::<()>(GENERATE, &arguments)?.is_some();
-    let state = if begun && run.replays(STARTED) {
-        match run.replayed::<Result<(), Failure>>(STARTED, "")? {
-            Some(Err(failure)) => return Ok(Err(failure)),
-            _ => State::Recorded,
-        }
-    } else {
-        if begun {
-            if run.on_interrupt(GENERATE, &call)? == OnInterrupt::Fail {
-                run.record(STARTED, String::new(), &Err::<(), _>(interrupted())).await?;
-                return Ok(Err(interrupted()));
+    let state = match run.replayed_if_next::<Result<(), Failure>>(STARTED)? {
+        Some(Ok(())) => State::Recorded,
+        Some(Err(failure)) => return Ok(Err(failure)),
+        None => {
+            if !begun {
+                run.record(GENERATE, arguments, &()).await?;
             }
-        } else {
-            run.record(GENERATE, arguments, &()).await?;
-        }
-        let started = run.start(GENERATE, call.clone()).await?;
-        run.record(STARTED, String::new(), &started.as_ref().map(drop)).await?;
-        match started {
-            Ok(generation) => State::Open(generation),
-            Err(failure) => return Ok(Err(failure)),
+            let started = match begun && run.on_interrupt(GENERATE, &call)? == OnInterrupt::Fail {
+                true => Err(interrupted()),
+                false => run.start(GENERATE, call.clone()).await?,
+            };
+            run.record(STARTED, String::new(), &started.as_ref().map(drop)).await?;
+            match started {
+                Ok(generation) => State::Open(generation),
+                Err(failure) => return Ok(Err(failure)),
+            }
         }
     };
     let open = OpenGeneration { state, call, text: String::new(), more: false };
