@@ -114,8 +114,13 @@ pub struct Limits {
     /// The most items that a request may go on from, in its conversation or behind its `previous_response_id`.
     /// Default 10000.
     pub history_items: usize,
-    /// The most runs at once. Default: what `vm.max_map_count` of this machine allows.
+    /// The most runs that have an instance. Default: what `vm.max_map_count` of this machine allows.
     pub max_live_runs: Option<usize>,
+    /// The most runs, those that sleep without an instance included. Default 100000.
+    pub max_runs: usize,
+    /// A run that sleeps this long, or longer, leaves memory meanwhile. Default `30s`.
+    #[serde(with = "humantime_serde")]
+    pub idle_after: Duration,
     /// The longest that a run may take. Default `10m`.
     #[serde(with = "humantime_serde")]
     pub run_timeout: Duration,
@@ -191,6 +196,8 @@ impl Default for Limits {
             history_items: 10_000,
             max_live_runs: None,
             run_timeout: Duration::from_secs(600),
+            max_runs: 100_000,
+            idle_after: Duration::from_secs(30),
             cancel_grace: Duration::from_millis(300),
             memory: ByteSize::mib(64),
             event_bytes: ByteSize::mib(1),
@@ -297,6 +304,7 @@ impl Config {
         for (key, value, least, most) in [
             ("run_timeout", limits.run_timeout, Duration::from_millis(1), second * 31_536_000),
             ("cancel_grace", limits.cancel_grace, Duration::ZERO, second),
+            ("idle_after", limits.idle_after, Duration::from_millis(1), second * 31_536_000),
             ("header_timeout", limits.header_timeout, Duration::from_millis(1), second * 3_600),
             ("body_timeout", limits.body_timeout, Duration::from_millis(1), second * 3_600),
             ("keep_alive", limits.keep_alive, Duration::from_millis(10), second * 15),
@@ -308,6 +316,7 @@ impl Config {
         }
         for (key, value) in [
             ("max_live_runs", limits.max_live_runs.unwrap_or(1)),
+            ("max_runs", limits.max_runs),
             ("input_items", limits.input_items),
             ("history_items", limits.history_items),
             ("output_items", limits.output_items),
@@ -354,6 +363,8 @@ impl Config {
         RunLimits {
             max_live_runs: self.limits.max_live_runs.unwrap_or_else(crate::machine::live_runs),
             run_timeout: self.limits.run_timeout,
+            max_runs: self.limits.max_runs,
+            idle_after: self.limits.idle_after,
             cancel_grace: self.limits.cancel_grace,
             journal_bytes: bytes(self.limits.journal_bytes),
             outbox_bytes: bytes(self.limits.outbox_bytes),

@@ -27,6 +27,7 @@ mod limits;
 mod models;
 mod modes;
 mod outage;
+mod passivation;
 mod plugins;
 mod properties;
 mod restart;

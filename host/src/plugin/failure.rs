@@ -15,6 +15,11 @@ pub(super) struct Violation(pub String);
 #[error("{0}")]
 pub(super) struct Diverged(pub String);
 
+/// Not a failure: a component sleeps until this time, since 1970, and leaves memory meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("asleep")]
+pub(super) struct Asleep(pub std::time::Duration);
+
 /// Why a component did not finish its run.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{operator}")]

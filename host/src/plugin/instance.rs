@@ -1,6 +1,6 @@
 //! An agent, and the instance of it that executes one run.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
@@ -8,7 +8,7 @@ use super::{
     bindings::{AgentPre, types},
     component::{Description, Loaded, Refused},
     engine::Engine,
-    failure::RunFailure,
+    failure::{Asleep, RunFailure},
     journal::Entry,
     limits::PluginLimits,
     port::RunPort,
@@ -40,6 +40,8 @@ pub enum Outcome {
     Completed,
     /// The answer was cut short: `max_output_tokens` or `content_filter`.
     Incomplete(String),
+    /// It has not finished: it sleeps until this time, since 1970, and is to be executed again then.
+    Asleep(Duration),
 }
 
 /// What an instance is given for its run.
@@ -60,6 +62,8 @@ pub struct RunContext {
     pub stop: CancellationToken,
     /// Whether the run is kept, and with it what its imports answer.
     pub journaled: bool,
+    /// How long it must want to sleep to leave memory meanwhile; none when it must stay.
+    pub idle_after: Option<Duration>,
     /// What its imports have answered before, if it is executed again.
     pub entries: Vec<Entry>,
     /// When it began, in nanoseconds since 1970: the time that its clock begins with.
@@ -80,6 +84,7 @@ impl RunContext {
             request: "{}".to_owned(),
             history: "[]".to_owned(),
             journaled: false,
+            idle_after: None,
             entries: Vec::new(),
             began: 0,
             port,
@@ -139,7 +144,10 @@ impl Agent {
                 _ => "content_filter".to_owned(),
             })),
             Ok(Err(failure)) => Err(RunFailure::from_agent(failure)),
-            Err(error) => Err(RunFailure::from_trap(&error, &store.data().stderr.tail())),
+            Err(error) => match error.downcast_ref() {
+                Some(Asleep(until)) => Ok(Outcome::Asleep(*until)),
+                None => Err(RunFailure::from_trap(&error, &store.data().stderr.tail())),
+            },
         }
     }
 }

@@ -7,6 +7,7 @@ use super::{
         tasks::Host,
         types::{Failure, FailureKind},
     },
+    failure::Asleep,
     journal::digest,
     state::RunState,
 };
@@ -27,7 +28,11 @@ impl Host for RunState {
             }
         };
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let timer = tokio::time::sleep(until.saturating_sub(since));
+        let left = until.saturating_sub(since);
+        if self.active(IMPORT)?.idle_after.is_some_and(|least| left >= least) {
+            return Err(Asleep(until).into());
+        }
+        let timer = tokio::time::sleep(left);
         if stop.run_until_cancelled(timer).await.is_none() {
             return Ok(Err(cancelled()));
         }

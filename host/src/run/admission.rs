@@ -14,8 +14,12 @@ use crate::{
 /// Limits on runs, from the configuration.
 #[derive(Clone, Copy, Debug)]
 pub struct RunLimits {
-    /// The most runs at once: `limits.max_live_runs`.
+    /// The most runs that have an instance: `limits.max_live_runs`.
     pub max_live_runs: usize,
+    /// The most runs, those that sleep included: `limits.max_runs`.
+    pub max_runs: usize,
+    /// How long a run must want to sleep to leave memory meanwhile: `limits.idle_after`.
+    pub idle_after: Duration,
     /// The longest that a run may take: `limits.run_timeout`.
     pub run_timeout: Duration,
     /// How long an agent that was asked to stop may take to return: `limits.cancel_grace`.
@@ -35,48 +39,66 @@ pub struct RunLimits {
     pub output: OutputLimits,
 }
 
-/// The places of runs: one number for the server, and one for each principal that has a limit of its own.
+/// The places of runs, for the server and for each principal that has a limit of its own, and those of instances.
 #[derive(Debug)]
-pub(super) struct Slots {
-    all: (usize, Arc<Semaphore>),
+pub(super) struct Places {
+    runs: (usize, Arc<Semaphore>),
+    instances: (usize, Arc<Semaphore>),
     principals: HashMap<String, (usize, Arc<Semaphore>)>,
 }
 
-/// A place that a run takes until it is dropped.
-#[derive(Debug)]
-pub(super) struct Slot {
-    _all: Option<OwnedSemaphorePermit>,
+/// The place of a run, until it is dropped.
+#[derive(Debug, Default)]
+pub(super) struct Place {
+    _run: Option<OwnedSemaphorePermit>,
     _principal: Option<OwnedSemaphorePermit>,
 }
 
-impl Slots {
-    /// So many places, and so many for each of these principals.
-    pub fn new(all: usize, principals: HashMap<String, usize>) -> Self {
+/// The place of an instance, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Slot {
+    _instance: Option<OwnedSemaphorePermit>,
+}
+
+impl Places {
+    /// So many places as the limits say, and so many for each of these principals.
+    pub fn new(limits: &RunLimits, principals: HashMap<String, usize>) -> Self {
         let places = |most: usize| (most, Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))));
-        Self { all: places(all), principals: principals.into_iter().map(|(name, most)| (name, places(most))).collect() }
+        Self {
+            runs: places(limits.max_runs),
+            instances: places(limits.max_live_runs),
+            principals: principals.into_iter().map(|(name, most)| (name, places(most))).collect(),
+        }
     }
 
     /// Takes a place for a run of `principal`.
-    pub fn take(&self, principal: &str) -> Result<Slot, Refusal> {
+    pub fn take(&self, principal: &str) -> Result<(Place, Slot), Refusal> {
         let principal = match self.principals.get(principal) {
             Some((most, places)) => {
                 Some(places.clone().try_acquire_owned().map_err(|_| Refusal::FullForPrincipal(*most))?)
             }
             None => None,
         };
-        let (most, places) = &self.all;
-        let all = places.clone().try_acquire_owned().map_err(|_| Refusal::Full(*most))?;
-        Ok(Slot { _all: Some(all), _principal: principal })
+        let (most, places) = &self.runs;
+        let run = places.clone().try_acquire_owned().map_err(|_| Refusal::FullOfRuns(*most))?;
+        let (most, places) = &self.instances;
+        let instance = places.clone().try_acquire_owned().map_err(|_| Refusal::Full(*most))?;
+        Ok((Place { _run: Some(run), _principal: principal }, Slot { _instance: Some(instance) }))
     }
 
     /// Waits for a place for a run of `principal` that was admitted before.
-    pub async fn wait(&self, principal: &str) -> Slot {
+    pub async fn place(&self, principal: &str) -> Place {
         // The semaphores are never closed.
         let principal = match self.principals.get(principal) {
             Some((_, places)) => places.clone().acquire_owned().await.ok(),
             None => None,
         };
-        Slot { _all: self.all.1.clone().acquire_owned().await.ok(), _principal: principal }
+        Place { _run: self.runs.1.clone().acquire_owned().await.ok(), _principal: principal }
+    }
+
+    /// Waits for a place for an instance.
+    pub async fn slot(&self) -> Slot {
+        Slot { _instance: self.instances.1.clone().acquire_owned().await.ok() }
     }
 }
 
@@ -89,6 +111,9 @@ pub enum Refusal {
     /// All places are taken.
     #[error("This server runs {0} runs already, which is its limit (limits.max_live_runs). Repeat the request later.")]
     Full(usize),
+    /// So many runs go on, with and without an instance.
+    #[error("This server has {0} runs already, which is its limit (limits.max_runs). Repeat the request later.")]
+    FullOfRuns(usize),
     /// All places of the principal are taken.
     #[error(
         "{0} of your runs go on already, which is your limit (max_live_runs of the key). Repeat the request later."
@@ -158,7 +183,7 @@ impl From<Refusal> for ApiError {
         let message = refusal.to_string();
         match refusal {
             Refusal::UnknownModel(_) => Self::new(ErrorKind::NotFound, "model_not_found", message).with_param("model"),
-            Refusal::Full(_) | Refusal::FullForPrincipal(_) => {
+            Refusal::Full(_) | Refusal::FullOfRuns(_) | Refusal::FullForPrincipal(_) => {
                 Self::new(ErrorKind::RateLimited, "rate_limit_exceeded", message).with_retry_after(1)
             }
             Refusal::Draining => Self::new(ErrorKind::Unavailable, "shutting_down", message).with_retry_after(1),

@@ -1,6 +1,10 @@
 //! The task of a run: from its instance to its end.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::SystemTime};
+use std::{
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use futures::FutureExt as _;
 use tracing::{debug, error, warn};
@@ -11,14 +15,37 @@ use crate::{
     protocol::ResponseError,
 };
 
-/// Executes a run that was admitted, and returns once its end is committed.
-pub(super) async fn execute(run: Arc<Run>, agent: Arc<Agent>, context: RunContext, limits: RunLimits) {
+/// What an instance came to.
+enum Attempt {
+    Ended(Ending),
+    /// It sleeps until this time, since 1970.
+    Asleep(Duration),
+}
+
+/// Executes a run that was admitted, and returns once its end is committed; or at once when its instance has left, with
+/// the time (since 1970) at which the run is to be executed again.
+pub(super) async fn execute(
+    run: &Arc<Run>,
+    agent: Arc<Agent>,
+    context: RunContext,
+    limits: RunLimits,
+) -> Option<Duration> {
     run.begin();
-    let attempt = AssertUnwindSafe(attempt(&run, &agent, context, limits)).catch_unwind();
-    let ending = attempt.await.unwrap_or_else(|_| {
-        error!(response = %run.id, "a host call of this run panicked");
-        Ending::failed("The server failed while it ran the agent.")
-    });
+    let attempt = AssertUnwindSafe(attempt(run, &agent, context, limits)).catch_unwind();
+    let ending = match attempt.await {
+        Ok(Attempt::Asleep(until)) => return Some(until),
+        Ok(Attempt::Ended(ending)) => ending,
+        Err(_) => {
+            error!(response = %run.id, "a host call of this run panicked");
+            Ending::failed("The server failed while it ran the agent.")
+        }
+    };
+    finish(run, ending).await;
+    None
+}
+
+/// Ends a run, or leaves it to the next start if that is why it was stopped. Returns once that is committed.
+pub(super) async fn finish(run: &Arc<Run>, ending: Ending) {
     match run.stop_reason() {
         Some(StopReason::Suspended) => {
             debug!(response = %run.id, "run suspended");
@@ -32,7 +59,7 @@ pub(super) async fn execute(run: Arc<Run>, agent: Arc<Agent>, context: RunContex
     run.feed.wait(|feed| feed.closed().then_some(())).await;
 }
 
-async fn attempt(run: &Run, agent: &Agent, context: RunContext, limits: RunLimits) -> Ending {
+async fn attempt(run: &Run, agent: &Agent, context: RunContext, limits: RunLimits) -> Attempt {
     let stopped = async {
         run.stopping().cancelled().await;
         if run.stop_reason() == Some(StopReason::Suspended) {
@@ -50,13 +77,14 @@ async fn attempt(run: &Run, agent: &Agent, context: RunContext, limits: RunLimit
                 "The agent was stopped: it took longer than {} seconds (limits.run_timeout).",
                 limits.run_timeout.as_secs_f64()
             );
-            return Ending::failed(message);
+            return Attempt::Ended(Ending::failed(message));
         }
         result = agent.run(context) => Some(result),
     };
-    match (run.stop_reason(), result) {
+    Attempt::Ended(match (run.stop_reason(), result) {
         // A stop wins over whatever the agent returns after it.
         (Some(reason), _) => stopped_because(reason),
+        (None, Some(Ok(Outcome::Asleep(until)))) => return Attempt::Asleep(until),
         (None, Some(Ok(Outcome::Completed))) => Ending::Completed,
         (None, Some(Ok(Outcome::Incomplete(reason)))) => Ending::Incomplete(reason),
         (None, Some(Err(RunFailure { code, client, operator }))) => {
@@ -65,7 +93,12 @@ async fn attempt(run: &Run, agent: &Agent, context: RunContext, limits: RunLimit
             Ending::Failed(ResponseError { code: code.to_owned(), message: client })
         }
         (None, None) => Ending::Cancelled,
-    }
+    })
+}
+
+/// The end of a run that was asked to stop.
+pub(super) fn stopped(run: &Run) -> Ending {
+    run.stop_reason().map_or(Ending::Cancelled, stopped_because)
 }
 
 fn stopped_because(reason: StopReason) -> Ending {

@@ -112,6 +112,15 @@ impl Feed {
         self.close(None);
     }
 
+    /// Drops what is in the log: nothing new will come for long.
+    pub fn forget(&self) {
+        let mut state = self.state.lock();
+        if state.retention == Retention::Log {
+            state.ring = VecDeque::new();
+            state.bytes = 0;
+        }
+    }
+
     /// What there is at `cursor`.
     pub fn next(&self, cursor: u64) -> Next {
         let mut state = self.state.lock();

@@ -39,6 +39,11 @@ impl Journal {
         Self { next, first: next, lines: Vec::new(), bytes, limit }
     }
 
+    /// The number of the next entry.
+    pub fn next(&self) -> u64 {
+        self.next
+    }
+
     /// Whether the run has entries anywhere.
     pub fn is_used(&self) -> bool {
         self.next > 0

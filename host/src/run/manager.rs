@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::{
     Ending, Feed, Recorder, Refusal, Retention, Run, RunLimits, Seal, StopReason, Subscription, WriterQueue,
-    admission::{Slot, Slots},
+    admission::{Place, Places, Slot},
     compaction::{opened_input, opened_past},
     execution,
     history::{self, History, history},
@@ -73,7 +73,7 @@ pub struct Manager {
     /// Where instances run: apart from HTTP and the writers, so that a busy agent holds up neither.
     guests: Handle,
     live: Mutex<HashMap<ResponseId, Arc<Run>>>,
-    slots: Slots,
+    places: Places,
     tasks: TaskTracker,
     draining: AtomicBool,
 }
@@ -97,7 +97,7 @@ impl Manager {
             seal,
             guests,
             live: Mutex::default(),
-            slots: Slots::new(limits.max_live_runs, principals),
+            places: Places::new(&limits, principals),
             limits,
             tasks: TaskTracker::new(),
             draining: AtomicBool::new(false),
@@ -240,7 +240,7 @@ impl Manager {
         key: Option<IdempotencyKey>,
         agent: Arc<Agent>,
     ) -> Result<Subscription, Refusal> {
-        let slot = self.slots.take(&principal)?;
+        let places = self.places.take(&principal)?;
         // Counted before the flag is read, so that a drain either sees this run or this run sees the drain.
         let token = self.tasks.token();
         if self.draining() {
@@ -285,7 +285,8 @@ impl Manager {
         }
         let owner = !run.durable || (self.limits.cancel_on_disconnect && !request.background);
         let subscription = Subscription::live(run.clone(), 0, run.durable.then(|| self.store.clone()), owner);
-        self.execute(run, agent, context, Some(slot), token);
+        let (place, slot) = places;
+        self.execute(run, agent, context, (place, Some(slot)), token);
         Ok(subscription)
     }
 
@@ -309,27 +310,48 @@ impl Manager {
         context.request = to_json(&request.fields);
         context.history = to_json(&history);
         context.journaled = run.durable;
+        context.idle_after = run.durable.then_some(self.limits.idle_after);
         context.began = created_at.unsigned_abs().saturating_mul(1_000_000);
         Ok(context)
     }
 
-    fn execute(
+    /// Executes a run that has a place, and an instance's place if it is to get anywhere.
+    pub(super) fn execute(
         self: &Arc<Self>,
         run: Arc<Run>,
         agent: Arc<Agent>,
         context: RunContext,
-        slot: Option<Slot>,
+        (place, slot): (Place, Option<Slot>),
         token: TaskTrackerToken,
     ) {
         let manager = self.clone();
         self.guests.spawn(async move {
-            let (_slot, _token) = (slot, token);
-            execution::execute(run.clone(), agent, context, manager.limits).await;
-            // A run that is suspended is not over: who asks for it is told to come back.
-            if !run.feed.suspended() {
-                manager.live.lock().remove(&run.id);
+            match execution::execute(&run, agent, context, manager.limits).await {
+                Some(until) => {
+                    drop(slot);
+                    manager.passivate(run, until, place, token);
+                }
+                None => manager.forget(&run),
             }
         });
+    }
+
+    /// Forgets a run that is over.
+    pub(super) fn forget(&self, run: &Run) {
+        // One that is suspended is not: who asks for it is told to come back.
+        if !run.feed.suspended() {
+            self.live.lock().remove(&run.id);
+        }
+    }
+
+    /// Where instances run.
+    pub(super) fn guests(&self) -> &Handle {
+        &self.guests
+    }
+
+    /// Waits for a place for an instance.
+    pub(super) async fn slot(&self) -> Slot {
+        self.places.slot().await
     }
 
     /// Takes a run in that was cut off by a stop.
@@ -344,8 +366,10 @@ impl Manager {
         let (manager, token) = (self.clone(), self.tasks.token());
         self.guests.spawn(async move {
             // One that is stopped meanwhile needs none to end.
-            let slot = run.stopping().run_until_cancelled(manager.slots.wait(&run.principal)).await;
-            manager.execute(run, agent, context, slot, token);
+            let places = async { (manager.places.place(&run.principal).await, manager.places.slot().await) };
+            let places = run.stopping().run_until_cancelled(places).await;
+            let (place, slot) = places.map_or_else(Default::default, |(place, slot)| (place, Some(slot)));
+            manager.execute(run, agent, context, (place, slot), token);
         });
     }
 
@@ -468,6 +492,11 @@ impl Manager {
     pub async fn drain(&self, timeout: Duration) {
         self.draining.store(true, Ordering::Relaxed);
         self.tasks.close();
+        // Those that sleep have nothing to finish.
+        let passive: Vec<_> = self.live.lock().values().filter(|run| run.is_passive()).cloned().collect();
+        for run in passive {
+            run.stop(StopReason::Suspended);
+        }
         let waiting = self.live_runs();
         if waiting > 0 {
             info!(runs = waiting, timeout = ?timeout, "waiting for runs to finish");

@@ -12,6 +12,7 @@
 //! - [`expiry`](expire) removes what has been kept long enough.
 //! - [`journal`](Journal) has what the imports of a run have answered; it is written with the events.
 //! - [`resume`] makes, at a start, the runs go on that the last stop cut off.
+//! - `passivation` takes runs that sleep out of memory.
 //! - `compaction` makes a conversation shorter, with the help of a run; [`seal`](Seal) closes the result.
 
 mod admission;
@@ -23,6 +24,7 @@ mod history;
 mod journal;
 mod manager;
 mod outbox;
+mod passivation;
 mod recorder;
 mod request;
 mod resume;

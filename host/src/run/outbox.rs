@@ -5,7 +5,10 @@
 //! and a quiet one at once, and nobody waits for a commit but those who must: when the outbox is full, the
 //! instance is suspended.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicBool, Ordering},
+};
 
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
@@ -68,6 +71,7 @@ pub struct Run {
     /// The same for the instance, which notices nothing of a stop after which its run goes on.
     cancel: CancellationToken,
     stop_reason: OnceLock<StopReason>,
+    passive: AtomicBool,
     writer: WriterQueue,
 }
 
@@ -130,6 +134,7 @@ impl Run {
             stop: CancellationToken::new(),
             cancel: CancellationToken::new(),
             stop_reason: OnceLock::new(),
+            passive: AtomicBool::new(false),
             writer,
         })
     }
@@ -143,6 +148,29 @@ impl Run {
         outbox.admission = Some((row, sender));
         self.queue(&mut outbox);
         receiver
+    }
+
+    /// Goes back to the begin: the run is executed again. `recorder` and `journal` have what is committed.
+    pub fn rewind(&self, recorder: Recorder, journal: Journal) {
+        let mut outbox = self.outbox.lock();
+        outbox.recorder = recorder;
+        outbox.journal = journal;
+    }
+
+    /// The numbers of the next event and of the next entry of the journal.
+    pub fn reached(&self) -> (u64, u64) {
+        let outbox = self.outbox.lock();
+        (outbox.recorder.next(), outbox.journal.next())
+    }
+
+    /// Whether the run sleeps without an instance.
+    pub fn is_passive(&self) -> bool {
+        self.passive.load(Ordering::Relaxed)
+    }
+
+    /// Says whether the run sleeps without an instance.
+    pub fn set_passive(&self, passive: bool) {
+        self.passive.store(passive, Ordering::Relaxed);
     }
 
     /// Records that the agent begins.

@@ -42,7 +42,7 @@ struct Kept {
 }
 
 /// Why a run is not executed again.
-enum Over {
+pub(super) enum Over {
     /// It ends.
     Ended(Ending),
     /// The database does not answer.
@@ -101,9 +101,27 @@ async fn resume_one(manager: &Arc<Manager>, kept: Kept) -> Result<(), StoreError
     Ok(())
 }
 
+/// What a run of this server needs to be executed again from its beginning; none while some of it is not committed. The
+/// run is at its beginning after this.
+pub(super) async fn again(manager: &Manager, run: &Arc<Run>) -> Result<Option<(Arc<Agent>, RunContext)>, Over> {
+    let row = manager.store().active_run(&run.id).await?;
+    let row = row.ok_or_else(|| Over::unable("it was removed"))?;
+    let Kept { row, log, events, journal } = Kept::read(manager.store(), row).await?;
+    let limits = manager.limits();
+    let again = Journal::resume(&journal, limits.journal_bytes);
+    if (events, again.next()) != run.reached() {
+        return Ok(None);
+    }
+    let recorder = Recorder::replay(run.id.clone(), log, events, limits.output)
+        .map_err(|error| StoreError::Damaged(error.to_string()))?;
+    let found = prepare(manager, &row, run, &journal).await?;
+    run.rewind(recorder, again);
+    Ok(Some(found))
+}
+
 /// What the run needs to be executed again.
 async fn prepare(
-    manager: &Arc<Manager>,
+    manager: &Manager,
     row: &ActiveRun,
     run: &Arc<Run>,
     journal: &[JournalSegment],
@@ -125,7 +143,7 @@ async fn prepare(
 }
 
 /// The component that the run began with.
-async fn agent(manager: &Arc<Manager>, row: &ActiveRun) -> Result<Arc<Agent>, Over> {
+async fn agent(manager: &Manager, row: &ActiveRun) -> Result<Arc<Agent>, Over> {
     if let Some(agent) = manager.agents().by_component(&row.component) {
         return Ok(agent);
     }

@@ -2,8 +2,14 @@
 
 use sqlx::{Row as _, any::AnyRow};
 
-use super::{Store, StoreError, responses::response_id};
+use super::{Store, StoreError, commit::query, responses::response_id};
 use crate::protocol::{ConversationId, ResponseId};
+
+/// The columns of an [`ActiveRun`].
+const ACTIVE_RUN: &str = "responses.id AS id, responses.principal AS principal, responses.epoch AS epoch, \
+    responses.component AS component, responses.previous_response_id AS previous, \
+    responses.conversation_id AS conversation, responses.request AS request, \
+    responses.created_at AS created_at, responses.attempts AS attempts";
 
 /// Consecutive entries of one run's journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +68,7 @@ impl Store {
     /// Takes over the runs that have not ended, oldest first: at a start, those that the last stop cut off. From now on
     /// only writes under their new epochs count.
     pub async fn take_over(&self) -> Result<Vec<ActiveRun>, StoreError> {
-        let rows = sqlx::query(
+        let rows = query(format!(
             "WITH reached (id, progress) AS (SELECT id, \
              COALESCE((SELECT MAX(last_sequence) + 1 FROM events WHERE response_id = responses.id), 0) + \
              COALESCE((SELECT MAX(last_position) + 1 FROM journal WHERE response_id = responses.id), 0) \
@@ -70,16 +76,20 @@ impl Store {
              UPDATE responses SET epoch = responses.epoch + 1, progress = reached.progress, \
              attempts = CASE WHEN reached.progress > responses.progress THEN 1 ELSE responses.attempts + 1 END \
              FROM reached WHERE responses.id = reached.id \
-             RETURNING responses.id AS id, responses.principal AS principal, responses.epoch AS epoch, \
-             responses.component AS component, responses.previous_response_id AS previous, \
-             responses.conversation_id AS conversation, responses.request AS request, \
-             responses.created_at AS created_at, responses.attempts AS attempts",
-        )
+             RETURNING {ACTIVE_RUN}"
+        ))
         .fetch_all(&self.pool)
         .await?;
         let mut runs = rows.iter().map(active_run).collect::<Result<Vec<_>, _>>()?;
         runs.sort_by_key(|run| run.created_at);
         Ok(runs)
+    }
+
+    /// A run that has not ended.
+    pub async fn active_run(&self, id: &ResponseId) -> Result<Option<ActiveRun>, StoreError> {
+        let sql = format!("SELECT {ACTIVE_RUN} FROM responses WHERE id = $1 AND ended_at IS NULL");
+        let row = query(sql).bind(id.as_str().to_owned()).fetch_optional(&self.pool).await?;
+        row.as_ref().map(active_run).transpose()
     }
 
     /// Forgets how often the active runs were resumed.
