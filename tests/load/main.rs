@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Starts the real server and measures `echo` streams of 100 words without delay, durable and ephemeral, on SQLite
-//! and PostgreSQL, and the memory of 1,000 waiting runs. In the same minutes it measures the floor: a bare handler
+//! and PostgreSQL, the memory of 1,000 waiting runs, and that of 50,000 that sleep without an instance, and how long it
+//! takes to wake them. In the same minutes it measures the floor: a bare handler
 //! that streams the same frames from memory. Compare ratios, not figures of different days: the generator and the
 //! server share the machine. The table is Markdown, on standard output.
 
@@ -17,6 +18,7 @@ mod generator;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod report;
+mod sleeping;
 mod waiting;
 
 use std::{path::PathBuf, time::Duration};
@@ -44,6 +46,9 @@ struct Arguments {
     /// Measure each for so many seconds.
     #[arg(long, value_name = "N")]
     seconds: Option<f64>,
+    /// Let so many runs sleep, instead of 50,000, or 5,000 when it is quick.
+    #[arg(long, value_name = "N")]
+    sleepers: Option<usize>,
     /// Leave PostgreSQL out.
     #[arg(long)]
     sqlite_only: bool,
@@ -110,7 +115,23 @@ async fn measure(arguments: &Arguments) {
         let database = if *name == "SQLite" { Database::Sqlite } else { Database::postgres().await.unwrap() };
         report.waiting(name, waiting::measure(database).await);
     }
+    for (name, _) in &databases {
+        eprintln!("{} sleeping runs on {name}", arguments.sleepers());
+        let database = if *name == "SQLite" { Database::Sqlite } else { Database::postgres().await.unwrap() };
+        report.sleeping(name, sleeping::measure(database, arguments.sleepers(), arguments.sleep()).await);
+    }
     print!("{report}");
+}
+
+impl Arguments {
+    fn sleepers(&self) -> usize {
+        self.sleepers.unwrap_or(if self.quick { 5_000 } else { 50_000 })
+    }
+
+    /// Long enough to begin them all first: 250 a second.
+    fn sleep(&self) -> Duration {
+        Duration::from_secs(10 + self.sleepers() as u64 / 250)
+    }
 }
 
 fn text() -> String {

@@ -8,6 +8,7 @@ use std::{
 use crate::{
     CLIENTS, WORDS,
     generator::Measured,
+    sleeping::Sleeping,
     waiting::{RUNS, Waiting},
 };
 
@@ -36,6 +37,7 @@ pub struct Report {
     load_before: String,
     rows: Vec<Row>,
     waiting: Vec<(String, Waiting)>,
+    sleeping: Vec<(String, Sleeping)>,
 }
 
 impl Report {
@@ -43,7 +45,7 @@ impl Report {
     pub fn new(measured: Duration) -> Self {
         let load = read("/proc/loadavg");
         let load_before = load.split(' ').next().unwrap_or("?").to_owned();
-        Self { measured, load_before, rows: Vec::new(), waiting: Vec::new() }
+        Self { measured, load_before, rows: Vec::new(), waiting: Vec::new(), sleeping: Vec::new() }
     }
 
     /// Adds a line.
@@ -54,6 +56,11 @@ impl Report {
     /// Adds the memory of waiting runs.
     pub fn waiting(&mut self, database: &str, waiting: Waiting) {
         self.waiting.push((database.to_owned(), waiting));
+    }
+
+    /// Adds runs that slept.
+    pub fn sleeping(&mut self, database: &str, sleeping: Sleeping) {
+        self.sleeping.push((database.to_owned(), sleeping));
     }
 
     fn row(&self, what: &str, clients: usize) -> Option<&Row> {
@@ -121,6 +128,12 @@ impl Report {
         for (database, waiting) in &self.waiting {
             let Waiting { watched, alone, threads } = waiting;
             writeln!(out, "| {database} | {watched:.1} KiB each | {alone:.1} KiB each | {threads} |")?;
+        }
+        writeln!(out, "\n| runs that sleep without an instance | begun in | resident | all awake and ended after |")?;
+        writeln!(out, "|---|--:|--:|--:|")?;
+        for (database, Sleeping { runs, begun, resident, woken }) in &self.sleeping {
+            let (begun, woken) = (begun.as_secs_f64(), woken.as_secs_f64());
+            writeln!(out, "| {database}, {runs} | {begun:.1} s | {resident:.1} KiB each | {woken:.1} s |")?;
         }
         Ok(())
     }
