@@ -1,8 +1,9 @@
 //! A subscription as a stream of server-sent events.
 //!
 //! Every chunk is whole frames, and all that are ready go out in one write. `data: [DONE]` follows the terminal
-//! event; a run that goes on after the next start of the server has neither, and its stream is cut. While the agent is silent, a comment line shows that the connection lives, and finds out when it does
-//! not. When the client goes, the body is dropped, and the subscription with it.
+//! event; a run that goes on after the next start of the server has neither, and its stream is cut. While the agent is
+//! silent, a comment line shows that the connection lives, and finds out when it does not. When the client goes, the
+//! body is dropped, and the subscription with it.
 
 use std::{
     pin::Pin,
