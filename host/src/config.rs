@@ -99,6 +99,9 @@ pub struct Key {
     pub max_live_runs: Option<usize>,
     /// The most requests of this principal in a second. Default: no limit.
     pub requests_per_second: Option<NonZeroU32>,
+    /// Whether this key, and not every other one of its principal, may read `/metrics`. Default false.
+    #[serde(default)]
+    pub metrics: bool,
 }
 
 /// Limits, each with its default.

@@ -9,6 +9,7 @@ use tracing::{error, info};
 use crate::{
     config::{Config, bytes},
     http::{self, Api, ApiLimits, ConnectionLimits, Keys},
+    metrics::Metrics,
     model::{ModelConfigError, Models},
     plugin::{Engine, Refused, Registry},
     run::{self, Manager, Queues, Seal, Writer},
@@ -58,15 +59,17 @@ impl Server {
     ///
     /// The server cannot start; the error says why.
     pub async fn start(config: Config, guests: Handle) -> Result<Self, StartError> {
-        let models = Arc::new(Models::new(&config.models())?);
         let limits = config.run_limits();
+        let metrics = Arc::new(Metrics::new(limits.max_live_runs, config.limits.connections));
+        let models = Arc::new(Models::new(&config.models(), &metrics.models)?);
         // Taken early, so that two servers do not both do the long part before one of them fails.
         let listener =
             TcpListener::bind(config.listen).await.map_err(|error| StartError::Listen(config.listen, error))?;
         let address = listener.local_addr().map_err(|error| StartError::Listen(config.listen, error))?;
         let store = Store::open(&config.database).await?;
         let mut connection = store.writer().await?;
-        run::recover(&store, &mut connection, limits.output).await?;
+        let recovered = run::recover(&store, &mut connection, limits.output).await?;
+        metrics.runs.recovered.inc_by(recovered as u64);
 
         let engine = Engine::new().map_err(|error| StartError::Engine(format!("{error:#}")))?;
         let now = run::seconds(SystemTime::now());
@@ -78,8 +81,8 @@ impl Server {
         }
 
         let seal = Seal::of(&store).await?;
-        let (durable, durable_queue) = Writer::new(Some(connection));
-        let (ephemeral, ephemeral_queue) = Writer::new(None);
+        let (durable, durable_queue) = Writer::new(Some(connection), &metrics.commits);
+        let (ephemeral, ephemeral_queue) = Writer::new(None, &metrics.commits);
         let writers = vec![tokio::spawn(durable.run()), tokio::spawn(ephemeral.run())];
         let manager = Manager::new(
             store,
@@ -89,6 +92,7 @@ impl Server {
             Queues { durable: durable_queue, ephemeral: ephemeral_queue },
             seal,
             guests,
+            metrics.clone(),
         );
         let api = Api {
             manager: manager.clone(),
@@ -100,6 +104,7 @@ impl Server {
                 websocket: config.websocket_limits(),
                 request: config.request_limits(),
             },
+            metrics,
         };
         Ok(Self { listener, address, manager, api, config, models, writers })
     }
@@ -126,7 +131,8 @@ impl Server {
         let closing = CancellationToken::new();
         let limits =
             ConnectionLimits { connections: config.limits.connections, header_timeout: config.limits.header_timeout };
-        let connections = tokio::spawn(http::serve(listener, http::router(api), limits, closing.clone()));
+        let metrics = api.metrics.clone();
+        let connections = tokio::spawn(http::serve(listener, http::router(api), limits, metrics, closing.clone()));
         let expiry = tokio::spawn(run::expire(manager.store().clone(), config.retention, stop.clone()));
         stop.cancelled().await;
         info!("shutting down");

@@ -28,6 +28,7 @@ use super::{
     seconds,
 };
 use crate::{
+    metrics::{LiveRun, Metrics},
     plugin::{Agent, Registry, RunContext},
     protocol::{CreateRequest, Fold, IdempotencyKey, Response, ResponseId, Status, identify, input_tokens},
     store::{NewResponse, Store, StoreError},
@@ -74,6 +75,7 @@ pub struct Manager {
     slots: Slots,
     tasks: TaskTracker,
     draining: AtomicBool,
+    metrics: Arc<Metrics>,
 }
 
 impl Manager {
@@ -87,7 +89,12 @@ impl Manager {
         queues: Queues,
         seal: Seal,
         guests: Handle,
+        metrics: Arc<Metrics>,
     ) -> Arc<Self> {
+        // An agent shows zeros before its first run.
+        for agent in agents.iter() {
+            metrics.runs.agent(&agent.description.name);
+        }
         Arc::new(Self {
             store,
             agents,
@@ -99,6 +106,7 @@ impl Manager {
             limits,
             tasks: TaskTracker::new(),
             draining: AtomicBool::new(false),
+            metrics,
         })
     }
 
@@ -244,6 +252,7 @@ impl Manager {
         if self.draining() {
             return Err(Refusal::Draining);
         }
+        let live = Arc::new(LiveRun::new(self.metrics.runs.agent(&agent.description.name)));
         let now = SystemTime::now();
         let id = ResponseId::new(Uuid::now_v7());
         identify(&mut request.input, |prefix, index| id.input_child(prefix, index));
@@ -291,7 +300,8 @@ impl Manager {
         }
         let owner = !run.durable || (self.limits.cancel_on_disconnect && !request.background);
         let subscription = Subscription::live(run.clone(), 0, run.durable.then(|| self.store.clone()), owner);
-        let mut context = RunContext::new(id.to_string(), Box::new(Port(run.clone())), run.stopping().clone());
+        let port = Port { run: run.clone(), live: live.clone() };
+        let mut context = RunContext::new(id.to_string(), Box::new(port), run.stopping().clone());
         context.upstream = upstream;
         context.input = opened.map_or(input, |items| to_json(&items));
         context.request = fields;
@@ -299,7 +309,7 @@ impl Manager {
         let manager = self.clone();
         self.guests.spawn(async move {
             let (_slot, _token) = (slot, token);
-            execution::execute(run, agent, context, manager.limits).await;
+            execution::execute(run, agent, context, manager.limits, live).await;
             manager.live.lock().remove(&id);
         });
         Ok(subscription)

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Ended, Ending, Feed, Recorder, Refusal, WriterQueue};
 use crate::{
+    metrics::LiveRun,
     plugin::RunPort,
     protocol::{Emission, EmitError, Emitted, ResponseId, Segment},
     store::{EndedResponse, NewResponse},
@@ -223,14 +224,20 @@ impl Run {
 
 /// The run as its instance sees it.
 #[derive(Debug)]
-pub(super) struct Port(pub Arc<Run>);
+pub(super) struct Port {
+    pub run: Arc<Run>,
+    pub live: Arc<LiveRun>,
+}
 
 impl RunPort for Port {
     fn emit(&self, emission: Emission<'_>) -> Result<Emitted, EmitError> {
-        self.0.emit(emission)
+        if matches!(emission, Emission::Text(..) | Emission::Summary(..) | Emission::Arguments(..)) {
+            self.live.output();
+        }
+        self.run.emit(emission)
     }
 
     fn room(&self) -> Option<BoxFuture<'_, ()>> {
-        (!self.0.has_room()).then(|| Box::pin(self.0.wait_for_room()) as _)
+        (!self.run.has_room()).then(|| Box::pin(self.run.wait_for_room()) as _)
     }
 }

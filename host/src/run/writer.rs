@@ -10,13 +10,17 @@
 //!
 //! Runs of which nothing is kept take the same way through a second writer that has no database.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
 use super::{Refusal, Run, StopReason, Write};
 use crate::{
+    metrics::{CommitMetrics, Published, WriterKind},
     protocol::ResponseId,
     store::{Batch, Committed, StoreError, WriteConnection},
 };
@@ -49,13 +53,18 @@ pub struct Writer {
     abandoned: Vec<ResponseId>,
     /// Runs that came while the database did not take writes.
     deferred: Vec<Arc<Run>>,
+    metrics: CommitMetrics,
+    published: Published,
 }
 
 impl Writer {
     /// A writer, and the queue in front of it. It ends when the last clone of the queue is gone.
-    pub fn new(connection: Option<WriteConnection>) -> (Self, WriterQueue) {
+    pub fn new(connection: Option<WriteConnection>, metrics: &CommitMetrics) -> (Self, WriterQueue) {
         let (sender, queue) = mpsc::unbounded_channel();
-        (Self { queue, connection, abandoned: Vec::new(), deferred: Vec::new() }, WriterQueue(sender))
+        let kind = if connection.is_some() { WriterKind::Durable } else { WriterKind::Ephemeral };
+        let (metrics, published) = (metrics.clone(), metrics.published(kind));
+        let writer = Self { queue, connection, abandoned: Vec::new(), deferred: Vec::new(), metrics, published };
+        (writer, WriterQueue(sender))
     }
 
     /// Writes until the queue is closed.
@@ -80,7 +89,7 @@ impl Writer {
                         info!(runs = writes.len(), "the database takes writes again");
                     }
                     self.abandoned.clear();
-                    return publish(writes, &committed);
+                    return publish(writes, &committed, &self.published);
                 }
                 Err(error) => {
                     self.refuse_admissions(&mut writes, &error);
@@ -111,7 +120,14 @@ impl Writer {
                 .collect(),
             ended: writes.iter().filter_map(|write| write.ended.as_ref().map(|(row, _)| row)).collect(),
         };
-        connection.commit(&batch).await
+        let (runs, events) = (writes.len(), batch.segments.iter().map(|(_, segment)| segment.events()).sum());
+        let start = Instant::now();
+        let committed = connection.commit(&batch).await;
+        match &committed {
+            Ok(_) => self.metrics.committed(runs, events, start.elapsed()),
+            Err(error) => self.metrics.failed(error),
+        }
+        committed
     }
 
     /// A run whose admission failed has not begun: it is told, and forgotten.
@@ -161,7 +177,8 @@ impl Writer {
     }
 }
 
-fn publish(writes: Vec<Write>, committed: &Committed) {
+fn publish(writes: Vec<Write>, committed: &Committed, published: &Published) {
+    let (mut events, mut bytes) = (0, 0);
     for Write { run, admission, segment, ended } in writes {
         let refusal = if committed.taken.contains(&run.id) {
             Some(Refusal::KeyTaken)
@@ -176,6 +193,8 @@ fn publish(writes: Vec<Write>, committed: &Committed) {
         }
         let lost = committed.late.contains(&run.id);
         if let Some(segment) = segment.filter(|_| !lost) {
+            events += segment.events();
+            bytes += segment.frames.len() as u64;
             run.feed.publish(segment);
         }
         if let Some((_, waiting)) = admission {
@@ -188,4 +207,5 @@ fn publish(writes: Vec<Write>, committed: &Committed) {
             run.feed.close((!lost).then_some(ended));
         }
     }
+    published.add(events, bytes);
 }

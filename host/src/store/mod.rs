@@ -15,12 +15,14 @@ mod events;
 mod open;
 mod responses;
 mod secrets;
+mod size;
 
 pub use commit::{Batch, Committed, EndedResponse, NewResponse, WriteConnection};
 pub use conversations::{ConversationHead, ItemRange, NewItem, Written};
 pub use error::StoreError;
 pub use open::{Backend, Store};
 pub use responses::{StoredResponse, Turn};
+pub use size::StoreSize;
 
 #[cfg(test)]
 mod tests;
