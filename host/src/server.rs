@@ -12,7 +12,7 @@ use crate::{
     metrics::Metrics,
     model::{ModelConfigError, Models},
     plugin::{Engine, Refused, Registry},
-    run::{self, Manager, Queues, Seal, Writer},
+    run::{self, Manager, Queues, Seal, Services, Writer},
     store::{Store, StoreError},
 };
 
@@ -89,10 +89,12 @@ impl Server {
             Arc::new(registry),
             limits,
             config.principal_limits(),
-            Queues { durable: durable_queue, ephemeral: ephemeral_queue },
-            seal,
-            guests,
-            metrics.clone(),
+            Services {
+                queues: Queues { durable: durable_queue, ephemeral: ephemeral_queue },
+                seal,
+                guests,
+                metrics: metrics.clone(),
+            },
         );
         let api = Api {
             manager: manager.clone(),

@@ -23,6 +23,7 @@ mod idempotency;
 mod input_tokens;
 mod latency;
 mod limits;
+mod metrics;
 mod models;
 mod modes;
 mod outage;

@@ -14,6 +14,7 @@
 //! | [`websocket`] | the WebSocket form of `/v1/responses` |
 //! | [`schema`] | the Open Responses schemas |
 //! | [`fold`] | from events to the response they make |
+//! | [`metrics`] | what `/metrics` says, read strictly |
 //! | [`keys`] | API keys |
 //! | [`plugins`] | components for the plugin folder |
 //! | [`upstream`] | a model provider with a script |
@@ -28,6 +29,7 @@ pub mod database;
 pub mod events;
 pub mod fold;
 pub mod keys;
+pub mod metrics;
 pub mod notice;
 pub mod plugins;
 pub mod postgres;

@@ -196,10 +196,10 @@ mod tests {
         let reader = Key { metrics: true, ..key("ann", b"ol-2", None) };
         let keys = Keys::new(&[key("ann", b"ol-1", None), reader]);
         assert_eq!(keys.admit_to_metrics(&with("Bearer ol-2")), Ok(()));
-        let code = |headers| keys.admit_to_metrics(headers).unwrap_err().code;
-        assert_eq!(code(&with("Bearer ol-1")), "metrics_not_allowed");
-        assert_eq!(code(&with("Bearer ol-3")), "invalid_api_key");
-        assert_eq!(code(&HeaderMap::new()), "invalid_api_key");
+        let code = |headers: HeaderMap| keys.admit_to_metrics(&headers).unwrap_err().code;
+        assert_eq!(code(with("Bearer ol-1")), "metrics_not_allowed");
+        assert_eq!(code(with("Bearer ol-3")), "invalid_api_key");
+        assert_eq!(code(HeaderMap::new()), "invalid_api_key");
     }
 
     #[test]

@@ -60,6 +60,19 @@ pub struct Queues {
     pub ephemeral: WriterQueue,
 }
 
+/// What the runs of a server use together.
+#[derive(Debug)]
+pub struct Services {
+    /// The writers' queues.
+    pub queues: Queues,
+    /// Closes and opens what is compacted.
+    pub seal: Seal,
+    /// The runtime that executes runs.
+    pub guests: Handle,
+    /// Where runs are measured.
+    pub metrics: Arc<Metrics>,
+}
+
 /// The runs of this server.
 #[derive(Debug)]
 pub struct Manager {
@@ -79,18 +92,15 @@ pub struct Manager {
 }
 
 impl Manager {
-    /// A manager without runs. `principals` are the limits of those that have one of their own; `guests` is the runtime
-    /// that executes runs.
+    /// A manager without runs. `principals` are the limits of those that have one of their own.
     pub fn new(
         store: Store,
         agents: Agents,
         limits: RunLimits,
         principals: HashMap<String, usize>,
-        queues: Queues,
-        seal: Seal,
-        guests: Handle,
-        metrics: Arc<Metrics>,
+        services: Services,
     ) -> Arc<Self> {
+        let Services { queues, seal, guests, metrics } = services;
         // An agent shows zeros before its first run.
         for agent in agents.iter() {
             metrics.runs.agent(&agent.description.name);
