@@ -15,6 +15,12 @@ use prometheus_client::{
 use super::durations;
 use crate::store::StoreError;
 
+/// Why a transaction failed.
+const UNAVAILABLE: &str = "unavailable";
+const TIMED_OUT: &str = "timed_out";
+const REJECTED: &str = "rejected";
+const OTHER: &str = "other";
+
 /// Events and transactions.
 #[derive(Clone, Debug)]
 pub struct CommitMetrics {
@@ -47,13 +53,17 @@ struct Reason {
 
 impl Default for CommitMetrics {
     fn default() -> Self {
+        let failures = Family::<Reason, Counter>::default();
+        for reason in [UNAVAILABLE, TIMED_OUT, REJECTED, OTHER] {
+            drop(failures.get_or_create(&Reason { reason }));
+        }
         Self {
             events: Family::default(),
             bytes: Family::default(),
             batch_runs: Histogram::new(exponential_buckets(1.0, 2.0, 11)),
             batch_events: Histogram::new(exponential_buckets(1.0, 4.0, 10)),
             duration: durations(),
-            failures: Family::default(),
+            failures,
         }
     }
 }
@@ -102,10 +112,10 @@ impl CommitMetrics {
     /// A transaction failed.
     pub fn failed(&self, error: &StoreError) {
         let reason = match error {
-            StoreError::Unavailable(_) => "unavailable",
-            StoreError::TimedOut(_) => "timed_out",
-            StoreError::Rejected(_) => "rejected",
-            _ => "other",
+            StoreError::Unavailable(_) => UNAVAILABLE,
+            StoreError::TimedOut(_) => TIMED_OUT,
+            StoreError::Rejected(_) => REJECTED,
+            _ => OTHER,
         };
         self.failures.get_or_create(&Reason { reason }).inc();
     }

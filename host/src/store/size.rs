@@ -16,7 +16,7 @@ pub struct StoreSize {
 }
 
 impl Store {
-    /// Measures the database. Takes time in proportion to the number of responses: some milliseconds for 100,000.
+    /// Measures the database. Takes time in proportion to the number of responses: milliseconds for 100,000.
     pub async fn size(&self) -> Result<StoreSize, StoreError> {
         let row = sqlx::query("SELECT COUNT(*) AS responses FROM responses").fetch_one(&self.pool).await?;
         let responses = row.try_get("responses")?;
