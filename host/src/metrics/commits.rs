@@ -75,7 +75,7 @@ impl CommitMetrics {
             "Events that were shown to subscribers: durable, after the transaction that keeps them; ephemeral, kept nowhere",
             self.events.clone(),
         );
-        registry.register("event_bytes_committed", "Their frames, in bytes", self.bytes.clone());
+        registry.register("event_bytes_committed", "The frames of those events, in bytes", self.bytes.clone());
         registry.register("commit_runs", "Runs in one transaction", self.batch_runs.clone());
         registry.register("commit_events", "Events in one transaction", self.batch_events.clone());
         registry.register(
