@@ -5,6 +5,7 @@ use reqwest::Method;
 use crate::harness::{
     database::{Database, both_databases},
     server::Server,
+    wait,
 };
 
 both_databases!(a_server_that_serves_is_healthy_and_ready);
@@ -29,8 +30,7 @@ async fn a_request_id_of_the_client_is_kept() {
 #[tokio::test]
 async fn the_start_says_where_it_listens_what_it_has_and_what_to_try() {
     let server = Server::start(Database::Sqlite);
-    let greeting = server.stdout();
     for part in [server.url(), "echo", "chat", "outlast.db", "curl"] {
-        assert!(greeting.contains(part), "no {part} in:\n{greeting}");
+        wait::eventually(format!("{part} is said"), async || server.stdout().contains(part).then_some(())).await;
     }
 }

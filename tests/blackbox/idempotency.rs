@@ -73,6 +73,7 @@ async fn a_repeated_stream_begins_with_a_snapshot_and_goes_on_live(database: Dat
     let mut frames = text.split("\n\n");
     let snapshot = frames.next().unwrap().strip_prefix("event: response.snapshot\ndata: ").expect("a snapshot first");
     let snapshot: Value = serde_json::from_str(snapshot).unwrap();
+    client.description().await.unwrap().check_event(&snapshot);
     assert_eq!(snapshot["response"]["id"], events::response_id(&seen));
     assert_eq!(snapshot["response"]["status"], "in_progress");
     let so_far = snapshot["response"]["output"][0]["content"][0]["text"].as_str().unwrap();

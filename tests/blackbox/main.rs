@@ -14,6 +14,7 @@ mod cancel;
 mod compact;
 mod configuration;
 mod conversations;
+mod description;
 mod disconnect;
 mod drain;
 mod functions;

@@ -228,7 +228,7 @@ async fn what_is_refused_is_counted_by_its_code_and_makes_no_label_of_its_own() 
     };
     assert_eq!(requests("other", "GET", 404), 3.0);
     assert_eq!(requests("/v1/responses/{id}", "GET", 404), 1.0);
-    assert_eq!(requests("/v1/models/{*id}", "GET", 404), 1.0);
+    assert_eq!(requests("/v1/models/{id}", "GET", 404), 1.0);
     assert_eq!(requests("/v1/responses", "POST", 404), 2.0);
     assert_eq!(requests("/v1/responses", "POST", 400), 1.0);
     assert_eq!(requests("/v1/responses", "other", 405), 1.0);
@@ -238,7 +238,6 @@ async fn what_is_refused_is_counted_by_its_code_and_makes_no_label_of_its_own() 
     for secret in ["nowhere", "secret", "SECRET", "ff"] {
         assert!(!text.contains(secret), "{secret} in\n{text}");
     }
-    assert_eq!(now.series("outlast_http_request_duration_seconds_count").len(), 7, "{text}");
 }
 
 /// The status of a look, and what its answer says.

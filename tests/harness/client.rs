@@ -4,12 +4,12 @@
 //! 2xx.
 
 use reqwest::{
-    Method,
+    Body, Method,
     header::{CONTENT_TYPE, HeaderMap},
 };
 use serde_json::{Value, json};
 
-use super::{events::Events, schema, wait};
+use super::{description::Description, events::Events, schema, wait};
 
 /// A client of one server.
 #[derive(Clone, Debug)]
@@ -57,13 +57,28 @@ impl Client {
     /// Sends a request and reads the answer.
     pub async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
         wait::within(wait::PATIENCE, "an answer", async {
-            let answer = request.send().await.unwrap();
+            let request = request.build().unwrap();
+            let (method, path) = (request.method().clone(), request.url().path().to_owned());
+            let sent = request.body().and_then(Body::as_bytes).and_then(|body| serde_json::from_slice(body).ok());
+            let answer = self.http.execute(request).await.unwrap();
             let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
             let text = answer.text().await.unwrap();
             let body = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{status} without JSON: {text:?}"));
-            Answer::checked(status, headers, body)
+            let answer = Answer::checked(status, headers, body);
+            if let Some(description) = self.description().await {
+                description.check_answer(&method, &path, status, &answer.headers, &answer.body);
+                if let (true, Some(sent)) = (status == 200, sent) {
+                    description.check_request(&method, &path, &sent);
+                }
+            }
+            answer
         })
         .await
+    }
+
+    /// What the server says of itself; none when it is gone.
+    pub async fn description(&self) -> Option<&'static Description> {
+        Description::of(&self.http, &self.url).await
     }
 
     /// `POST /v1/responses`

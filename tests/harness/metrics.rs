@@ -81,12 +81,6 @@ impl Metrics {
         *self.samples.get(series).unwrap_or_else(|| panic!("no {series} in {:#?}", self.samples))
     }
 
-    /// All series of a name.
-    pub fn series(&self, name: &str) -> BTreeSet<&str> {
-        let of = |series: &&str| series.split('{').next() == Some(name);
-        self.samples.keys().map(String::as_str).filter(of).collect()
-    }
-
     /// The names of all families.
     pub fn families(&self) -> BTreeSet<&str> {
         self.types.keys().map(String::as_str).collect()

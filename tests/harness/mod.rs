@@ -13,6 +13,7 @@
 //! | [`raw`] | HTTP over a bare socket: writes, slow readers, cut connections |
 //! | [`websocket`] | the WebSocket form of `/v1/responses` |
 //! | [`schema`] | the Open Responses schemas |
+//! | [`description`] | the server's own description |
 //! | [`fold`] | from events to the response they make |
 //! | [`metrics`] | what `/metrics` says, read strictly |
 //! | [`keys`] | API keys |
@@ -26,6 +27,7 @@
 
 pub mod client;
 pub mod database;
+pub mod description;
 pub mod events;
 pub mod fold;
 pub mod keys;

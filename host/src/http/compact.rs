@@ -4,21 +4,31 @@ use axum::{
     Extension, Json,
     extract::{Request, State},
 };
-use serde_json::Value;
 
 use super::{Api, Principal, body};
-use crate::protocol::{ApiError, compaction_resource, read_compact};
+use crate::protocol::{ApiError, CompactShape, Compaction, read_compact};
 
 /// Makes a conversation shorter. Nothing is kept.
+#[utoipa::path(
+    post,
+    path = "/v1/responses/compact",
+    operation_id = "compactResponse",
+    tag = "Responses",
+    request_body = CompactShape,
+    responses(
+        (status = 200, description = "What is left of the conversation.", body = Compaction),
+        (status = 404, description = "`model_not_found`, `conversation_not_found`"),
+        (status = 409, description = "`conversation_response_not_completed`, `conversation_changed`"),
+        (status = 503, description = "`shutting_down`, `storage_unavailable`"),
+    ),
+)]
 pub(super) async fn compact(
     State(api): State<Api>,
     Extension(Principal(principal)): Extension<Principal>,
     request: Request,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<Compaction>, ApiError> {
     let body = body::read_json(request, &api.limits).await?;
     let request = read_compact(&body, &api.limits.request)?;
     drop(body);
-    let compaction = api.manager.compact(&principal, request).await?;
-    let id = compaction.id.as_str();
-    Ok(Json(compaction_resource(id, compaction.created_at, &compaction.output, compaction.usage)))
+    Ok(Json(api.manager.compact(&principal, request).await?))
 }

@@ -6,20 +6,34 @@ use axum::{
     Extension, Json,
     extract::{Path, Query, Request, State},
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 use uuid::Uuid;
 
-use super::{Api, Principal, body, page::Page};
+use super::{
+    Api, Principal, body,
+    page::{ItemList, Page, PageQuery},
+};
 use crate::{
     protocol::{
-        ApiError, Conversation, ConversationId, CreateConversation, ErrorKind, conversation_busy,
-        conversation_not_found, identify, parse_items, parse_metadata,
+        ApiError, Conversation, ConversationId, CreateConversation, CreateConversationShape, CreateItemsShape, Deleted,
+        ErrorKind, StoredItem, UpdateConversationShape, conversation_busy, conversation_not_found, identify,
+        parse_items, parse_metadata,
     },
     run,
     store::{NewItem, Store, StoreError, Written},
 };
 
-/// `POST /v1/conversations`: makes a conversation.
+/// Makes a conversation.
+#[utoipa::path(
+    post,
+    path = "/v1/conversations",
+    operation_id = "createConversation",
+    tag = "Conversations",
+    request_body = CreateConversationShape,
+    responses(
+        (status = 200, description = "The conversation.", body = Conversation),
+    ),
+)]
 pub(super) async fn create(
     State(api): State<Api>,
     Extension(Principal(principal)): Extension<Principal>,
@@ -35,7 +49,18 @@ pub(super) async fn create(
     found(&api, &principal, &id).await
 }
 
-/// `GET /v1/conversations/{id}`
+/// Shows a conversation.
+#[utoipa::path(
+    get,
+    path = "/v1/conversations/{id}",
+    operation_id = "getConversation",
+    tag = "Conversations",
+    params(("id" = String, Path, description = "The conversation's id or name.")),
+    responses(
+        (status = 200, description = "The conversation.", body = Conversation),
+        (status = 404, description = "`conversation_not_found`"),
+    ),
+)]
 pub(super) async fn retrieve(
     State(api): State<Api>,
     Extension(Principal(principal)): Extension<Principal>,
@@ -44,7 +69,19 @@ pub(super) async fn retrieve(
     found(&api, &principal, &parse(&id)?).await
 }
 
-/// `POST /v1/conversations/{id}`: replaces the metadata.
+/// Replaces the metadata of a conversation.
+#[utoipa::path(
+    post,
+    path = "/v1/conversations/{id}",
+    operation_id = "updateConversation",
+    tag = "Conversations",
+    params(("id" = String, Path, description = "The conversation's id or name.")),
+    request_body = UpdateConversationShape,
+    responses(
+        (status = 200, description = "The conversation.", body = Conversation),
+        (status = 404, description = "`conversation_not_found`"),
+    ),
+)]
 pub(super) async fn update(
     State(api): State<Api>,
     Extension(Principal(principal)): Extension<Principal>,
@@ -58,25 +95,55 @@ pub(super) async fn update(
     found(&api, &principal, &id).await
 }
 
-/// `DELETE /v1/conversations/{id}`: removes a conversation and its items. Its responses stay.
+/// Removes a conversation and its items.
+///
+/// Its responses stay.
+#[utoipa::path(
+    delete,
+    path = "/v1/conversations/{id}",
+    operation_id = "deleteConversation",
+    tag = "Conversations",
+    params(("id" = String, Path, description = "The conversation's id or name.")),
+    responses(
+        (status = 200, description = "It is removed.", body = Deleted),
+        (status = 404, description = "`conversation_not_found`"),
+    ),
+)]
 pub(super) async fn delete(
     State(api): State<Api>,
     Extension(Principal(principal)): Extension<Principal>,
     Path(id): Path<String>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<Deleted>, ApiError> {
     if !api.manager.store().delete_conversation(&principal, &parse(&id)?).await? {
         return Err(conversation_not_found(&id));
     }
-    Ok(Json(json!({"id": id, "object": "conversation.deleted", "deleted": true})))
+    Ok(Json(Deleted::new(id, "conversation.deleted")))
 }
 
-/// `POST /v1/conversations/{id}/items`: adds items at the end.
+/// Adds items at the end of a conversation.
+#[utoipa::path(
+    post,
+    path = "/v1/conversations/{id}/items",
+    operation_id = "createItems",
+    tag = "Conversations",
+    params(("id" = String, Path, description = "The conversation's id or name.")),
+    request_body = CreateItemsShape,
+    responses(
+        (status = 200, description = "The items that were added.", body = ItemList),
+        (status = 404, description = "`conversation_not_found`"),
+        (
+            status = 409,
+            description = "`conversation_response_not_completed`, `conversation_changed`: `response_id` names the \
+                           response that is being made.",
+        ),
+    ),
+)]
 pub(super) async fn create_items(
     State(api): State<Api>,
     Extension(Principal(principal)): Extension<Principal>,
     Path(id): Path<String>,
     request: Request,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<ItemList>, ApiError> {
     let id = parse(&id)?;
     let body = body::read_json(request, &api.limits).await?;
     let mut items = parse_items(&body, &api.limits.request)?;
@@ -87,13 +154,24 @@ pub(super) async fn create_items(
     }
 }
 
-/// `GET /v1/conversations/{id}/items`
+/// Lists the items of a conversation.
+#[utoipa::path(
+    get,
+    path = "/v1/conversations/{id}/items",
+    operation_id = "listItems",
+    tag = "Conversations",
+    params(("id" = String, Path, description = "The conversation's id or name."), PageQuery),
+    responses(
+        (status = 200, description = "A page of items.", body = ItemList),
+        (status = 404, description = "`conversation_not_found`"),
+    ),
+)]
 pub(super) async fn items(
     State(api): State<Api>,
     Extension(Principal(principal)): Extension<Principal>,
     Path(id): Path<String>,
     Query(query): Query<Vec<(String, String)>>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<ItemList>, ApiError> {
     let page = Page::parse(&query)?;
     let id = parse(&id)?;
     let store = api.manager.store();
@@ -107,7 +185,21 @@ pub(super) async fn items(
     Ok(Json(page.of_range(items)))
 }
 
-/// `GET /v1/conversations/{id}/items/{item}`
+/// Shows an item of a conversation.
+#[utoipa::path(
+    get,
+    path = "/v1/conversations/{id}/items/{item}",
+    operation_id = "getItem",
+    tag = "Conversations",
+    params(
+        ("id" = String, Path, description = "The conversation's id or name."),
+        ("item" = String, Path, description = "The item's id."),
+    ),
+    responses(
+        (status = 200, description = "The item.", body = StoredItem),
+        (status = 404, description = "`conversation_not_found`, `item_not_found`"),
+    ),
+)]
 pub(super) async fn item(
     State(api): State<Api>,
     Extension(Principal(principal)): Extension<Principal>,
@@ -119,7 +211,28 @@ pub(super) async fn item(
     }
 }
 
-/// `DELETE /v1/conversations/{id}/items/{item}`: removes an item. The answer is the conversation.
+/// Removes an item from a conversation.
+///
+/// The answer is the conversation.
+#[utoipa::path(
+    delete,
+    path = "/v1/conversations/{id}/items/{item}",
+    operation_id = "deleteItem",
+    tag = "Conversations",
+    params(
+        ("id" = String, Path, description = "The conversation's id or name."),
+        ("item" = String, Path, description = "The item's id."),
+    ),
+    responses(
+        (status = 200, description = "The conversation, without the item.", body = Conversation),
+        (status = 404, description = "`conversation_not_found`, `item_not_found`"),
+        (
+            status = 409,
+            description = "`conversation_response_not_completed`, `conversation_changed`: `response_id` names the \
+                           response that is being made.",
+        ),
+    ),
+)]
 pub(super) async fn delete_item(
     State(api): State<Api>,
     Extension(Principal(principal)): Extension<Principal>,

@@ -1,21 +1,57 @@
 //! `GET /healthz` and `GET /readyz`.
 
 use axum::{Json, extract::State};
-use serde_json::{Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::Api;
 use crate::protocol::{ApiError, ErrorKind};
 
-/// The process answers.
-pub(super) async fn live() -> Json<Value> {
-    Json(json!({"status": "ok"}))
+/// The server is well.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Health {
+    /// Always `ok`.
+    status: &'static str,
 }
 
-/// New runs can begin: the server is not stopping, and its database answers.
-pub(super) async fn ready(State(api): State<Api>) -> Result<Json<Value>, ApiError> {
+/// The server takes new runs.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Readiness {
+    /// Always `ok`.
+    status: &'static str,
+    /// How many runs go on.
+    runs: usize,
+}
+
+/// Tells whether the process answers.
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    operation_id = "getHealth",
+    tag = "Server",
+    security(()),
+    responses((status = 200, description = "It does.", body = Health)),
+)]
+pub(super) async fn live() -> Json<Health> {
+    Json(Health { status: "ok" })
+}
+
+/// Tells whether new runs can begin: the server is not stopping, and its database answers.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    operation_id = "getReadiness",
+    tag = "Server",
+    security(()),
+    responses(
+        (status = 200, description = "They can.", body = Readiness),
+        (status = 503, description = "`shutting_down`, `storage_unavailable`"),
+    ),
+)]
+pub(super) async fn ready(State(api): State<Api>) -> Result<Json<Readiness>, ApiError> {
     if api.manager.draining() {
         return Err(ApiError::new(ErrorKind::Unavailable, "shutting_down", "The server is shutting down."));
     }
     api.manager.store().ping().await?;
-    Ok(Json(json!({"status": "ok", "runs": api.manager.live_runs()})))
+    Ok(Json(Readiness { status: "ok", runs: api.manager.live_runs() }))
 }

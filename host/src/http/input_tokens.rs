@@ -4,20 +4,45 @@ use axum::{
     Extension, Json,
     extract::{Request, State},
 };
-use serde_json::{Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{Api, Principal, body};
-use crate::protocol::{ApiError, CreateRequest};
+use crate::protocol::{ApiError, CreateRequest, CreateResponseShape};
 
-/// Says how many tokens a request would give to its agent, estimated. Nothing is started and nothing is kept.
+/// How many tokens a request has.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct InputTokens {
+    /// Always `response.input_tokens`.
+    object: &'static str,
+    /// What the agent would be given, in tokens, estimated.
+    input_tokens: u64,
+}
+
+/// Counts the tokens that a request would give to its agent.
+///
+/// An estimate. Nothing is started and nothing is kept.
+#[utoipa::path(
+    post,
+    path = "/v1/responses/input_tokens",
+    operation_id = "countInputTokens",
+    tag = "Responses",
+    request_body = CreateResponseShape,
+    responses(
+        (status = 200, description = "The number of tokens.", body = InputTokens),
+        (status = 404, description = "`model_not_found`, `conversation_not_found`"),
+        (status = 409, description = "`conversation_response_not_completed`"),
+        (status = 503, description = "`storage_unavailable`"),
+    ),
+)]
 pub(super) async fn count(
     State(api): State<Api>,
     Extension(Principal(principal)): Extension<Principal>,
     request: Request,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<InputTokens>, ApiError> {
     let body = body::read_json(request, &api.limits).await?;
     let request = CreateRequest::parse(&body, &api.limits.request)?;
     drop(body);
     let tokens = api.manager.input_tokens(&principal, request).await?;
-    Ok(Json(json!({"object": "response.input_tokens", "input_tokens": tokens})))
+    Ok(Json(InputTokens { object: "response.input_tokens", input_tokens: tokens }))
 }

@@ -15,7 +15,22 @@ use crate::metrics::{CONTENT_TYPE, Metrics, Transport};
 /// The route of a request that has none, and the method of one that is not of HTTP's own: a client may invent both.
 const OTHER: &str = "other";
 
-/// All metrics, for a scraper.
+/// Shows what goes on, for Prometheus.
+///
+/// A key needs `metrics = true` in its entry of `[[keys]]`.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    operation_id = "getMetrics",
+    tag = "Server",
+    security(("key" = [])),
+    responses(
+        (status = 200, description = "All metrics.", body = String, content_type = "text/plain; version=0.0.4"),
+        (status = 401, description = "`invalid_api_key`"),
+        (status = 403, description = "`metrics_not_allowed`"),
+        (status = 429, description = "`rate_limit_exceeded`: `retry-after` says when to repeat."),
+    ),
+)]
 pub(super) async fn show(State(api): State<Api>, headers: HeaderMap) -> Response {
     if let Err(error) = api.keys.admit_to_metrics(&headers) {
         return turned_away(error);
@@ -30,7 +45,8 @@ pub(super) async fn measure(State(metrics): State<Arc<Metrics>>, request: Reques
     let method = method(request.method());
     let route = request.extensions().get::<MatchedPath>().cloned();
     let response = next.run(request).await;
-    let route = route.as_ref().map_or(OTHER, MatchedPath::as_str);
+    // `{*id}` is the router's way to write a parameter that may have slashes.
+    let route = route.map_or_else(|| OTHER.to_owned(), |route| route.as_str().replace("{*", "{"));
     metrics.http.answered(route, method, response.status().as_u16(), start.elapsed());
     if let Some(Code(code)) = response.extensions().get() {
         metrics.http.refused(Transport::Http, code);

@@ -13,6 +13,7 @@ mod health;
 mod input_tokens;
 mod metrics;
 mod models;
+mod openapi;
 mod page;
 mod responses;
 mod sse;
@@ -20,14 +21,13 @@ mod websocket;
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{
-    Router, middleware,
-    routing::{get, post},
-};
+use axum::{Extension, Router, middleware};
 use tower_http::{
     catch_panic::CatchPanicLayer,
     request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer},
 };
+use utoipa::OpenApi as _;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use auth::{Keys, LOCAL, Principal};
 pub use connections::{ConnectionLimits, serve};
@@ -69,28 +69,29 @@ pub struct ApiLimits {
 
 /// All routes.
 pub fn router(api: Api) -> Router {
-    let authenticated = Router::new()
-        .route("/v1/responses", post(responses::create).get(websocket::open))
-        .route("/v1/responses/compact", post(compact::compact))
-        .route("/v1/responses/input_tokens", post(input_tokens::count))
-        .route("/v1/responses/{id}", get(responses::retrieve).delete(responses::delete))
-        .route("/v1/responses/{id}/input_items", get(responses::input_items))
-        .route("/v1/responses/{id}/cancel", post(responses::cancel))
-        .route("/v1/conversations", post(conversations::create))
-        .route(
-            "/v1/conversations/{id}",
-            get(conversations::retrieve).post(conversations::update).delete(conversations::delete),
-        )
-        .route("/v1/conversations/{id}/items", get(conversations::items).post(conversations::create_items))
-        .route("/v1/conversations/{id}/items/{item}", get(conversations::item).delete(conversations::delete_item))
-        .route("/v1/models", get(models::list))
-        .route("/v1/models/{*id}", get(models::retrieve))
+    let authenticated = OpenApiRouter::new()
+        .routes(routes!(responses::create, websocket::open))
+        .routes(routes!(compact::compact))
+        .routes(routes!(input_tokens::count))
+        .routes(routes!(responses::retrieve, responses::delete))
+        .routes(routes!(responses::input_items))
+        .routes(routes!(responses::cancel))
+        .routes(routes!(conversations::create))
+        .routes(routes!(conversations::retrieve, conversations::update, conversations::delete))
+        .routes(routes!(conversations::items, conversations::create_items))
+        .routes(routes!(conversations::item, conversations::delete_item))
+        .routes(routes!(models::list))
+        .routes(routes!(models::retrieve))
         .route_layer(middleware::from_fn_with_state(api.clone(), auth::authenticate));
-    Router::new()
+    let (routes, description) = OpenApiRouter::with_openapi(openapi::Description::openapi())
         .merge(authenticated)
-        .route("/healthz", get(health::live))
-        .route("/readyz", get(health::ready))
-        .route("/metrics", get(metrics::show))
+        .routes(routes!(health::live))
+        .routes(routes!(health::ready))
+        .routes(routes!(metrics::show))
+        .routes(routes!(openapi::describe))
+        .split_for_parts();
+    routes
+        .layer(Extension(openapi::Document::new(description)))
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::map_response(error::enveloped))

@@ -1,8 +1,59 @@
 //! Pages of a list: `limit`, `order`, `after`, `before`.
 
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
 
-use crate::{protocol::ApiError, store::ItemRange};
+use crate::{
+    protocol::{ApiError, StoredItem},
+    store::ItemRange,
+};
+
+/// A page of a list of items.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ItemList {
+    /// Always `list`.
+    object: &'static str,
+    /// The items.
+    #[schema(value_type = Vec<StoredItem>)]
+    data: Vec<Value>,
+    /// The id of the first one.
+    #[schema(required)]
+    first_id: Option<String>,
+    /// The id of the last one.
+    #[schema(required)]
+    last_id: Option<String>,
+    /// Whether the list goes on behind this page.
+    has_more: bool,
+}
+
+/// The query that asks for a page, as it is described; [`Page::parse`] reads it.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[allow(dead_code)]
+pub(super) struct PageQuery {
+    /// How many items. Default: 20.
+    #[param(minimum = 1, maximum = 100)]
+    limit: Option<u64>,
+    /// `asc`, oldest first, or `desc`, newest first. Default: `desc`.
+    #[param(inline)]
+    order: Option<Order>,
+    /// Only what comes after the item with this id, in the order of the list.
+    after: Option<String>,
+    /// Only what comes before the item with this id, in the order of the list.
+    before: Option<String>,
+}
+
+/// The order of a list.
+#[derive(Debug, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[allow(dead_code)]
+enum Order {
+    /// Oldest first.
+    Asc,
+    /// Newest first.
+    Desc,
+}
 
 /// Which part of a list is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +86,7 @@ impl Page {
     /// # Errors
     ///
     /// `after` or `before` is not the id of one of them.
-    pub(super) fn of(&self, mut items: Vec<Value>) -> Result<Value, ApiError> {
+    pub(super) fn of(&self, mut items: Vec<Value>) -> Result<ItemList, ApiError> {
         if !self.ascending {
             items.reverse();
         }
@@ -79,7 +130,7 @@ impl Page {
     }
 
     /// This page of what the store has for [`range`](Self::range).
-    pub(super) fn of_range(&self, mut items: Vec<Value>) -> Value {
+    pub(super) fn of_range(&self, mut items: Vec<Value>) -> ItemList {
         let has_more = items.len() > self.limit;
         items.truncate(self.limit);
         if self.backwards() {
@@ -93,10 +144,10 @@ impl Page {
     }
 
     /// The list object.
-    pub(super) fn list(data: Vec<Value>, has_more: bool) -> Value {
-        let id = |item: Option<&Value>| item.map_or(Value::Null, |item| item["id"].clone());
+    pub(super) fn list(data: Vec<Value>, has_more: bool) -> ItemList {
+        let id = |item: Option<&Value>| item.and_then(|item| item["id"].as_str()).map(str::to_owned);
         let (first_id, last_id) = (id(data.first()), id(data.last()));
-        json!({"object": "list", "data": data, "first_id": first_id, "last_id": last_id, "has_more": has_more})
+        ItemList { object: "list", data, first_id, last_id, has_more }
     }
 
     /// A 400 for a cursor that names nothing in the list.
@@ -108,14 +159,16 @@ impl Page {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn page(query: &[(&str, &str)]) -> Result<(Vec<String>, bool), ApiError> {
         let query: Vec<_> = query.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         let items = (1..=5).map(|number| json!({"id": format!("i{number}")})).collect();
         let page = Page::parse(&query)?.of(items)?;
-        let ids = page["data"].as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap().to_owned()).collect();
-        Ok((ids, page["has_more"] == true))
+        let ids = page.data.iter().map(|item| item["id"].as_str().unwrap().to_owned()).collect();
+        Ok((ids, page.has_more))
     }
 
     #[test]

@@ -8,18 +8,64 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use bytes::Bytes;
+use utoipa::IntoParams;
 
-use serde_json::{Value, json};
-
-use super::{Api, Principal, body, page::Page, sse};
+use super::{
+    Api, Principal, body,
+    page::{ItemList, Page, PageQuery},
+    sse,
+};
 use crate::{
     protocol::{
-        ApiError, CreateRequest, ErrorKind, IdempotencyKey, ResponseId, Status, TerminalStatus, snapshot_frame,
+        self, ApiError, CreateRequest, CreateResponseShape, Deleted, ErrorKind, IdempotencyKey, ResponseId, Status,
+        TerminalStatus, snapshot_frame,
     },
     run::Created,
 };
 
-/// `POST /v1/responses`: begins a run. The answer is a subscription to it: its frames, or its end.
+/// The query and header of [`retrieve`], as they are described.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[allow(dead_code)]
+struct RetrieveQuery {
+    /// Answers with the events. Default: false.
+    stream: Option<bool>,
+    /// Only the events after the one with this `sequence_number`. Without it, the header `last-event-id` counts.
+    #[param(minimum = 0)]
+    starting_after: Option<u64>,
+}
+
+/// Begins a run.
+///
+/// The answer is the response when it has ended; with `background`, as it is at once; with `stream`, its events.
+///
+/// With an `idempotency-key`, a request that is repeated begins nothing, also after a restart of the server: its answer
+/// is the response that the first one began. A stream then begins with a `response.snapshot`, unless it has ended.
+#[utoipa::path(
+    post,
+    path = "/v1/responses",
+    operation_id = "createResponse",
+    tag = "Responses",
+    params((
+        "idempotency-key" = Option<String>, Header,
+        description = "Makes it safe to repeat the request: 1 to 255 visible ASCII characters. Needs `store`.",
+    )),
+    request_body = CreateResponseShape,
+    responses(
+        (
+            status = 200,
+            description = "The response, or its events: frames whose `data` is a `StreamEvent`.",
+            content((protocol::Response = "application/json"), (String = "text/event-stream")),
+            headers(("idempotency-replayed" = Option<String>, description = "`true` when nothing was begun.")),
+        ),
+        (status = 404, description = "`model_not_found`, `conversation_not_found`"),
+        (
+            status = 409,
+            description = "`idempotency_key_conflict`, `conversation_response_not_completed`, `conversation_changed`",
+        ),
+        (status = 503, description = "`shutting_down`, `storage_unavailable`"),
+    ),
+)]
 pub(super) async fn create(
     State(api): State<Api>,
     Extension(Principal(principal)): Extension<Principal>,
@@ -43,7 +89,11 @@ pub(super) async fn create(
         return Ok(sse::answer(&api, None, subscription));
     }
     if background {
-        return stored(&api, &principal, subscription.id()).await;
+        // Not what is stored by now: a fast run may have ended, and `queued` is what a poll begins with.
+        return match subscription.accepted().await? {
+            Some(response) => Ok(Json(response).into_response()),
+            None => stored(&api, &principal, subscription.id()).await,
+        };
     }
     match subscription.ended().await {
         Some(ended) => Ok(json_bytes(ended.response.clone())),
@@ -74,7 +124,24 @@ async fn replay(
     Ok(answer)
 }
 
-/// `GET /v1/responses/{id}`: the response as it is now, or with `stream=true` its events from a cursor on.
+/// Shows a response as it is now, or its events.
+///
+/// With `stream=true` the answer is the events from a cursor on: those that were, and those that come, to the end.
+#[utoipa::path(
+    get,
+    path = "/v1/responses/{id}",
+    operation_id = "getResponse",
+    tag = "Responses",
+    params(("id" = String, Path, description = "The response's id."), RetrieveQuery),
+    responses(
+        (
+            status = 200,
+            description = "The response, or its events: frames whose `data` is a `StreamEvent`.",
+            content((protocol::Response = "application/json"), (String = "text/event-stream")),
+        ),
+        (status = 404, description = "`response_not_found`"),
+    ),
+)]
 pub(super) async fn retrieve(
     State(api): State<Api>,
     Extension(Principal(principal)): Extension<Principal>,
@@ -113,7 +180,21 @@ pub(super) async fn retrieve(
     }
 }
 
-/// `POST /v1/responses/{id}/cancel`: stops a run. The answer is the response as it ended.
+/// Stops a run.
+///
+/// The answer is the response as it ended. A run that has ended otherwise cannot be cancelled:
+/// `response_not_cancellable`.
+#[utoipa::path(
+    post,
+    path = "/v1/responses/{id}/cancel",
+    operation_id = "cancelResponse",
+    tag = "Responses",
+    params(("id" = String, Path, description = "The response's id.")),
+    responses(
+        (status = 200, description = "The response.", body = protocol::Response),
+        (status = 404, description = "`response_not_found`"),
+    ),
+)]
 pub(super) async fn cancel(
     State(api): State<Api>,
     Extension(Principal(principal)): Extension<Principal>,
@@ -130,26 +211,50 @@ pub(super) async fn cancel(
     }
 }
 
-/// `DELETE /v1/responses/{id}`: removes a response and all that belongs to it.
+/// Removes a response and all that belongs to it.
+///
+/// A run that goes on is stopped.
+#[utoipa::path(
+    delete,
+    path = "/v1/responses/{id}",
+    operation_id = "deleteResponse",
+    tag = "Responses",
+    params(("id" = String, Path, description = "The response's id.")),
+    responses(
+        (status = 200, description = "It is removed.", body = Deleted),
+        (status = 404, description = "`response_not_found`"),
+    ),
+)]
 pub(super) async fn delete(
     State(api): State<Api>,
     Extension(Principal(principal)): Extension<Principal>,
     Path(id): Path<String>,
-) -> Result<Response, ApiError> {
+) -> Result<Json<Deleted>, ApiError> {
     let Some(response) = ResponseId::parse(&id) else { return Err(ApiError::response_not_found(&id)) };
     if !api.manager.delete(&principal, &response).await? {
         return Err(ApiError::response_not_found(&id));
     }
-    Ok(Json(json!({"id": id, "object": "response.deleted", "deleted": true})).into_response())
+    Ok(Json(Deleted::new(id, "response.deleted")))
 }
 
-/// `GET /v1/responses/{id}/input_items`: what the response answers.
+/// Lists what a response answers.
+#[utoipa::path(
+    get,
+    path = "/v1/responses/{id}/input_items",
+    operation_id = "listInputItems",
+    tag = "Responses",
+    params(("id" = String, Path, description = "The response's id."), PageQuery),
+    responses(
+        (status = 200, description = "A page of items.", body = ItemList),
+        (status = 404, description = "`response_not_found`"),
+    ),
+)]
 pub(super) async fn input_items(
     State(api): State<Api>,
     Extension(Principal(principal)): Extension<Principal>,
     Path(id): Path<String>,
     Query(query): Query<Vec<(String, String)>>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<ItemList>, ApiError> {
     let page = Page::parse(&query)?;
     let Some(response) = ResponseId::parse(&id) else { return Err(ApiError::response_not_found(&id)) };
     match api.manager.input_items(&principal, &response).await? {

@@ -115,8 +115,7 @@ impl HttpMetrics {
     }
 
     /// A request was answered.
-    pub fn answered(&self, route: &str, method: &'static str, status: u16, duration: Duration) {
-        let route = route.to_owned();
+    pub fn answered(&self, route: String, method: &'static str, status: u16, duration: Duration) {
         self.requests.get_or_create(&Request { route: route.clone(), method, status }).inc();
         self.duration.get_or_create(&Route { route, method }).observe(duration.as_secs_f64());
     }

@@ -3,12 +3,16 @@
 //! `POST /v1/responses/compact` answers with the user's messages and one item of type `compaction`, whose
 //! `encrypted_content` only this server reads. Sent as input later, the item stands for what it was made of.
 
+use serde::Serialize;
 use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
 
 use super::{
     error::ApiError,
+    id::ResponseId,
     request::{Checked, CreateRequest, RequestLimits, missing},
     response::Usage,
+    schema::StoredItem,
 };
 
 /// The type of the item.
@@ -88,15 +92,27 @@ pub fn compaction_item(id: &str, sealed: String) -> Value {
     json!({"type": COMPACTION, "id": id, "encrypted_content": sealed})
 }
 
-/// The answer to a request to compact.
-pub fn compaction_resource(id: &str, created_at: i64, output: &[Value], usage: Usage) -> Value {
-    json!({
-        "id": id,
-        "object": "response.compaction",
-        "created_at": created_at,
-        "output": output,
-        "usage": usage,
-    })
+/// A conversation that was made shorter.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Compaction {
+    /// `resp_…`; nothing is kept under it.
+    pub id: String,
+    /// Always `response.compaction`.
+    pub object: &'static str,
+    /// When it was made, in seconds since 1970.
+    pub created_at: i64,
+    /// What is left: the user's messages, and one item of type `compaction`.
+    #[schema(value_type = Vec<StoredItem>)]
+    pub output: Vec<Value>,
+    /// What the summary cost.
+    pub usage: Usage,
+}
+
+impl Compaction {
+    /// What is left of a conversation, made at `created_at` (seconds since 1970).
+    pub fn new(id: &ResponseId, created_at: i64, output: Vec<Value>, usage: Usage) -> Self {
+        Self { id: id.as_str().to_owned(), object: "response.compaction", created_at, output, usage }
+    }
 }
 
 /// A 400 for a compaction item that this server did not make for this principal.

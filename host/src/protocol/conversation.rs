@@ -4,12 +4,14 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{
     error::{ApiError, ErrorKind},
     input,
     request::{Checked, RequestLimits, wrong_type},
+    schema::Metadata,
 };
 
 /// The longest name of a conversation, in characters.
@@ -74,7 +76,7 @@ impl fmt::Display for ConversationId {
 }
 
 /// The conversation object.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Conversation {
     /// `conv_…`, or the name that a client chose.
     pub id: String,
@@ -83,10 +85,13 @@ pub struct Conversation {
     /// When it was made, in seconds since 1970.
     pub created_at: i64,
     /// At most 16 pairs of strings; `{}` by default.
+    #[schema(value_type = Metadata)]
     pub metadata: Value,
     /// The checkpoint: the last response that completed in this conversation and is still kept.
+    #[schema(required)]
     pub latest_completed_response_id: Option<String>,
     /// The response that is being made in this conversation. Until it has ended, nothing else can be added.
+    #[schema(required)]
     pub active_response_id: Option<String>,
 }
 
@@ -133,7 +138,14 @@ pub fn parse_items(body: &[u8], limits: &RequestLimits) -> Result<Vec<Value>, Ap
 
 fn read_items(items: Value, limits: &RequestLimits) -> Result<Vec<Value>, ApiError> {
     let Value::Array(items) = items else { return Err(wrong_type("items", "an array of items", &items)) };
-    input::normalize_items("items", items, &RequestLimits { input_items: ITEMS, ..*limits })
+    let items = input::normalize_items("items", items, &RequestLimits { input_items: ITEMS, ..*limits })?;
+    match items.iter().position(input::is_reference) {
+        None => Ok(items),
+        Some(index) => {
+            let message = "A conversation keeps items, not references to items: send the item itself.";
+            Err(ApiError::invalid(format!("items[{index}].type"), "unsupported_value", message))
+        }
+    }
 }
 
 /// A 404 for a conversation.
@@ -192,6 +204,7 @@ mod tests {
             (json!({"items": {}}), "items"),
             (json!({"items": [{}]}), "items[0].type"),
             (json!({"items": many}), "items"),
+            (json!({"items": [{"role": "user", "content": "x"}, {"id": "msg_1"}]}), "items[1].type"),
         ] {
             let error = CreateConversation::parse(body.to_string().as_bytes(), &LIMITS).unwrap_err();
             assert_eq!(error.param.as_deref(), Some(param), "{body}");

@@ -1,6 +1,7 @@
 //! The one error envelope: `{"error":{"message","type","param","code"}}`.
 
-use serde_json::{Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 /// What kind of answer an error is. It decides the HTTP status and the envelope's `type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,16 +141,45 @@ impl ApiError {
     }
 
     /// The JSON that goes over the wire.
-    pub fn envelope(&self) -> Value {
-        let mut error = json!({
-            "message": self.message,
-            "type": self.kind.type_name(),
-            "param": self.param,
-            "code": self.code,
-        });
-        if let Some(id) = &self.response_id {
-            error["response_id"] = id.as_str().into();
+    pub fn envelope(&self) -> ErrorEnvelope<'_> {
+        ErrorEnvelope {
+            error: ErrorBody {
+                message: &self.message,
+                kind: self.kind.type_name(),
+                param: self.param.as_deref(),
+                code: self.code,
+                response_id: self.response_id.as_deref(),
+            },
         }
-        json!({"error": error})
     }
+}
+
+/// The body of every answer that is not 2xx.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+#[schema(as = Error)]
+pub struct ErrorEnvelope<'a> {
+    /// What is wrong.
+    pub error: ErrorBody<'a>,
+}
+
+/// What is wrong, and what would be right.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+pub struct ErrorBody<'a> {
+    /// For people.
+    #[schema(value_type = String)]
+    pub message: &'a str,
+    /// `invalid_request_error`, `authentication_error`, `rate_limit_error` or `server_error`.
+    #[serde(rename = "type")]
+    #[schema(value_type = String)]
+    pub kind: &'static str,
+    /// The field of the request that is wrong, as a path: `input[3].content`.
+    #[schema(value_type = Option<String>, required)]
+    pub param: Option<&'a str>,
+    /// A stable word for programs.
+    #[schema(value_type = String)]
+    pub code: &'static str,
+    /// The response that stands in the way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub response_id: Option<&'a str>,
 }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use memchr::memmem;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use super::{
     item::{Content, Item, SummaryPart},
@@ -18,7 +19,7 @@ use super::{
 };
 
 /// An event of the Responses API. Its `sequence_number` is not part of it: the recorder adds it in [`encode`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "type")]
 #[allow(missing_docs)] // The fields are the protocol's own and stand in its specifications.
 pub enum Event<'a> {

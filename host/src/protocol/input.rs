@@ -177,9 +177,14 @@ pub fn check_calls(history: &[Value], input: &[Value]) -> Result<(), ApiError> {
     Ok(())
 }
 
+/// Whether an item stands for a stored one.
+pub(super) fn is_reference(item: &Value) -> bool {
+    item["type"] == REFERENCE
+}
+
 /// The items that stand for stored ones, each with its place in the input and the id it refers to.
 pub fn references(input: &mut [Value]) -> impl Iterator<Item = (usize, &mut Value, String)> {
-    input.iter_mut().enumerate().filter(|(_, item)| item["type"] == REFERENCE).map(|(index, item)| {
+    input.iter_mut().enumerate().filter(|(_, item)| is_reference(item)).map(|(index, item)| {
         let id = item["id"].as_str().unwrap_or_default().to_owned();
         (index, item, id)
     })

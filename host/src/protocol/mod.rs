@@ -16,20 +16,20 @@ mod input;
 mod item;
 mod request;
 mod response;
+mod schema;
 mod status;
 mod tokens;
 mod websocket;
 
 pub use compaction::{
-    compaction_item, compaction_resource, is_user_message, not_sealed_here, read_compact, sealed_content,
-    summary_message,
+    Compaction, compaction_item, is_user_message, not_sealed_here, read_compact, sealed_content, summary_message,
 };
 pub use conversation::{
     Conversation, ConversationId, CreateConversation, conversation_busy, conversation_not_found, parse_items,
     parse_metadata,
 };
 pub use emission::{Emission, EmitError, Emitted, ItemIndex};
-pub use error::{ApiError, ErrorKind};
+pub use error::{ApiError, ErrorBody, ErrorEnvelope, ErrorKind};
 pub use event::{Event, Frame, Segment, encode, frames, is_end, payloads, skip_frames, snapshot_frame};
 pub use fold::{Fold, FoldError};
 pub use id::ResponseId;
@@ -37,7 +37,8 @@ pub use idempotency::IdempotencyKey;
 pub use input::{MAX_INPUT_ITEMS, check_calls, identify, references};
 pub use item::{Content, Item, ItemStatus, SummaryPart};
 pub use request::{CreateRequest, RequestLimits, previous_not_found};
-pub use response::{IncompleteDetails, Response, ResponseError, Usage};
+pub use response::{Deleted, IncompleteDetails, Response, ResponseError, Usage};
+pub use schema::*;
 pub use status::{ActiveStatus, Status, TerminalStatus};
 pub use tokens::{input_tokens, tokens};
 pub use websocket::{check_message, error_message, read_message};

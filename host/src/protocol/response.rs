@@ -2,11 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
-use super::{item::Item, status::Status};
+use super::{
+    item::Item,
+    schema::{ConversationReference, FunctionTool, Metadata, ReasoningOptions, TextOptions, ToolChoice},
+    status::Status,
+};
 
 /// A response, with every key that the Responses API knows, always.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Response {
     /// `resp_…`
     pub id: String,
@@ -15,6 +20,7 @@ pub struct Response {
     /// When it was accepted, in seconds since 1970.
     pub created_at: i64,
     /// When it completed, in seconds since 1970; null unless the status is `completed`.
+    #[schema(required)]
     pub completed_at: Option<i64>,
     /// One of the six statuses.
     pub status: Status,
@@ -27,57 +33,95 @@ pub struct Response {
     /// The items so far.
     pub output: Vec<Item>,
     /// Why it failed.
+    #[schema(required)]
     pub error: Option<ResponseError>,
     /// Why it is incomplete.
+    #[schema(required)]
     pub incomplete_details: Option<IncompleteDetails>,
     /// As in the request.
+    #[schema(required)]
     pub instructions: Option<String>,
     /// As in the request.
+    #[schema(required)]
     pub previous_response_id: Option<String>,
     /// The conversation it belongs to.
+    #[schema(value_type = Option<ConversationReference>, required)]
     pub conversation: Option<Value>,
     /// As in the request; `{}` by default.
+    #[schema(value_type = Metadata)]
     pub metadata: Value,
     /// As in the request; `[]` by default.
+    #[schema(value_type = Vec<FunctionTool>)]
     pub tools: Value,
     /// As in the request; `"auto"` by default.
+    #[schema(value_type = ToolChoice)]
     pub tool_choice: Value,
     /// As in the request; true by default.
     pub parallel_tool_calls: bool,
     /// As in the request.
+    #[schema(required)]
     pub max_tool_calls: Option<u64>,
     /// As in the request.
+    #[schema(required)]
     pub max_output_tokens: Option<u64>,
     /// As in the request; 1 by default.
+    #[schema(value_type = f64)]
     pub temperature: Value,
     /// As in the request; 1 by default.
+    #[schema(value_type = f64)]
     pub top_p: Value,
     /// As in the request; 0 by default.
+    #[schema(value_type = f64)]
     pub presence_penalty: Value,
     /// As in the request; 0 by default.
+    #[schema(value_type = f64)]
     pub frequency_penalty: Value,
     /// As in the request; 0 by default.
     pub top_logprobs: u64,
     /// As in the request; `{"format":{"type":"text"}}` by default.
+    #[schema(value_type = TextOptions)]
     pub text: Value,
     /// As in the request; `disabled` by default.
     pub truncation: String,
     /// As in the request; `{"effort":null,"summary":null}` by default.
+    #[schema(value_type = ReasoningOptions)]
     pub reasoning: Value,
     /// As in the request; `default` by default.
     pub service_tier: String,
     /// As in the request.
+    #[schema(required)]
     pub safety_identifier: Option<String>,
     /// As in the request.
+    #[schema(required)]
     pub prompt_cache_key: Option<String>,
     /// Null until the run has ended.
+    #[schema(required)]
     pub usage: Option<Usage>,
     /// As in the request.
+    #[schema(required)]
     pub user: Option<String>,
 }
 
+/// What is said of something that was removed.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Deleted {
+    /// What it was called.
+    pub id: String,
+    /// `response.deleted` or `conversation.deleted`.
+    pub object: &'static str,
+    /// Always true.
+    pub deleted: bool,
+}
+
+impl Deleted {
+    /// The thing `id` is removed; `object` says what it was.
+    pub fn new(id: String, object: &'static str) -> Self {
+        Self { id, object, deleted: true }
+    }
+}
+
 /// Why a response failed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ResponseError {
     /// `server_error` or `rate_limit_exceeded`: SDKs know a closed list. The true cause is in `message`.
     pub code: String,
@@ -86,14 +130,14 @@ pub struct ResponseError {
 }
 
 /// Why a response is incomplete.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct IncompleteDetails {
     /// `max_output_tokens` or `content_filter`.
     pub reason: String,
 }
 
 /// Tokens used, in the shape of the Responses API.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Usage {
     /// All input tokens.
     pub input_tokens: u64,
@@ -108,7 +152,7 @@ pub struct Usage {
 }
 
 /// Details of the input tokens.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct InputTokensDetails {
     /// Read from a cache.
     pub cached_tokens: u64,
@@ -117,7 +161,7 @@ pub struct InputTokensDetails {
 }
 
 /// Details of the output tokens.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OutputTokensDetails {
     /// Spent on reasoning.
     pub reasoning_tokens: u64,

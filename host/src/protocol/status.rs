@@ -3,6 +3,10 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{ObjectBuilder, RefOr, Schema, Type},
+};
 
 /// A status that a run passes through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -104,6 +108,16 @@ impl TryFrom<String> for Status {
         Self::parse(&word).ok_or_else(|| format!("`{word}` is not a status of a response"))
     }
 }
+
+impl PartialSchema for Status {
+    fn schema() -> RefOr<Schema> {
+        let words = ["queued", "in_progress", "completed", "failed", "incomplete", "cancelled"];
+        let schema = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(words));
+        schema.description(Some("How far a response is: the first two go on, the other four are final.")).into()
+    }
+}
+
+impl ToSchema for Status {}
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

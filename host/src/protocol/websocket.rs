@@ -42,9 +42,7 @@ pub fn check_message(fields: &Map<String, Value>) -> Result<(), ApiError> {
 
 /// The message that tells of an error.
 pub fn error_message(error: &ApiError) -> String {
-    let mut message = json!({"type": "error", "status": error.kind.status()});
-    message["error"] = error.envelope()["error"].take();
-    message.to_string()
+    json!({"type": "error", "status": error.kind.status(), "error": error.envelope().error}).to_string()
 }
 
 #[cfg(test)]

@@ -21,23 +21,10 @@ use super::{
 use crate::{
     plugin::Agent,
     protocol::{
-        ApiError, Content, CreateRequest, ErrorKind, Item, Response, ResponseId, Status, TerminalStatus, Usage,
-        compaction_item, identify, is_user_message, not_sealed_here, sealed_content, summary_message,
+        ApiError, Compaction, Content, CreateRequest, ErrorKind, Item, Response, ResponseId, Status, TerminalStatus,
+        Usage, compaction_item, identify, is_user_message, not_sealed_here, sealed_content, summary_message,
     },
 };
-
-/// A conversation that was made shorter.
-#[derive(Clone, Debug)]
-pub struct Compaction {
-    /// Its id.
-    pub id: ResponseId,
-    /// When it was made, in seconds since 1970.
-    pub created_at: i64,
-    /// What is left: the user's messages and the compaction item.
-    pub output: Vec<Value>,
-    /// What the summary cost.
-    pub usage: Usage,
-}
 
 impl Manager {
     /// Compacts what `request` goes on from, and its input. Of conversations, twice as much as can be gone on from.
@@ -66,7 +53,7 @@ impl Manager {
         let sealed = self.seal().seal(principal, &rest).map_err(|_| Refusal::Defect)?;
         identify(&mut output, |prefix, index| id.child(prefix, index));
         output.push(compaction_item(&id.child("cmp", output.len()), sealed));
-        Ok(Compaction { id, created_at: seconds(SystemTime::now()), output, usage })
+        Ok(Compaction::new(&id, seconds(SystemTime::now()), output, usage))
     }
 
     async fn summarise(

@@ -10,7 +10,7 @@
 //! - [`subscription`](Subscription) is one reader: from the log, from the feed, or from one to the other.
 //! - [`manager`](Manager) admits, starts, finds, stops and drains runs.
 //! - [`expiry`](expire) removes what has been kept long enough.
-//! - [`compaction`](Compaction) makes a conversation shorter, with the help of a run; [`seal`](Seal) closes the result.
+//! - `compaction` makes a conversation shorter, with the help of a run; [`seal`](Seal) closes the result.
 //! - [`recovery`](recover) ends, at a start, the runs that the last stop cut off.
 //!
 //! The journal, from which a run that was cut off will be resumed, has its place between the instance's imports
@@ -31,7 +31,6 @@ mod subscription;
 mod writer;
 
 pub use admission::{Refusal, RunLimits};
-pub use compaction::Compaction;
 pub use expiry::expire;
 pub use feed::{Ended, Feed, Next, Retention};
 pub use manager::{Agents, Created, Manager, Queues, Services};

@@ -11,7 +11,7 @@ use tracing::{error, warn};
 
 use super::{Ended, Next, Run, StopReason};
 use crate::{
-    protocol::{ResponseId, Segment},
+    protocol::{Event, Frame, Response, ResponseId, Segment, frames},
     store::{Store, StoreError},
 };
 
@@ -49,6 +49,19 @@ impl Subscription {
     /// The id of the response.
     pub fn id(&self) -> &ResponseId {
         &self.id
+    }
+
+    /// The response as it was accepted, which its first event shows; none when it was read already.
+    ///
+    /// # Errors
+    ///
+    /// As [`next`](Self::next).
+    pub async fn accepted(&mut self) -> Result<Option<Response>, StoreError> {
+        let Some(first) = self.next().await? else { return Ok(None) };
+        Ok(match frames(&first).next() {
+            Some(Ok(Frame { event: Event::Created { response }, .. })) => Some(response.into_owned()),
+            _ => None,
+        })
     }
 
     /// The next frames, whole ones, as many as lie in one piece; none after the terminal event.

@@ -1,5 +1,6 @@
 """The server against its own description, `GET /openapi.json`: Schemathesis makes requests from it, right and wrong
-ones, and every answer must have a status, a type and a schema that the description names."""
+ones. Every answer must have a status, a type and a schema that the description names, and what the description does
+not allow must be refused."""
 
 import contextlib
 
@@ -12,6 +13,7 @@ from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
+    negative_data_rejection,
     response_headers_conformance,
     response_schema_conformance,
     status_code_conformance,
@@ -21,6 +23,7 @@ from conftest import KEY, TIMEOUT, URL
 
 CHECKS = [
     not_a_server_error,
+    negative_data_rejection,
     status_code_conformance,
     content_type_conformance,
     response_headers_conformance,

@@ -58,7 +58,22 @@ pub struct WebSocketLimits {
     pub bytes: usize,
 }
 
-/// `GET /v1/responses`: opens a WebSocket.
+/// Opens a WebSocket: many turns over one connection.
+///
+/// The client sends `response.create` with the body of a request and gets the events of the response, a message each,
+/// and errors as `{"type":"error","status":…,"error":{…}}`.
+#[utoipa::path(
+    get,
+    path = "/v1/responses",
+    operation_id = "openWebSocket",
+    tag = "Responses",
+    responses(
+        (status = 101, description = "The socket is open."),
+        (status = 403, description = "`origin_not_allowed`: a page of another origin, on a server without keys."),
+        (status = 426, description = "`upgrade_required`: the headers of an upgrade are missing."),
+        (status = 503, description = "`shutting_down`"),
+    ),
+)]
 pub(super) async fn open(
     State(api): State<Api>,
     Extension(Principal(principal)): Extension<Principal>,

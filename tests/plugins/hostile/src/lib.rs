@@ -6,6 +6,7 @@
 //! | text | behaviour |
 //! |---|---|
 //! | `say TEXT` | says the text |
+//! | `refuse TEXT` | refuses with the text |
 //! | `wait MS` | sleeps, then says `done` |
 //! | `spin` | computes for ever |
 //! | `overflow` | recurses for ever |
@@ -50,6 +51,7 @@ impl Agent for Hostile {
         let (behaviour, argument) = text.split_once(' ').unwrap_or((&text, ""));
         match behaviour {
             "say" => respond::text(argument),
+            "refuse" => rules::refuse(argument),
             "wait" => wait(number(argument)?)?,
 
             "spin" => limits::spin(),

@@ -7,6 +7,12 @@ use std::time::Duration;
 use outlast_guest::bindings::outlast::agent::{model as raw_model, respond as raw_respond};
 use outlast_guest::{Failure, model, respond, tasks};
 
+pub fn refuse(text: &str) {
+    let mut message = respond::Message::open();
+    message.refuse(text);
+    message.finish();
+}
+
 pub fn leave_open() {
     let mut written = respond::Message::open();
     written.write("partial");

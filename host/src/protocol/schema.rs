@@ -1,0 +1,491 @@
+//! The shapes of what clients send, for the description of the API.
+//!
+//! Requests are read field by field, so that an error names what was wrong; these types are never built. They say the
+//! same once more, as a schema: `GET /openapi.json`. The black-box tests hold the two against each other.
+
+use std::collections::HashMap;
+
+use serde_json::Value;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{ObjectBuilder, RefOr, Schema, Type},
+};
+
+use super::item::{ItemStatus, SummaryPart};
+
+/// A request for a response. Fields that are null are absent; fields that the API does not know are ignored.
+#[derive(Debug, ToSchema)]
+#[schema(as = CreateResponse)]
+pub struct CreateResponseShape {
+    /// The agent, or `agent/upstream-model`. `GET /v1/models` lists the agents.
+    #[schema(min_length = 1, max_length = 256, example = "echo")]
+    pub model: String,
+    /// What to answer.
+    pub input: Input,
+    /// Keeps the response, so that it can be read, followed and gone on from later. Default: true.
+    pub store: Option<bool>,
+    /// Answers with the events, as they happen. Default: false.
+    pub stream: Option<bool>,
+    /// Answers before the run has ended; needs `store`. Default: false.
+    pub background: Option<bool>,
+    /// Goes on from this response. Not together with `conversation`.
+    pub previous_response_id: Option<String>,
+    /// Adds a turn to this conversation: an id, or a name that the client chooses.
+    pub conversation: Option<ConversationParam>,
+    /// Instructions to the model, for this turn alone.
+    pub instructions: Option<String>,
+    /// Kept with the response.
+    pub metadata: Option<Metadata>,
+    /// Functions of the client that the model may call.
+    pub tools: Option<Vec<FunctionTool>>,
+    /// Whether the model may, must or must not call a function, or which. Default: `auto`.
+    pub tool_choice: Option<ToolChoice>,
+    /// Whether the model may call several functions at once. Default: true.
+    pub parallel_tool_calls: Option<bool>,
+    /// The form of the text.
+    pub text: Option<TextOptions>,
+    /// How much the model thinks, and whether it tells of it.
+    pub reasoning: Option<ReasoningOptions>,
+    /// The most tokens of the answer. An answer that is cut there is `incomplete`.
+    #[schema(minimum = 1)]
+    pub max_output_tokens: Option<i64>,
+    /// The most function calls.
+    #[schema(minimum = 1)]
+    pub max_tool_calls: Option<i64>,
+    /// Default: 1.
+    #[schema(minimum = 0, maximum = 2)]
+    pub temperature: Option<f64>,
+    /// Default: 1.
+    #[schema(minimum = 0, maximum = 1)]
+    pub top_p: Option<f64>,
+    /// Default: 0.
+    #[schema(minimum = -2, maximum = 2)]
+    pub presence_penalty: Option<f64>,
+    /// Default: 0.
+    #[schema(minimum = -2, maximum = 2)]
+    pub frequency_penalty: Option<f64>,
+    /// Default: 0.
+    #[schema(minimum = 0, maximum = 20)]
+    pub top_logprobs: Option<i64>,
+    /// Input is never dropped to make room.
+    pub truncation: Option<Truncation>,
+    /// Taken, and without effect.
+    pub service_tier: Option<ServiceTier>,
+    /// Taken, and without effect: what can be included always is.
+    pub include: Option<Vec<String>>,
+    /// Taken, and without effect.
+    #[schema(value_type = Option<Object>)]
+    pub stream_options: Option<Value>,
+    /// Shown in the response.
+    #[schema(max_length = 256)]
+    pub safety_identifier: Option<String>,
+    /// Shown in the response.
+    #[schema(max_length = 256)]
+    pub prompt_cache_key: Option<String>,
+    /// Shown in the response.
+    #[schema(max_length = 256)]
+    pub user: Option<String>,
+}
+
+/// A request to make a conversation shorter. It needs an `input`, a `previous_response_id` or a `conversation`.
+#[derive(Debug, ToSchema)]
+#[schema(as = CompactResponse)]
+pub struct CompactShape {
+    /// The agent, or `agent/upstream-model`, that writes the summary.
+    #[schema(min_length = 1, max_length = 256, example = "chat")]
+    pub model: String,
+    /// What to compact.
+    pub input: Option<Input>,
+    /// The instructions that the conversation is held under.
+    pub instructions: Option<String>,
+    /// Compacts this response and all before it, too.
+    pub previous_response_id: Option<String>,
+    /// Compacts this conversation, too.
+    pub conversation: Option<ConversationParam>,
+}
+
+/// A new conversation.
+#[derive(Debug, ToSchema)]
+#[schema(as = CreateConversation)]
+pub struct CreateConversationShape {
+    /// Default: `{}`.
+    pub metadata: Option<Metadata>,
+    /// What the conversation begins with.
+    #[schema(max_items = 20)]
+    pub items: Option<Vec<NewItem>>,
+}
+
+/// New metadata for a conversation, in place of what it has.
+#[derive(Debug, ToSchema)]
+#[schema(as = UpdateConversation)]
+pub struct UpdateConversationShape {
+    /// At most 16 pairs.
+    pub metadata: Metadata,
+}
+
+/// Items for the end of a conversation.
+#[derive(Debug, ToSchema)]
+#[schema(as = CreateItems)]
+pub struct CreateItemsShape {
+    /// The items, oldest first.
+    #[schema(min_items = 1, max_items = 20)]
+    pub items: Vec<NewItem>,
+}
+
+/// At most 16 pairs of strings: keys of at most 64, values of at most 512 characters.
+#[derive(Debug)]
+pub struct Metadata(pub HashMap<String, String>);
+
+impl PartialSchema for Metadata {
+    fn schema() -> RefOr<Schema> {
+        let key = ObjectBuilder::new().schema_type(Type::String).max_length(Some(64));
+        let value = ObjectBuilder::new().schema_type(Type::String).max_length(Some(512));
+        let description = "At most 16 pairs of strings: keys of at most 64, values of at most 512 characters.";
+        let schema = ObjectBuilder::new().property_names(Some(key)).additional_properties(Some(value));
+        schema.max_properties(Some(16)).description(Some(description)).into()
+    }
+}
+
+impl ToSchema for Metadata {}
+
+/// A text, which is one message of the user, or items.
+#[derive(Debug, ToSchema)]
+#[serde(untagged)]
+pub enum Input {
+    /// The text of one message.
+    Text(String),
+    /// The items, oldest first. Their number has a limit: `limits.input_items`, 1,000 by default.
+    Items(Vec<InputItem>),
+}
+
+/// The conversation of a request.
+#[derive(Debug, ToSchema)]
+#[serde(untagged)]
+pub enum ConversationParam {
+    /// Alone.
+    Id(ConversationName),
+    /// In an object.
+    Object(ConversationReference),
+}
+
+/// A conversation: in requests one way to name it, in responses the only one.
+#[derive(Debug, ToSchema)]
+pub struct ConversationReference {
+    /// Its id or name.
+    pub id: ConversationName,
+}
+
+/// A conversation's id, `conv_…`, or a name of 1 to 256 characters that the client chose.
+#[derive(Debug, ToSchema)]
+#[schema(min_length = 1, max_length = 256)]
+pub struct ConversationName(pub String);
+
+/// An item of the input: itself, or a stored one.
+#[derive(Debug, ToSchema)]
+#[serde(untagged)]
+pub enum InputItem {
+    /// Itself.
+    Item(NewItem),
+    /// A stored item.
+    Reference(ItemReference),
+    /// A stored item, in short.
+    Id(ItemId),
+}
+
+/// An item that a client sends. Its id and its status are optional; fields that are not named here are kept.
+#[derive(Debug, ToSchema)]
+#[serde(untagged)]
+pub enum NewItem {
+    /// A message.
+    Message(InputMessage),
+    /// A call that the model made.
+    FunctionCall(FunctionCallItem),
+    /// What a function said.
+    FunctionCallOutput(FunctionCallOutputItem),
+    /// What the model thought.
+    Reasoning(ReasoningItem),
+    /// What stands for a compacted conversation.
+    Compaction(CompactionItem),
+}
+
+/// A message.
+#[derive(Debug, ToSchema)]
+pub struct InputMessage {
+    /// May be left out.
+    pub r#type: Option<MessageType>,
+    /// Who says it.
+    pub role: Role,
+    /// What is said.
+    pub content: InputContent,
+}
+
+/// What a message says: a text, or parts.
+#[derive(Debug, ToSchema)]
+#[serde(untagged)]
+pub enum InputContent {
+    /// One text.
+    Text(String),
+    /// Parts.
+    Parts(Vec<InputPart>),
+}
+
+/// A part of a message.
+#[derive(Debug, ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum InputPart {
+    /// Text of the user, the developer or the system.
+    InputText {
+        /// The text.
+        text: String,
+    },
+    /// An image.
+    InputImage {
+        /// Where it is, or itself, as a `data:` URL.
+        image_url: Option<String>,
+        /// `low`, `high` or `auto`.
+        detail: Option<String>,
+    },
+    /// A file.
+    InputFile {
+        /// What it is called.
+        filename: Option<String>,
+        /// The file, as a `data:` URL.
+        file_data: Option<String>,
+        /// Where it is.
+        file_url: Option<String>,
+    },
+    /// Text of the assistant.
+    OutputText {
+        /// The text.
+        text: String,
+    },
+    /// Why the assistant did not answer; in its messages only.
+    Refusal {
+        /// The reason.
+        refusal: String,
+    },
+}
+
+/// A call of one of the client's functions.
+#[derive(Debug, ToSchema)]
+pub struct FunctionCallItem {
+    /// `function_call`
+    pub r#type: FunctionCallType,
+    /// What the output refers to.
+    pub call_id: String,
+    /// The function.
+    pub name: String,
+    /// JSON text.
+    pub arguments: String,
+}
+
+/// What a function of the client said.
+#[derive(Debug, ToSchema)]
+pub struct FunctionCallOutputItem {
+    /// `function_call_output`
+    pub r#type: FunctionCallOutputType,
+    /// The call that this answers.
+    pub call_id: String,
+    /// A text, or parts of the user's kinds.
+    pub output: InputContent,
+}
+
+/// What the model thought, in summary.
+#[derive(Debug, ToSchema)]
+pub struct ReasoningItem {
+    /// `reasoning`
+    pub r#type: ReasoningType,
+    /// The parts of the summary.
+    pub summary: Vec<SummaryPart>,
+}
+
+/// What stands for a compacted conversation: made by `POST /v1/responses/compact`.
+#[derive(Debug, ToSchema)]
+pub struct CompactionItem {
+    /// `compaction`
+    pub r#type: CompactionType,
+    /// Only this server reads it, and only for whom it was made.
+    pub encrypted_content: String,
+}
+
+/// A stored item, by its id.
+#[derive(Debug, ToSchema)]
+pub struct ItemReference {
+    /// `item_reference`
+    pub r#type: ItemReferenceType,
+    /// The id of an item of a kept response or of the conversation.
+    pub id: String,
+}
+
+/// A stored item, by its id alone.
+#[derive(Debug, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ItemId {
+    /// The id of an item of a kept response or of the conversation.
+    pub id: String,
+}
+
+/// An item as it is kept: with an id, and a message's content as parts. Fields that a client added are kept.
+#[derive(Debug, ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum StoredItem {
+    /// A message.
+    Message {
+        /// `msg_…`, or what the client chose.
+        id: String,
+        /// How far it is.
+        status: ItemStatus,
+        /// Who says it.
+        role: Role,
+        /// What is said.
+        content: Vec<InputPart>,
+    },
+    /// A call of one of the client's functions.
+    FunctionCall {
+        /// `fc_…`, or what the client chose.
+        id: String,
+        /// How far it is.
+        status: ItemStatus,
+        /// What the output refers to.
+        call_id: String,
+        /// The function.
+        name: String,
+        /// JSON text.
+        arguments: String,
+    },
+    /// What a function of the client said.
+    FunctionCallOutput {
+        /// `fco_…`, or what the client chose.
+        id: String,
+        /// How far it is.
+        status: ItemStatus,
+        /// The call that this answers.
+        call_id: String,
+        /// A text, or parts.
+        output: InputContent,
+    },
+    /// What the model thought, in summary.
+    Reasoning {
+        /// `rs_…`, or what the client chose.
+        id: String,
+        /// The parts of the summary.
+        summary: Vec<SummaryPart>,
+    },
+    /// What stands for a compacted conversation.
+    Compaction {
+        /// `cmp_…`, or what the client chose.
+        id: String,
+        /// Only this server reads it.
+        encrypted_content: String,
+    },
+}
+
+/// A function of the client.
+#[derive(Debug, ToSchema)]
+pub struct FunctionTool {
+    /// `function`
+    pub r#type: FunctionType,
+    /// 1 to 64 letters, digits, `_` or `-`.
+    #[schema(min_length = 1, max_length = 64, pattern = "^[A-Za-z0-9_-]+$")]
+    pub name: String,
+    /// What it does, for the model.
+    pub description: Option<String>,
+    /// The JSON Schema of its arguments.
+    #[schema(value_type = Option<Object>)]
+    pub parameters: Option<Value>,
+    /// Whether the arguments follow the schema exactly.
+    pub strict: Option<bool>,
+}
+
+/// Whether the model may, must or must not call a function, or which one.
+#[derive(Debug, ToSchema)]
+#[serde(untagged)]
+pub enum ToolChoice {
+    /// Any function, or none.
+    Mode(ToolChoiceMode),
+    /// A choice of another kind, as the upstream understands it: `{"type":"function","name":…}`.
+    #[schema(value_type = Object)]
+    Other(HashMap<String, Value>),
+}
+
+/// The form of the text.
+#[derive(Debug, ToSchema)]
+pub struct TextOptions {
+    /// Default: `{"type":"text"}`.
+    pub format: Option<TextFormat>,
+    /// How much the model says.
+    pub verbosity: Option<Verbosity>,
+}
+
+/// The format of the text.
+#[derive(Debug, ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum TextFormat {
+    /// Any text.
+    Text,
+    /// A JSON object.
+    JsonObject,
+    /// JSON that a schema describes.
+    JsonSchema {
+        /// What it is called.
+        name: String,
+        /// What it is for.
+        description: Option<String>,
+        /// The JSON Schema.
+        #[schema(value_type = Object)]
+        schema: Value,
+        /// Whether the text follows the schema exactly.
+        strict: Option<bool>,
+    },
+}
+
+/// How much the model thinks, and whether it tells of it.
+#[derive(Debug, ToSchema)]
+pub struct ReasoningOptions {
+    /// How much the model thinks.
+    pub effort: Option<Effort>,
+    /// Whether the model tells what it thought.
+    pub summary: Option<SummaryMode>,
+}
+
+/// Makes an enumeration of words, for a schema.
+macro_rules! words {
+    ($($(#[$doc:meta])* $name:ident: $($word:ident)+;)+) => {$(
+        $(#[$doc])*
+        #[derive(Debug, ToSchema)]
+        #[serde(rename_all = "snake_case")]
+        #[allow(missing_docs)] // The words are the API's own.
+        pub enum $name { $($word),+ }
+    )+};
+}
+
+words! {
+    /// Who says a message.
+    Role: User Assistant System Developer;
+    /// Which functions the model may call.
+    ToolChoiceMode: None Auto Required;
+    /// How much the model says.
+    Verbosity: Low Medium High;
+    /// How much the model thinks.
+    Effort: None Minimal Low Medium High Xhigh;
+    /// Whether the model tells what it thought.
+    SummaryMode: Auto Concise Detailed;
+    /// What happens to input that is too long: it is refused.
+    Truncation: Disabled;
+    /// Taken, and without effect.
+    ServiceTier: Auto Default Flex Scale Priority;
+    /// `message`
+    MessageType: Message;
+    /// `function`
+    FunctionType: Function;
+    /// `function_call`
+    FunctionCallType: FunctionCall;
+    /// `function_call_output`
+    FunctionCallOutputType: FunctionCallOutput;
+    /// `reasoning`
+    ReasoningType: Reasoning;
+    /// `compaction`
+    CompactionType: Compaction;
+    /// `item_reference`
+    ItemReferenceType: ItemReference;
+}
