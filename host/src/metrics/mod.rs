@@ -1,8 +1,8 @@
 //! What an operator watches: counters, gauges and histograms, shown by `GET /metrics`.
 //!
 //! One struct for each room that measures itself. The rooms know these structs; the structs know only the words of the
-//! protocol, and the store, which is asked how large it is. What a metric is called and what it means stands where it is registered, in
-//! `register` of its struct.
+//! protocol, and the store, which is asked how large it is. What a metric is called and what it means stands in
+//! `register` of its struct, and in the README.
 //!
 //! - **Bounded.** A label is the name of an agent or a provider, a model that the configuration lists, a route, or a
 //!   word of this program. Never an id, a principal, or a text of a client: whoever asks for `/nowhere/17` or for a
@@ -142,7 +142,7 @@ fn durations() -> Histogram {
     Histogram::new(SECONDS)
 }
 
-/// A number that is never so large.
+/// A number as a gauge holds it.
 fn whole(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
