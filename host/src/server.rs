@@ -1,8 +1,8 @@
 //! Puts the rooms together, and takes them apart in order.
 
-use std::{net::SocketAddr, sync::Arc, time::SystemTime};
+use std::{net::SocketAddr, panic::resume_unwind, sync::Arc, time::SystemTime};
 
-use tokio::{net::TcpListener, runtime::Handle, task::JoinHandle};
+use tokio::{net::TcpListener, runtime::Handle, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
@@ -48,7 +48,7 @@ pub struct Server {
     api: Api,
     config: Config,
     models: Arc<Models>,
-    writers: Vec<JoinHandle<()>>,
+    writers: JoinSet<Result<(), StoreError>>,
 }
 
 impl Server {
@@ -66,10 +66,15 @@ impl Server {
         let listener =
             TcpListener::bind(config.listen).await.map_err(|error| StartError::Listen(config.listen, error))?;
         let address = listener.local_addr().map_err(|error| StartError::Listen(config.listen, error))?;
-        let store = Store::open(&config.database).await?;
+        let store = Store::open(&config.database).await?.leased_for(config.lease);
         let mut connection = store.writer().await?;
         let recovered = run::recover(&store, &mut connection, limits.output).await?;
         metrics.runs.recovered.inc_by(recovered as u64);
+        // From here on they keep the database this server's, however long the rest takes.
+        let (durable, durable_queue) = Writer::new(Some(connection), &metrics.commits);
+        let (ephemeral, ephemeral_queue) = Writer::new(None, &metrics.commits);
+        let keep = config.lease / 3;
+        let writers = [durable, ephemeral].map(|writer| writer.run(keep)).into_iter().collect();
 
         let engine = Engine::new().map_err(|error| StartError::Engine(format!("{error:#}")))?;
         let now = run::seconds(SystemTime::now());
@@ -81,9 +86,6 @@ impl Server {
         }
 
         let seal = Seal::of(&store).await?;
-        let (durable, durable_queue) = Writer::new(Some(connection), &metrics.commits);
-        let (ephemeral, ephemeral_queue) = Writer::new(None, &metrics.commits);
-        let writers = vec![tokio::spawn(durable.run()), tokio::spawn(ephemeral.run())];
         let manager = Manager::new(
             store,
             Arc::new(registry),
@@ -128,25 +130,38 @@ impl Server {
 
     /// Serves until `stop`. Then readiness is false and new runs are refused, the runs that go on have
     /// `drain_timeout` to finish, the others are ended, every stream ends in order, and the database is closed.
-    pub async fn serve(self, stop: CancellationToken) {
-        let Self { listener, manager, api, config, writers, .. } = self;
+    ///
+    /// # Errors
+    ///
+    /// Another server has taken over the database: this one stops where it stands.
+    pub async fn serve(self, stop: CancellationToken) -> Result<(), StoreError> {
+        let Self { listener, manager, api, config, mut writers, .. } = self;
         let closing = CancellationToken::new();
         let limits =
             ConnectionLimits { connections: config.limits.connections, header_timeout: config.limits.header_timeout };
         let metrics = api.metrics.clone();
         let connections = tokio::spawn(http::serve(listener, http::router(api), limits, metrics, closing.clone()));
         let expiry = tokio::spawn(run::expire(manager.store().clone(), config.retention, stop.clone()));
-        stop.cancelled().await;
-        info!("shutting down");
-        manager.drain(config.drain_timeout).await;
-        closing.cancel();
-        if let Err(error) = connections.await {
-            error!(%error, "the server's accept loop failed");
+        let stopped = async {
+            stop.cancelled().await;
+            info!("shutting down");
+            manager.drain(config.drain_timeout).await;
+            closing.cancel();
+            if let Err(error) = connections.await {
+                error!(%error, "the server's accept loop failed");
+            }
+        };
+        let served = tokio::select! {
+            () = stopped => Ok(()),
+            Some(ended) = writers.join_next() => ended.unwrap_or_else(|error| resume_unwind(error.into_panic())),
+        };
+        writers.shutdown().await;
+        expiry.abort();
+        // What goes on at a server that was replaced is cut off, and waited for by nobody.
+        if served.is_ok() {
+            manager.store().close().await;
+            info!("stopped");
         }
-        for task in writers.into_iter().chain([expiry]) {
-            task.abort();
-        }
-        manager.store().close().await;
-        info!("stopped");
+        served
     }
 }

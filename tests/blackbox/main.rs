@@ -35,4 +35,5 @@ mod retention;
 mod retrieve;
 mod stored;
 mod subscribers;
+mod takeover;
 mod websocket;

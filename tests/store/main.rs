@@ -6,6 +6,8 @@
 mod harness;
 mod migrations;
 
+use std::time::Duration;
+
 use harness::{
     database::{Database, both_databases},
     scratch,
@@ -204,15 +206,24 @@ async fn the_log_is_read_from_any_event(database: Database) {
 
 async fn a_second_owner_is_refused(database: Database) {
     let opened = open(&database).await;
-    let first = opened.store.writer().await.unwrap();
+    let mut first = opened.store.clone().leased_for(Duration::from_millis(300)).writer().await.unwrap();
     let second = async {
         match Store::open(&opened.database).await {
             Ok(store) => store.writer().await.map(drop),
             Err(error) => Err(error),
         }
     };
-    assert!(matches!(second.await, Err(StoreError::Owned(_))));
-    drop(first);
+    let living = async {
+        loop {
+            first.keep().await.unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let refused = tokio::select! {
+        second = second => second,
+        () = living => unreachable!(),
+    };
+    assert!(matches!(refused, Err(StoreError::Owned(_))));
 }
 
 async fn the_schema_is_made_once(database: Database) {

@@ -16,7 +16,7 @@ use std::{
 };
 
 use tokio::sync::mpsc;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{Refusal, Run, StopReason, Write};
 use crate::{
@@ -67,20 +67,43 @@ impl Writer {
         (writer, WriterQueue(sender))
     }
 
-    /// Writes until the queue is closed.
-    pub async fn run(mut self) {
+    /// Writes until the queue is closed. In silence, keeps the database this server's every `keep`.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Replaced`]: another server has the database, and its runs.
+    pub async fn run(mut self, keep: Duration) -> Result<(), StoreError> {
         let mut runs = Vec::new();
         loop {
             runs.append(&mut self.deferred);
-            if runs.is_empty() && self.queue.recv_many(&mut runs, BATCH).await == 0 {
-                return;
+            if runs.is_empty() {
+                match tokio::time::timeout(keep, self.queue.recv_many(&mut runs, BATCH)).await {
+                    Ok(0) => return Ok(()),
+                    Ok(_) => {}
+                    Err(_) => self.keep().await?,
+                }
             }
             let writes = runs.drain(..).map(Run::take).collect();
-            self.write(writes).await;
+            self.write(writes).await?;
         }
     }
 
-    async fn write(&mut self, mut writes: Vec<Write>) {
+    async fn keep(&mut self) -> Result<(), StoreError> {
+        let Some(connection) = &mut self.connection else { return Ok(()) };
+        match connection.keep().await {
+            Err(error @ StoreError::Replaced(_)) => Err(error),
+            Err(error) => {
+                debug!(%error, "cannot renew the lease of the database");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    async fn write(&mut self, mut writes: Vec<Write>) -> Result<(), StoreError> {
+        if writes.is_empty() {
+            return Ok(());
+        }
         let mut pause = PAUSE.0;
         loop {
             match self.commit(&writes).await {
@@ -89,15 +112,19 @@ impl Writer {
                         info!(runs = writes.len(), "the database takes writes again");
                     }
                     self.abandoned.clear();
-                    return publish(writes, &committed, &self.published);
+                    publish(writes, &committed, &self.published);
+                    return Ok(());
                 }
                 Err(error) => {
                     self.refuse_admissions(&mut writes, &error);
+                    if matches!(error, StoreError::Replaced(_)) {
+                        return Err(error);
+                    }
                     if matches!(error, StoreError::Rejected(_)) {
                         return self.write_one_by_one(writes, &error).await;
                     }
                     if writes.is_empty() {
-                        return;
+                        return Ok(());
                     }
                     if pause == PAUSE.0 {
                         warn!(%error, runs = writes.len(), "cannot write; runs wait until the database takes writes");
@@ -144,16 +171,17 @@ impl Writer {
     }
 
     /// Finds the write that the database does not take, and stops its run: the others must not suffer.
-    async fn write_one_by_one(&mut self, writes: Vec<Write>, error: &StoreError) {
+    async fn write_one_by_one(&mut self, writes: Vec<Write>, error: &StoreError) -> Result<(), StoreError> {
         if let [write] = writes.as_slice() {
             error!(response = %write.run.id, %error, "the database refuses this run's events; the run is stopped");
             write.run.stop(StopReason::Unwritable);
             write.run.feed.close(None);
-            return;
+            return Ok(());
         }
         for write in writes {
-            Box::pin(self.write(vec![write])).await;
+            Box::pin(self.write(vec![write])).await?;
         }
+        Ok(())
     }
 
     /// Waits, refusing the admissions that come meanwhile.
