@@ -114,7 +114,7 @@ async fn many_runs_go_on_at_once(database: Database) {
     let client = server.client();
     let begin = async |n: usize| {
         let request = json!({"model": "echo", "input": format!("run number {n} goes on"), "metadata": {"delay_ms": "400"},
-            "background": n % 2 == 0});
+            "background": n < 25});
         let mut stream = client.stream(request).await;
         let seen = stream.until_delta(1).await;
         (n, events::response_id(&seen))

@@ -31,6 +31,7 @@ pub(super) async fn execute(
     limits: RunLimits,
 ) -> Option<Duration> {
     run.begin();
+    run.metrics.begin();
     let attempt = AssertUnwindSafe(attempt(run, &agent, context, limits)).catch_unwind();
     let ending = match attempt.await {
         Ok(Attempt::Asleep(until)) => return Some(until),
@@ -57,6 +58,10 @@ pub(super) async fn finish(run: &Arc<Run>, ending: Ending) {
         }
     }
     run.feed.wait(|feed| feed.closed().then_some(())).await;
+    match run.feed.suspended() {
+        true => run.metrics.leave(),
+        false => run.metrics.end(run.feed.ended().map(|ended| ended.status)),
+    }
 }
 
 async fn attempt(run: &Run, agent: &Agent, context: RunContext, limits: RunLimits) -> Attempt {

@@ -30,6 +30,7 @@ use super::{
     seconds, to_json,
 };
 use crate::{
+    metrics::{LiveRun, Metrics},
     plugin::{Agent, Registry, RunContext},
     protocol::{ApiError, CreateRequest, Fold, IdempotencyKey, Response, ResponseId, Status, identify, input_tokens},
     store::{NewResponse, Store, StoreError},
@@ -61,6 +62,19 @@ pub struct Queues {
     pub ephemeral: WriterQueue,
 }
 
+/// What the runs of a server use together.
+#[derive(Debug)]
+pub struct Services {
+    /// The writers' queues.
+    pub queues: Queues,
+    /// Closes and opens what is compacted.
+    pub seal: Seal,
+    /// The runtime that executes runs.
+    pub guests: Handle,
+    /// Where runs are measured.
+    pub metrics: Arc<Metrics>,
+}
+
 /// The runs of this server.
 #[derive(Debug)]
 pub struct Manager {
@@ -76,20 +90,23 @@ pub struct Manager {
     places: Places,
     tasks: TaskTracker,
     draining: AtomicBool,
+    metrics: Arc<Metrics>,
 }
 
 impl Manager {
-    /// A manager without runs. `principals` are the limits of those that have one of their own; `guests` is the runtime
-    /// that executes runs.
+    /// A manager without runs. `principals` are the limits of those that have one of their own.
     pub fn new(
         store: Store,
         agents: Agents,
         limits: RunLimits,
         principals: HashMap<String, usize>,
-        queues: Queues,
-        seal: Seal,
-        guests: Handle,
+        services: Services,
     ) -> Arc<Self> {
+        let Services { queues, seal, guests, metrics } = services;
+        // An agent shows zeros before its first run.
+        for agent in agents.iter() {
+            metrics.runs.agent(&agent.description.name);
+        }
         Arc::new(Self {
             store,
             agents,
@@ -101,6 +118,7 @@ impl Manager {
             limits,
             tasks: TaskTracker::new(),
             draining: AtomicBool::new(false),
+            metrics,
         })
     }
 
@@ -246,6 +264,7 @@ impl Manager {
         if self.draining() {
             return Err(Refusal::Draining);
         }
+        let metrics = LiveRun::new(self.metrics.runs.agent(&agent.description.name));
         let now = SystemTime::now();
         let id = ResponseId::new(Uuid::now_v7());
         identify(&mut request.input, |prefix, index| id.input_child(prefix, index));
@@ -262,6 +281,7 @@ impl Manager {
             Feed::new(retention, self.limits.feed_bytes),
             self.limits.outbox_bytes,
             queue.clone(),
+            metrics,
         );
         let context = self.context(&run, &request, &history.items, milliseconds(now))?;
         let row = NewResponse {
@@ -354,9 +374,20 @@ impl Manager {
         self.places.slot().await
     }
 
-    /// Takes a run in that was cut off by a stop.
-    pub(super) fn adopt(&self, ownership: Ownership, recorder: Recorder, journal: Journal, feed: Feed) -> Arc<Run> {
-        let run = Run::new(ownership, recorder, journal, feed, self.limits.outbox_bytes, self.queues.durable.clone());
+    /// Takes a run in that was cut off by a stop; it was accepted at `created_at` (milliseconds since 1970).
+    pub(super) fn adopt(
+        &self,
+        (agent, created_at): (&str, i64),
+        ownership: Ownership,
+        recorder: Recorder,
+        journal: Journal,
+        feed: Feed,
+    ) -> Arc<Run> {
+        let age = milliseconds(SystemTime::now()).saturating_sub(created_at);
+        let age = Duration::from_millis(age.try_into().unwrap_or_default());
+        let metrics = LiveRun::resumed(self.metrics.runs.agent(agent), age);
+        let (outbox_bytes, writer) = (self.limits.outbox_bytes, self.queues.durable.clone());
+        let run = Run::new(ownership, recorder, journal, feed, outbox_bytes, writer, metrics);
         self.live.lock().insert(run.id.clone(), run.clone());
         run
     }
@@ -378,9 +409,8 @@ impl Manager {
         let (manager, token) = (self.clone(), self.tasks.token());
         self.guests.spawn(async move {
             let _token = token;
-            run.end(ending, SystemTime::now());
-            run.feed.wait(|feed| feed.closed().then_some(())).await;
-            manager.live.lock().remove(&run.id);
+            execution::finish(&run, ending).await;
+            manager.forget(&run);
         });
     }
 

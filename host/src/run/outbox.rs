@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Ended, Ending, Feed, Recorder, Refusal, WriterQueue, journal::Journal};
 use crate::{
+    metrics::LiveRun,
     plugin::RunPort,
     protocol::{Emission, EmitError, Emitted, FoldError, Item, ItemIndex, ResponseId, Segment},
     store::{EndedResponse, JournalSegment, NewResponse},
@@ -63,6 +64,8 @@ pub struct Run {
     pub epoch: i64,
     /// Where its subscribers read.
     pub feed: Feed,
+    /// What is measured of it.
+    pub metrics: LiveRun,
     outbox: Mutex<Outbox>,
     outbox_bytes: usize,
     /// The outbox was emptied, or the one reader has read.
@@ -113,6 +116,7 @@ impl Run {
         feed: Feed,
         outbox_bytes: usize,
         writer: WriterQueue,
+        metrics: LiveRun,
     ) -> Arc<Self> {
         let Ownership { id, principal, durable, epoch } = ownership;
         Arc::new(Self {
@@ -121,6 +125,7 @@ impl Run {
             durable,
             epoch,
             feed,
+            metrics,
             outbox: Mutex::new(Outbox {
                 recorder,
                 journal,
@@ -303,6 +308,9 @@ pub(super) struct Port(pub Arc<Run>);
 
 impl RunPort for Port {
     fn emit(&self, emission: Emission<'_>) -> Result<Emitted, EmitError> {
+        if matches!(emission, Emission::Text(..) | Emission::Summary(..) | Emission::Arguments(..)) {
+            self.0.metrics.output();
+        }
         self.0.emit(emission)
     }
 

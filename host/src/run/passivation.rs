@@ -30,6 +30,7 @@ impl Manager {
         debug!(response = %run.id, "run sleeps");
         run.feed.forget();
         run.set_passive(true);
+        run.metrics.sleep();
         // A drain has no reason to wait for it.
         if self.draining() {
             run.stop(StopReason::Suspended);

@@ -49,15 +49,14 @@ pub(super) enum Over {
     Store(StoreError),
 }
 
-/// Makes every run that the last stop cut off go on, and returns how many there are. When this returns, they can be
-/// found and subscribed to; they are replayed behind it.
+/// Makes the runs go on that were taken over, and returns how many there are. When this returns, they can be found and
+/// subscribed to; they are replayed behind it.
 ///
 /// # Errors
 ///
 /// The database does not answer.
-pub async fn resume(manager: &Arc<Manager>) -> Result<usize, StoreError> {
-    let rows = manager.store().take_over().await?;
-    let mut all = stream::iter(rows)
+pub async fn resume(manager: &Arc<Manager>, active: Vec<ActiveRun>) -> Result<usize, StoreError> {
+    let mut all = stream::iter(active)
         .map(async |row| {
             let id = row.id.clone();
             (id, Kept::read(manager.store(), row).await)
@@ -89,7 +88,13 @@ async fn resume_one(manager: &Arc<Manager>, kept: Kept) -> Result<(), StoreError
     let feed = Feed::new(Retention::Log, manager.limits().feed_bytes);
     feed.begin_at(events);
     let ownership = Ownership { id: id.clone(), principal: row.principal.clone(), durable: true, epoch: row.epoch };
-    let run = manager.adopt(ownership, recorder, Journal::resume(&journal, manager.limits().journal_bytes), feed);
+    let run = manager.adopt(
+        (&row.agent, row.created_at),
+        ownership,
+        recorder,
+        Journal::resume(&journal, manager.limits().journal_bytes),
+        feed,
+    );
     match prepare(manager, &row, &run, &journal).await {
         Ok((agent, context)) => manager.go_on(run, agent, context),
         Err(Over::Ended(ending)) => {

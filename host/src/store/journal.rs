@@ -2,12 +2,12 @@
 
 use sqlx::{Row as _, any::AnyRow};
 
-use super::{Store, StoreError, commit::query, responses::response_id};
+use super::{Store, StoreError, WriteConnection, commit::query, responses::response_id};
 use crate::protocol::{ConversationId, ResponseId};
 
 /// The columns of an [`ActiveRun`].
 const ACTIVE_RUN: &str = "responses.id AS id, responses.principal AS principal, responses.epoch AS epoch, \
-    responses.component AS component, responses.previous_response_id AS previous, \
+    responses.agent AS agent, responses.component AS component, responses.previous_response_id AS previous, \
     responses.conversation_id AS conversation, responses.request AS request, \
     responses.created_at AS created_at, responses.attempts AS attempts";
 
@@ -31,6 +31,8 @@ pub struct ActiveRun {
     pub principal: String,
     /// The ownership under which it runs from now on.
     pub epoch: i64,
+    /// The name of its agent.
+    pub agent: String,
     /// The sha256 of its component, hexadecimal.
     pub component: String,
     /// The response that it goes on from.
@@ -43,6 +45,28 @@ pub struct ActiveRun {
     pub created_at: i64,
     /// How often it was taken over since it last got on, this time included.
     pub attempts: i64,
+}
+
+impl WriteConnection {
+    /// Takes over the runs that have not ended, oldest first: at a start, those that the last stop cut off. From now on
+    /// only writes under their new epochs count.
+    pub async fn take_over(&mut self) -> Result<Vec<ActiveRun>, StoreError> {
+        let rows = query(format!(
+            "WITH reached (id, progress) AS (SELECT id, \
+             COALESCE((SELECT MAX(last_sequence) + 1 FROM events WHERE response_id = responses.id), 0) + \
+             COALESCE((SELECT MAX(last_position) + 1 FROM journal WHERE response_id = responses.id), 0) \
+             FROM responses WHERE ended_at IS NULL) \
+             UPDATE responses SET epoch = responses.epoch + 1, progress = reached.progress, \
+             attempts = CASE WHEN reached.progress > responses.progress THEN 1 ELSE responses.attempts + 1 END \
+             FROM reached WHERE responses.id = reached.id \
+             RETURNING {ACTIVE_RUN}"
+        ))
+        .fetch_all(self.connection().await?)
+        .await?;
+        let mut runs = rows.iter().map(active_run).collect::<Result<Vec<_>, _>>()?;
+        runs.sort_by_key(|run| run.created_at);
+        Ok(runs)
+    }
 }
 
 impl Store {
@@ -63,26 +87,6 @@ impl Store {
                 })
             })
             .collect()
-    }
-
-    /// Takes over the runs that have not ended, oldest first: at a start, those that the last stop cut off. From now on
-    /// only writes under their new epochs count.
-    pub async fn take_over(&self) -> Result<Vec<ActiveRun>, StoreError> {
-        let rows = query(format!(
-            "WITH reached (id, progress) AS (SELECT id, \
-             COALESCE((SELECT MAX(last_sequence) + 1 FROM events WHERE response_id = responses.id), 0) + \
-             COALESCE((SELECT MAX(last_position) + 1 FROM journal WHERE response_id = responses.id), 0) \
-             FROM responses WHERE ended_at IS NULL) \
-             UPDATE responses SET epoch = responses.epoch + 1, progress = reached.progress, \
-             attempts = CASE WHEN reached.progress > responses.progress THEN 1 ELSE responses.attempts + 1 END \
-             FROM reached WHERE responses.id = reached.id \
-             RETURNING {ACTIVE_RUN}"
-        ))
-        .fetch_all(&self.pool)
-        .await?;
-        let mut runs = rows.iter().map(active_run).collect::<Result<Vec<_>, _>>()?;
-        runs.sort_by_key(|run| run.created_at);
-        Ok(runs)
     }
 
     /// A run that has not ended.
@@ -145,6 +149,7 @@ fn active_run(row: &AnyRow) -> Result<ActiveRun, StoreError> {
         id: response_id(row.try_get("id")?)?,
         principal: row.try_get("principal")?,
         epoch: row.try_get("epoch")?,
+        agent: row.try_get("agent")?,
         component: row.try_get("component")?,
         previous: row.try_get::<Option<String>, _>("previous")?.map(response_id).transpose()?,
         conversation: conversation
