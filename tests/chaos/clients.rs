@@ -18,7 +18,10 @@ use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
 use super::runs::Plan;
-use crate::harness::events::{Frame, Parser};
+use crate::harness::{
+    client::http,
+    events::{Frame, Parser},
+};
 
 /// What all clients share.
 #[derive(Debug)]
@@ -94,8 +97,7 @@ impl World {
 
 impl Client {
     pub fn new(world: Arc<World>, seed: u64, number: u64) -> Self {
-        let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self { world, random: fastrand::Rng::with_seed(seed << 16 | number), http, number, runs: 0 }
+        Self { world, random: fastrand::Rng::with_seed(seed << 16 | number), http: http(), number, runs: 0 }
     }
 
     /// Asks until the chaos is over.
