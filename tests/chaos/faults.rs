@@ -68,7 +68,7 @@ impl Faults {
 
     /// One fault, and a moment without one.
     pub async fn one(&mut self) {
-        self.moment(100..2_000).await;
+        self.moment(50..1_300).await;
         assert!(self.server.running(), "the server ended by itself");
         match self.random.u8(..10) {
             0..5 => {

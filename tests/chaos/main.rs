@@ -52,7 +52,7 @@ use report::{Again, Report};
 use upstream::Upstream;
 
 /// Clients at once.
-const CLIENTS: u64 = 16;
+const CLIENTS: u64 = 24;
 /// The longest round.
 const ROUND: Duration = Duration::from_secs(20);
 

@@ -63,12 +63,12 @@ impl Policy {
 
 impl Kind {
     fn any(random: &mut fastrand::Rng) -> Self {
-        match random.u8(..8) {
-            0 => Self::Echo,
-            1 => Self::Background,
-            2 | 3 => Self::Keyed,
-            4 | 5 => Self::Chat(Policy::Restart),
-            6 => Self::Chat(Policy::Continue),
+        match random.u8(..10) {
+            0 | 1 => Self::Echo,
+            2 | 3 => Self::Background,
+            4 => Self::Keyed,
+            5 | 6 => Self::Chat(Policy::Restart),
+            7 | 8 => Self::Chat(Policy::Continue),
             _ => Self::Chat(Policy::Fail),
         }
     }
