@@ -137,9 +137,7 @@ async fn many_runs_go_on_at_once(database: Database) {
 async fn many_turns_go_on_at_once(database: Database) {
     let mut server = Server::start(database);
     let client = server.client();
-    let turn = |n: usize, input: &str, delay: &str| {
-        json!({"model": "echo", "input": input, "conversation": format!("c{n}"), "metadata": {"delay_ms": delay}})
-    };
+    let turn = |n: usize, input: &str, delay: &str| json!({"model": "echo", "input": input, "conversation": format!("c{n}"), "metadata": {"delay_ms": delay}});
     let begin = async |n: usize| {
         client.post(turn(n, "first", "0")).await.response();
         let seen = client.stream(turn(n, "second turn", "1500")).await.until_delta(1).await;

@@ -9,15 +9,10 @@ use super::{
     clients::{Fate, Seen, World, output},
     faults::Faults,
     journals::{Journals, marker},
-    runs::{Kind, Plan, Policy, script},
+    runs::{Kind, Plan, Policy},
     upstream::{Call, Upstream},
 };
-use crate::harness::{
-    client::Client,
-    events::Event,
-    fold::fold,
-    schema,
-};
+use crate::harness::{client::Client, events::Event, fold::fold, schema};
 
 /// What was counted on the way.
 #[derive(Debug, Default)]
@@ -56,7 +51,12 @@ pub async fn all(faults: &mut Faults, world: &World, upstream: &Upstream, seen: 
 
     let mut database = faults.server.database().await;
     nothing_is_left(&mut database).await;
-    let stored = every_run_is_right(&mut database, &client, world, faults, &mut checked).await;
+    let lives = lives_by_marker(&upstream.calls());
+    for (marker, lives) in &lives {
+        let once = world.plan(marker).is_some_and(|plan| plan.kind == Kind::Chat(Policy::Fail));
+        assert!(!once || lives.len() == 1, "{marker}: asked in the lives {lives:?}, and may be asked once");
+    }
+    let stored = every_run_is_right(&mut database, &client, world, faults, &lives, &mut checked).await;
     for seen in seen {
         what_was_seen_is_what_is_stored(seen, &stored);
         if seen.plan.key.is_some() && seen.fate == Fate::Ended {
@@ -66,7 +66,7 @@ pub async fn all(faults: &mut Faults, world: &World, upstream: &Upstream, seen: 
     let known: BTreeSet<_> = seen.iter().filter_map(|seen| seen.id.as_ref()).collect();
     checked.lost = stored.values().filter(|run| known.iter().all(|id| run.response["id"] != **id)).count();
     conversations_have_each_turn_once(&mut database, seen, &stored, &mut checked).await;
-    calls_are_not_repeated(&upstream.calls(), &faults.journals, &mut checked);
+    calls_are_not_repeated(&lives, &faults.journals, &mut checked);
     let log = faults.server.log();
     for word in ["panicked", "diverged", "was ended elsewhere", "database refuses"] {
         assert!(!log.contains(word), "the log says `{word}`");
@@ -97,6 +97,7 @@ async fn every_run_is_right(
     client: &Client,
     world: &World,
     faults: &Faults,
+    lives: &Lives,
     checked: &mut Checked,
 ) -> BTreeMap<String, Stored> {
     let rows = sqlx::query("SELECT id, request FROM responses").fetch_all(database).await.unwrap();
@@ -112,7 +113,9 @@ async fn every_run_is_right(
             assert!(lives > 5, "{marker} was given up after {lives} starts: {response}");
             checked.given_up += 1;
         } else {
-            says_what_it_must(&plan, &response, &faults.journals);
+            let lives = lives.get(&marker).map_or(&[][..], Vec::as_slice);
+            let cut_off = lives.iter().any(|life| faults.journals.cut_off(&marker, *life));
+            says_what_it_must(&plan, &response, cut_off);
         }
         *checked.runs.entry(plan.kind).or_default() += 1;
         checked.events += events.len();
@@ -128,7 +131,8 @@ fn gives_up(response: &Value) -> bool {
     response["error"]["message"].as_str().is_some_and(|message| message.contains("did not get on"))
 }
 
-fn says_what_it_must(plan: &Plan, response: &Value, journals: &Journals) {
+/// `cut_off`: whether a call of its model may have been.
+fn says_what_it_must(plan: &Plan, response: &Value, cut_off: bool) {
     let marker = &plan.marker;
     let items: Vec<(&str, &str)> = response["output"]
         .as_array()
@@ -147,7 +151,7 @@ fn says_what_it_must(plan: &Plan, response: &Value, journals: &Journals) {
         Kind::Chat(Policy::Fail) if status == "failed" => {
             let message = response["error"]["message"].as_str().unwrap();
             assert!(message.contains("stopped while the model answered"), "{marker}: {message}");
-            assert!(journals.in_flight.contains_key(marker), "{marker} failed, and its call was never cut off");
+            assert!(cut_off, "{marker} failed, and its call was never cut off");
             for (status, text) in items {
                 assert!(status == "incomplete" && plan.text.starts_with(text), "{marker}: {status} {text}");
             }
@@ -239,30 +243,35 @@ async fn conversations_have_each_turn_once(
     }
 }
 
+/// The lives of the server in which the model was asked for a run, by the run's marker.
+type Lives = BTreeMap<String, Vec<u64>>;
+
+fn lives_by_marker(calls: &[Call]) -> Lives {
+    let mut lives = Lives::new();
+    for call in calls {
+        lives.entry(call.marker.clone()).or_default().push(call.life);
+    }
+    lives.values_mut().for_each(|lives| lives.sort_unstable());
+    lives
+}
+
 /// The model was asked once for each run, and once more at most for each life of the server that ended in the middle of
 /// a call; and never again after an answer was recorded.
-fn calls_are_not_repeated(calls: &[Call], journals: &Journals, checked: &mut Checked) {
-    let mut lives: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
-    for call in calls {
-        lives.entry(&call.marker).or_default().push(call.life);
-    }
-    for (marker, mut lives) in lives {
-        lives.sort_unstable();
-        assert!(!script(marker).is_empty());
+fn calls_are_not_repeated(lives: &Lives, journals: &Journals, checked: &mut Checked) {
+    for (marker, lives) in lives {
         assert!(
             lives.windows(2).all(|two| two[0] < two[1]),
             "{marker}: two calls in one life of the server: {lives:?}"
         );
+        let (last, before) = lives.split_last().unwrap();
         if let Some(recorded) = journals.answered.get(marker) {
-            let last = lives.last().unwrap();
             assert!(last <= recorded, "{marker}: asked in life {last}, and answered since life {recorded}");
         }
-        let cut_off = journals.in_flight.get(marker).cloned().unwrap_or_default();
-        for life in &lives[..lives.len() - 1] {
-            let known = cut_off.contains(life) || journals.unread.contains(life);
-            assert!(known, "{marker}: asked again after life {life}, which did not end in the middle of its call");
+        for life in before {
+            let cut_off = journals.cut_off(marker, *life);
+            assert!(cut_off, "{marker}: asked again after life {life}, which did not end in the middle of its call");
         }
         checked.calls += lives.len();
-        checked.repeated += lives.len() - 1;
+        checked.repeated += before.len();
     }
 }

@@ -111,10 +111,9 @@ impl Faults {
     }
 
     async fn read_journals(&mut self) {
-        if self.database_is_there() {
-            self.journals.read(&self.database, self.server.dir(), self.life).await;
-        } else {
-            self.journals.unread.insert(self.life);
+        if self.cluster.as_ref().is_none_or(Postgres::running) {
+            let settled = self.random.bool();
+            self.journals.read(&self.database, self.server.dir(), self.life, settled).await;
         }
     }
 
@@ -151,37 +150,38 @@ impl Faults {
             None => self.server.forbid_writes(true),
         }
         self.moment(50..2_000).await;
-        let killed = self.random.u8(..3) == 0;
-        if killed {
-            self.kill("killed while the database took no writes").await;
-            if self.cluster.is_some() && self.random.bool() {
-                // It cannot start, and says so.
-                self.launch();
-                let ended = wait::eventually("a start without a database fails", async || match self.server.begun() {
-                    Begun::NotYet => None,
-                    Begun::Listening => panic!("it listens, and its database is gone"),
-                    Begun::Ended(status) => Some(status),
-                });
-                assert!(!ended.await.success());
-                let _ = self.server.wait();
-                self.count("started without its database");
+        if self.random.u8(..3) > 0 {
+            match &self.cluster {
+                Some(cluster) => cluster.start(),
+                None => self.server.forbid_writes(false),
             }
-        }
-        match &self.cluster {
-            Some(cluster) => cluster.start(),
-            // The next life may write anyway.
-            None if !killed => self.server.forbid_writes(false),
-            None => {}
-        }
-        if killed {
-            self.start_again().await;
-        } else {
             self.count("database took no writes");
+            return;
         }
+        // The next life of a server on SQLite may write anyway.
+        self.kill("killed while the database took no writes").await;
+        if self.cluster.is_some() {
+            let life = self.life;
+            if self.random.bool() {
+                self.start_in_vain().await;
+            }
+            self.cluster.as_ref().unwrap().start();
+            self.journals.read(&self.database, self.server.dir(), life, true).await;
+        }
+        self.start_again().await;
     }
 
-    fn database_is_there(&self) -> bool {
-        self.cluster.as_ref().is_none_or(Postgres::running)
+    /// A server whose database is gone does not start.
+    async fn start_in_vain(&mut self) {
+        self.launch();
+        let ended = wait::eventually("a start without a database fails", async || match self.server.begun() {
+            Begun::NotYet => None,
+            Begun::Listening => panic!("it listens, and its database is gone"),
+            Begun::Ended(status) => Some(status),
+        });
+        assert!(!ended.await.success());
+        self.server.wait();
+        self.count("started without its database");
     }
 
     fn launch(&mut self) {
