@@ -28,6 +28,7 @@ use crate::{
     plugin::PluginLimits,
     protocol::RequestLimits,
     run::{OutputLimits, RunLimits},
+    store::LEASE,
 };
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -40,6 +41,10 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The path of an SQLite file, or a PostgreSQL URL. Default `outlast.db`.
     pub database: String,
+    /// How long this server may be silent before another one takes over its PostgreSQL database, `1s` to `1h`. Default
+    /// `15s`.
+    #[serde(with = "humantime_serde")]
+    pub lease: Duration,
     /// A folder whose `*.wasm` files are loaded as agents. Default: none.
     pub plugins: Option<PathBuf>,
     /// What is logged, in the words of `tracing`: `info`, `debug`, `outlast=debug,plugin=info`. Default `info,genai=off`.
@@ -99,6 +104,9 @@ pub struct Key {
     pub max_live_runs: Option<usize>,
     /// The most requests of this principal in a second. Default: no limit.
     pub requests_per_second: Option<NonZeroU32>,
+    /// Whether this key, and not every other one of its principal, may read `/metrics`. Default false.
+    #[serde(default)]
+    pub metrics: bool,
 }
 
 /// Limits, each with its default.
@@ -171,6 +179,7 @@ impl Default for Config {
             plugins: None,
             log: "info,genai=off".to_owned(),
             log_format: LogFormat::Text,
+            lease: LEASE,
             drain_timeout: Duration::from_secs(30),
             on_disconnect: OnDisconnect::Detach,
             retention: DAY * 30,
@@ -291,6 +300,9 @@ impl Config {
         }
         if self.retention < Duration::from_secs(1) || self.retention > DAY * 36_500 {
             return fail(format!("retention = \"{:?}\" must be 1s to 36500d", self.retention));
+        }
+        if self.lease < Duration::from_secs(1) || self.lease > Duration::from_secs(3_600) {
+            return fail(format!("lease = \"{:?}\" must be 1s to 1h", self.lease));
         }
         let limits = &self.limits;
         let second = Duration::from_secs(1);

@@ -16,6 +16,7 @@
 //! - [`plugin`]: what an agent is: engine, registry, instance; one file per WIT interface.
 //! - [`model`]: upstream model providers.
 //! - [`store`]: what is kept. The only place with SQL.
+//! - [`metrics`]: what an operator watches. Known to every room that measures itself.
 //! - [`config`], [`cli`]: how an operator talks to it.
 //! - [`server`]: puts the rooms together.
 
@@ -23,6 +24,7 @@ pub mod cli;
 pub mod config;
 pub mod http;
 mod machine;
+pub mod metrics;
 pub mod model;
 pub mod plugin;
 pub mod protocol;

@@ -1,17 +1,18 @@
 //! Puts the rooms together, and takes them apart in order.
 
-use std::{net::SocketAddr, sync::Arc, time::SystemTime};
+use std::{net::SocketAddr, panic::resume_unwind, sync::Arc, time::SystemTime};
 
-use tokio::{net::TcpListener, runtime::Handle, task::JoinHandle};
+use tokio::{net::TcpListener, runtime::Handle, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::{
     config::{Config, bytes},
     http::{self, Api, ApiLimits, ConnectionLimits, Keys},
+    metrics::Metrics,
     model::{ModelConfigError, Models},
     plugin::{Engine, Refused, Registry},
-    run::{self, Manager, Queues, Seal, Writer},
+    run::{self, Manager, Queues, Seal, Services, Writer},
     store::{Store, StoreError},
 };
 
@@ -47,7 +48,7 @@ pub struct Server {
     api: Api,
     config: Config,
     models: Arc<Models>,
-    writers: Vec<JoinHandle<()>>,
+    writers: JoinSet<Result<(), StoreError>>,
 }
 
 impl Server {
@@ -58,14 +59,21 @@ impl Server {
     ///
     /// The server cannot start; the error says why.
     pub async fn start(config: Config, guests: Handle) -> Result<Self, StartError> {
-        let models = Arc::new(Models::new(&config.models())?);
         let limits = config.run_limits();
+        let metrics = Arc::new(Metrics::new(limits.max_live_runs, config.limits.connections));
+        let models = Arc::new(Models::new(&config.models(), &metrics.models)?);
         // Taken early, so that two servers do not both do the long part before one of them fails.
         let listener =
             TcpListener::bind(config.listen).await.map_err(|error| StartError::Listen(config.listen, error))?;
         let address = listener.local_addr().map_err(|error| StartError::Listen(config.listen, error))?;
-        let store = Store::open(&config.database).await?;
-        let connection = store.writer().await?;
+        let store = Store::open(&config.database).await?.leased_for(config.lease);
+        let mut connection = store.writer().await?;
+        let active = connection.take_over().await?;
+        // From here on they keep the database this server's, however long the rest takes.
+        let (durable, durable_queue) = Writer::new(Some(connection), &metrics.commits);
+        let (ephemeral, ephemeral_queue) = Writer::new(None, &metrics.commits);
+        let keep = config.lease / 3;
+        let writers = [durable, ephemeral].map(|writer| writer.run(keep)).into_iter().collect();
 
         let engine = Engine::new().map_err(|error| StartError::Engine(format!("{error:#}")))?;
         let now = run::seconds(SystemTime::now());
@@ -83,19 +91,19 @@ impl Server {
         store.remove_components(&served).await?;
 
         let seal = Seal::of(&store).await?;
-        let (durable, durable_queue) = Writer::new(Some(connection));
-        let (ephemeral, ephemeral_queue) = Writer::new(None);
-        let writers = vec![tokio::spawn(durable.run()), tokio::spawn(ephemeral.run())];
         let manager = Manager::new(
             store,
             Arc::new(registry),
             limits,
             config.principal_limits(),
-            Queues { durable: durable_queue, ephemeral: ephemeral_queue },
-            seal,
-            guests,
+            Services {
+                queues: Queues { durable: durable_queue, ephemeral: ephemeral_queue },
+                seal,
+                guests,
+                metrics: metrics.clone(),
+            },
         );
-        run::resume(&manager).await?;
+        metrics.runs.resumed.inc_by(run::resume(&manager, active).await? as u64);
         let api = Api {
             manager: manager.clone(),
             keys: Arc::new(Keys::new(&config.keys)),
@@ -106,6 +114,7 @@ impl Server {
                 websocket: config.websocket_limits(),
                 request: config.request_limits(),
             },
+            metrics,
         };
         Ok(Self { listener, address, manager, api, config, models, writers })
     }
@@ -128,24 +137,38 @@ impl Server {
     /// Serves until `stop`. Then readiness is false and new runs are refused, the runs that go on have
     /// `drain_timeout` to finish, the others are left to the next start or ended, every stream ends, and the database is
     /// closed.
-    pub async fn serve(self, stop: CancellationToken) {
-        let Self { listener, manager, api, config, writers, .. } = self;
+    ///
+    /// # Errors
+    ///
+    /// Another server has taken over the database: this one stops where it stands.
+    pub async fn serve(self, stop: CancellationToken) -> Result<(), StoreError> {
+        let Self { listener, manager, api, config, mut writers, .. } = self;
         let closing = CancellationToken::new();
         let limits =
             ConnectionLimits { connections: config.limits.connections, header_timeout: config.limits.header_timeout };
-        let connections = tokio::spawn(http::serve(listener, http::router(api), limits, closing.clone()));
+        let metrics = api.metrics.clone();
+        let connections = tokio::spawn(http::serve(listener, http::router(api), limits, metrics, closing.clone()));
         let expiry = tokio::spawn(run::expire(manager.store().clone(), config.retention, stop.clone()));
-        stop.cancelled().await;
-        info!("shutting down");
-        manager.drain(config.drain_timeout).await;
-        closing.cancel();
-        if let Err(error) = connections.await {
-            error!(%error, "the server's accept loop failed");
+        let stopped = async {
+            stop.cancelled().await;
+            info!("shutting down");
+            manager.drain(config.drain_timeout).await;
+            closing.cancel();
+            if let Err(error) = connections.await {
+                error!(%error, "the server's accept loop failed");
+            }
+        };
+        let served = tokio::select! {
+            () = stopped => Ok(()),
+            Some(ended) = writers.join_next() => ended.unwrap_or_else(|error| resume_unwind(error.into_panic())),
+        };
+        writers.shutdown().await;
+        expiry.abort();
+        // What goes on at a server that was replaced is cut off, and waited for by nobody.
+        if served.is_ok() {
+            manager.store().close().await;
+            info!("stopped");
         }
-        for task in writers.into_iter().chain([expiry]) {
-            task.abort();
-        }
-        manager.store().close().await;
-        info!("stopped");
+        served
     }
 }

@@ -19,7 +19,7 @@ both_databases!(
     while_a_response_is_active_everything_else_is_refused,
     of_many_first_requests_one_begins,
     a_repeated_request_is_answered_while_its_run_holds_the_conversation,
-    a_conversation_is_free_again_after_kill_9,
+    a_conversation_stays_busy_over_kill_9_until_its_run_ends,
     what_is_not_stored_reads_and_leaves_no_trace,
     a_deleted_checkpoint_is_cleared,
     a_conversation_that_is_deleted_stays_deleted,
@@ -150,13 +150,16 @@ async fn a_repeated_request_is_answered_while_its_run_holds_the_conversation(dat
     assert_eq!(history(&client, "c").await, "user: a b c\nassistant: a b c");
 }
 
-async fn a_conversation_is_free_again_after_kill_9(database: Database) {
+async fn a_conversation_stays_busy_over_kill_9_until_its_run_ends(database: Database) {
     let (mut server, _folder) = server(database);
     let first = server.client().post(turn("c", "first")).await.response();
     let mut stream = server.client().stream(slow("c")).await;
-    stream.until_delta(1).await;
+    let active = events::response_id(&stream.until_delta(1).await);
     server.restart();
     let client = server.client();
+    assert_eq!(pointers(&client, "c").await, (first["id"].clone(), json!(active)));
+    client.post(turn("c", "too early")).await.refused(409, "conversation_response_not_completed");
+    client.cancel(&active).await.response();
     assert_eq!(pointers(&client, "c").await, (first["id"].clone(), Value::Null));
     client.post(turn("c", "second")).await.response();
     assert_eq!(history(&client, "c").await, "user: first\nassistant: first\nuser: second\nassistant: second");

@@ -29,6 +29,7 @@ both_databases!(
     a_run_that_diverges_says_where,
     a_damaged_journal_fails_its_run_alone,
     a_run_that_was_being_cancelled_is_cancelled,
+    a_run_that_does_not_get_on_is_given_up,
 );
 
 fn say(pieces: &[&str]) -> Vec<Value> {
@@ -270,7 +271,7 @@ async fn two_that_wait(server: &mut Server) -> [Vec<Event>; 2] {
     // Its timer is in the journal a moment after its word is seen.
     for seen in &seen {
         let id = events::response_id(seen);
-        wait::eventually("an entry", async || journal(server, &id).await).await;
+        wait::eventually("the timer is in the journal", async || journal(server, &id).await).await;
     }
     server.kill9();
     seen.try_into().unwrap()
@@ -327,4 +328,20 @@ async fn a_run_that_was_being_cancelled_is_cancelled(database: Database) {
     let seen = rest(&server.client(), cancelled).await;
     assert_eq!((&fold(&seen)["status"], &*text(&seen)), (&json!("cancelled"), "before "));
     assert_eq!(text(&rest(&server.client(), sound).await), "before after");
+}
+
+async fn a_run_that_does_not_get_on_is_given_up(database: Database) {
+    let folder = plugins::hostile_folder();
+    let mut server = Server::start(Options::new(database).plugins(folder.path()));
+    let request = json!({"model": "hostile", "input": "wait 600000"});
+    let id = events::response_id(&server.client().stream(request).await.until(|event| event.number == 1).await);
+    wait::eventually("the timer is in the journal", async || journal(&server, &id).await).await;
+    for _ in 0..5 {
+        server.restart();
+        assert_eq!(server.client().response(&id).await["status"], "in_progress");
+    }
+    server.restart();
+    let events = server.client().get_stream(&id, None).await.rest().await;
+    assert!(failure(&events).contains("resumed 5 times"));
+    assert_eq!(fold(&events), server.client().response(&id).await);
 }

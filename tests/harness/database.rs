@@ -8,7 +8,7 @@ use std::path::Path;
 use sqlx::{AnyConnection, Connection as _, Row as _};
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::postgres::Postgres;
+use super::{postgres::Postgres, wait};
 
 /// A database of a test's own.
 #[derive(Clone, Debug)]
@@ -33,6 +33,27 @@ impl Database {
         }
     }
 
+    /// The ids of all responses that are stored, oldest first.
+    pub async fn response_ids(&self, dir: &Path) -> Vec<String> {
+        let mut connection = self.connect(dir).await;
+        let query = sqlx::query("SELECT id FROM responses ORDER BY created_at, id");
+        let rows = query.fetch_all(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+        rows.iter().map(|row| row.get(0)).collect()
+    }
+
+    /// Waits until the owner of a PostgreSQL database has not renewed its lease in time.
+    pub async fn lease_is_over(&self) {
+        let mut connection = self.connect(Path::new("")).await;
+        wait::eventually("the lease is over", async || {
+            let sql = "SELECT EXTRACT(EPOCH FROM clock_timestamp()) * 1000 > lease_until FROM owner";
+            let row = sqlx::query(sql).fetch_one(&mut connection).await.unwrap();
+            row.get::<bool, _>(0).then_some(())
+        })
+        .await;
+        connection.close().await.unwrap();
+    }
+
     /// A connection of the test's own.
     pub async fn connect(&self, dir: &Path) -> AnyConnection {
         sqlx::any::install_default_drivers();
@@ -41,15 +62,6 @@ impl Database {
             Self::Postgres(url) => url.clone(),
         };
         AnyConnection::connect(&url).await.unwrap()
-    }
-
-    /// The ids of all responses that are stored, oldest first.
-    pub async fn response_ids(&self, dir: &Path) -> Vec<String> {
-        let mut connection = self.connect(dir).await;
-        let query = sqlx::query("SELECT id FROM responses ORDER BY created_at, id");
-        let rows = query.fetch_all(&mut connection).await.unwrap();
-        connection.close().await.unwrap();
-        rows.iter().map(|row| row.get(0)).collect()
     }
 }
 

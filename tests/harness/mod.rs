@@ -15,6 +15,7 @@
 //! | [`schema`] | the Open Responses schemas |
 //! | [`description`] | the server's own description |
 //! | [`fold`] | from events to the response they make |
+//! | [`metrics`] | what `/metrics` says, read strictly |
 //! | [`keys`] | API keys |
 //! | [`plugins`] | components for the plugin folder |
 //! | [`upstream`] | a model provider with a script |
@@ -30,6 +31,7 @@ pub mod description;
 pub mod events;
 pub mod fold;
 pub mod keys;
+pub mod metrics;
 pub mod notice;
 pub mod plugins;
 pub mod postgres;

@@ -6,13 +6,15 @@
 mod harness;
 mod migrations;
 
+use std::time::Duration;
+
 use harness::{
     database::{Database, both_databases},
     scratch,
 };
 use outlast::{
     protocol::{ConversationId, IdempotencyKey, ResponseId, Segment, Status, TerminalStatus},
-    store::{Batch, EndedResponse, JournalSegment, NewResponse, Store, StoreError},
+    store::{Batch, EndedResponse, JournalSegment, NewResponse, Store, StoreError, WriteConnection},
 };
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -94,7 +96,7 @@ async fn a_batch_is_read_back_as_it_was_written(database: Database) {
         assert_eq!(store.events(id, 0).await.unwrap(), [one.clone(), two.clone()]);
         assert_eq!(store.turns("ann", id, 1).await.unwrap()[0].request, rows[0].request);
     }
-    assert_eq!(store.take_over().await.unwrap().len(), 70);
+    assert_eq!(writer.take_over().await.unwrap().len(), 70);
 }
 
 async fn a_batch_that_is_written_again_changes_nothing(database: Database) {
@@ -123,7 +125,7 @@ async fn an_end_is_written_once(database: Database) {
     let stored = store.response("ann", &id).await.unwrap().unwrap();
     assert_eq!(stored.status, TerminalStatus::Cancelled.into());
     assert_eq!(stored.response, Some(cancelled.response));
-    assert!(store.take_over().await.unwrap().is_empty());
+    assert!(writer.take_over().await.unwrap().is_empty());
 }
 
 async fn an_end_under_another_epoch_is_not_written(database: Database) {
@@ -244,7 +246,7 @@ async fn whoever_takes_a_run_over_is_its_one_owner(database: Database) {
     first.previous = Some(id());
     second.conversation = Some((ConversationId::parse("c").unwrap(), 0));
     writer.commit(&Batch { admitted: vec![&first, &second], ..Batch::default() }).await.unwrap();
-    let runs = store.take_over().await.unwrap();
+    let runs = writer.take_over().await.unwrap();
     assert_eq!(runs.iter().map(|run| &run.id).collect::<Vec<_>>(), [&second.id, &first.id], "oldest first");
     assert_eq!((&runs[0].conversation, &runs[0].previous), (&second.conversation.map(|(id, _)| id), &None));
     assert_eq!((&runs[1].conversation, &runs[1].previous), (&None, &first.previous));
@@ -255,6 +257,10 @@ async fn whoever_takes_a_run_over_is_its_one_owner(database: Database) {
     assert!(writer.commit(&Batch { ended: vec![&end], ..Batch::default() }).await.unwrap().late.is_empty());
 }
 
+async fn attempts(writer: &mut WriteConnection) -> i64 {
+    writer.take_over().await.unwrap()[0].attempts
+}
+
 async fn attempts_are_counted_until_the_run_gets_on(database: Database) {
     let Opened { store, .. } = &open(&database).await;
     let mut writer = store.writer().await.unwrap();
@@ -262,15 +268,14 @@ async fn attempts_are_counted_until_the_run_gets_on(database: Database) {
     let events = segment(0, 1);
     let batch = Batch { admitted: vec![&row], segments: vec![(&row.id, &events)], ..Batch::default() };
     writer.commit(&batch).await.unwrap();
-    let attempts = async || store.take_over().await.unwrap()[0].attempts;
-    assert_eq!((attempts().await, attempts().await), (1, 2));
+    assert_eq!((attempts(&mut writer).await, attempts(&mut writer).await), (1, 2));
     let (entries, events) = (entries(0, 0), segment(2, 2));
     writer.commit(&Batch { entries: vec![(&row.id, &entries)], ..Batch::default() }).await.unwrap();
-    assert_eq!((attempts().await, attempts().await), (1, 2));
+    assert_eq!((attempts(&mut writer).await, attempts(&mut writer).await), (1, 2));
     writer.commit(&Batch { segments: vec![(&row.id, &events)], ..Batch::default() }).await.unwrap();
-    assert_eq!((attempts().await, attempts().await), (1, 2));
+    assert_eq!((attempts(&mut writer).await, attempts(&mut writer).await), (1, 2));
     store.forgive_attempts().await.unwrap();
-    assert_eq!(attempts().await, 1);
+    assert_eq!(attempts(&mut writer).await, 1);
 }
 
 async fn a_component_is_kept_while_it_is_needed(database: Database) {
@@ -298,15 +303,24 @@ async fn a_component_is_kept_while_it_is_needed(database: Database) {
 
 async fn a_second_owner_is_refused(database: Database) {
     let opened = open(&database).await;
-    let first = opened.store.writer().await.unwrap();
+    let mut first = opened.store.clone().leased_for(Duration::from_millis(300)).writer().await.unwrap();
     let second = async {
         match Store::open(&opened.database).await {
             Ok(store) => store.writer().await.map(drop),
             Err(error) => Err(error),
         }
     };
-    assert!(matches!(second.await, Err(StoreError::Owned(_))));
-    drop(first);
+    let living = async {
+        loop {
+            first.keep().await.unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let refused = tokio::select! {
+        second = second => second,
+        () = living => unreachable!(),
+    };
+    assert!(matches!(refused, Err(StoreError::Owned(_))));
 }
 
 async fn the_schema_is_made_once(database: Database) {

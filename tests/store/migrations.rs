@@ -61,10 +61,10 @@ async fn check(store: &Store) {
     assert!(turns[0].request.contains("\"hi\""));
     assert_eq!(store.response_of_key("ann", "k").await.unwrap(), Some((id(1), "f".to_owned())));
     assert_eq!(&store.events(&id(1), 0).await.unwrap()[0].frames[..], b"event: a");
-    let active = store.take_over().await.unwrap();
+    let mut writer = store.writer().await.unwrap();
+    let active = writer.take_over().await.unwrap();
     assert_eq!(active.iter().map(|run| (run.id.clone(), run.epoch)).collect::<Vec<_>>(), [(id(3), 2)]);
 
-    let mut writer = store.writer().await.unwrap();
     let end = ended(&id(3), TerminalStatus::Failed, 2);
     writer.commit(&Batch { ended: vec![&end], ..Batch::default() }).await.unwrap();
     let mut turn = row(&id(4));

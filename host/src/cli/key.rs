@@ -13,12 +13,15 @@ pub(super) enum Key {
     New {
         /// Who will use the key: 1 to 64 characters.
         name: String,
+        /// The key may also read `/metrics`.
+        #[arg(long)]
+        metrics: bool,
     },
 }
 
 impl Key {
     pub(super) fn run(self) -> Result<(), String> {
-        let Self::New { name } = self;
+        let Self::New { name, metrics } = self;
         if name.is_empty() || name.chars().count() > 64 || name.chars().any(char::is_control) {
             return Err("a name has 1 to 64 characters".to_owned());
         }
@@ -27,6 +30,9 @@ impl Key {
         println!("The key, shown only now:\n\n    {key}\n");
         println!("For the configuration file:\n");
         println!("[[keys]]\nname = {name:?}\nsha256 = \"{}\"", hex::encode(Sha256::digest(key.as_bytes())));
+        if metrics {
+            println!("metrics = true");
+        }
         Ok(())
     }
 }

@@ -59,8 +59,7 @@ async fn serve(config: Config, guests: &Runtime) -> Result<(), String> {
     watch_signals(stop.clone())?;
     let server = Server::start(config, guests.handle().clone()).await.map_err(|error| error.to_string())?;
     greet(&server);
-    server.serve(stop).await;
-    Ok(())
+    server.serve(stop).await.map_err(|error| error.to_string())
 }
 
 /// Says where the server is and what it has.

@@ -43,6 +43,8 @@ struct Known {
     sha256: [u8; 32],
     /// Shared by the keys of one principal.
     rate: Option<Arc<DefaultDirectRateLimiter>>,
+    /// Whether it may read the metrics.
+    metrics: bool,
 }
 
 impl Keys {
@@ -58,6 +60,7 @@ impl Keys {
             principal: Principal(key.name.clone()),
             sha256: key.sha256,
             rate: rates.get(&key.name).cloned(),
+            metrics: key.metrics,
         });
         Self(known.collect())
     }
@@ -68,8 +71,26 @@ impl Keys {
     ///
     /// 401 when the key is missing or wrong, 429 when its principal has made too many requests.
     pub fn admit(&self, headers: &HeaderMap) -> Result<Principal, ApiError> {
+        Ok(self.known(headers)?.map_or_else(|| Principal(LOCAL.to_owned()), |known| known.principal.clone()))
+    }
+
+    /// Lets a request with these headers read the metrics.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`admit`](Self::admit), and 403 when the key has not this right.
+    pub fn admit_to_metrics(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+        if self.known(headers)?.is_none_or(|known| known.metrics) {
+            return Ok(());
+        }
+        let message = "This key may not read the metrics. `metrics = true` in its entry of [[keys]] allows it.";
+        Err(ApiError::new(ErrorKind::Forbidden, "metrics_not_allowed", message))
+    }
+
+    /// The key of a request; none on a server without keys.
+    fn known(&self, headers: &HeaderMap) -> Result<Option<&Known>, ApiError> {
         if self.0.is_empty() {
-            return Ok(Principal(LOCAL.to_owned()));
+            return Ok(None);
         }
         let known = self.find(headers).ok_or_else(|| {
             let message = "The API key is missing or not valid. Send it as `Authorization: Bearer KEY`.";
@@ -86,7 +107,7 @@ impl Keys {
             let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
             return Err(ApiError::new(ErrorKind::RateLimited, "rate_limit_exceeded", message).with_retry_after(seconds));
         }
-        Ok(known.principal.clone())
+        Ok(Some(known))
     }
 
     fn find(&self, headers: &HeaderMap) -> Option<&Known> {
@@ -112,15 +133,18 @@ pub(super) async fn authenticate(State(api): State<Api>, mut request: Request, n
             request.extensions_mut().insert(principal);
             next.run(request).await
         }
-        Err(error) => {
-            let unknown = error.kind == ErrorKind::Authentication;
-            let mut response = error.into_response();
-            if unknown {
-                response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            }
-            response
-        }
+        Err(error) => turned_away(error),
     }
+}
+
+/// The answer to whoever does not come in.
+pub(super) fn turned_away(error: ApiError) -> Response {
+    let unknown = error.kind == ErrorKind::Authentication;
+    let mut response = error.into_response();
+    if unknown {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    response
 }
 
 #[cfg(test)]
@@ -139,6 +163,7 @@ mod tests {
             sha256: Sha256::digest(key).into(),
             max_live_runs: None,
             requests_per_second: rate.and_then(NonZeroU32::new),
+            metrics: false,
         }
     }
 
@@ -167,7 +192,19 @@ mod tests {
     }
 
     #[test]
+    fn the_right_to_the_metrics_is_the_keys_own() {
+        let reader = Key { metrics: true, ..key("ann", b"ol-2", None) };
+        let keys = Keys::new(&[key("ann", b"ol-1", None), reader]);
+        assert_eq!(keys.admit_to_metrics(&with("Bearer ol-2")), Ok(()));
+        let code = |headers: HeaderMap| keys.admit_to_metrics(&headers).unwrap_err().code;
+        assert_eq!(code(with("Bearer ol-1")), "metrics_not_allowed");
+        assert_eq!(code(with("Bearer ol-3")), "invalid_api_key");
+        assert_eq!(code(HeaderMap::new()), "invalid_api_key");
+    }
+
+    #[test]
     fn without_keys_everybody_is_local() {
         assert_eq!(Keys::default().admit(&HeaderMap::new()), Ok(Principal(LOCAL.to_owned())));
+        assert_eq!(Keys::default().admit_to_metrics(&HeaderMap::new()), Ok(()));
     }
 }

@@ -19,6 +19,8 @@ use tokio_util::{
 use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
+use crate::metrics::{Held, Metrics};
+
 /// How long streams that have ended may take to reach their clients after the stop.
 const LAST_BYTES: Duration = Duration::from_secs(5);
 /// The pause after a failed accept: mostly, the process has too many files open.
@@ -41,10 +43,17 @@ pub(super) struct Connection {
     pub closing: CancellationToken,
     _open: TaskTrackerToken,
     _place: OwnedSemaphorePermit,
+    _counted: Held,
 }
 
 /// Serves `app` until `stop`, then lets the open requests finish.
-pub async fn serve(listener: TcpListener, app: Router, limits: ConnectionLimits, stop: CancellationToken) {
+pub async fn serve(
+    listener: TcpListener,
+    app: Router,
+    limits: ConnectionLimits,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+) {
     let open = TaskTracker::new();
     let places = Arc::new(Semaphore::new(limits.connections));
     loop {
@@ -64,7 +73,8 @@ pub async fn serve(listener: TcpListener, app: Router, limits: ConnectionLimits,
                 }
             },
         };
-        let connection = Connection { closing: stop.clone(), _open: open.token(), _place: place };
+        let counted = metrics.http.connection();
+        let connection = Connection { closing: stop.clone(), _open: open.token(), _place: place, _counted: counted };
         accept(stream, Arc::new(connection), app.clone(), limits);
     }
     drop(listener);

@@ -3,7 +3,7 @@
 use std::any::Any;
 
 use axum::{
-    Json,
+    Extension, Json,
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -14,10 +14,14 @@ use crate::{
     store::StoreError,
 };
 
+/// The code of an error, beside its answer: what the refusals are counted by.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Code(pub &'static str);
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.kind.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response = (status, Json(self.envelope())).into_response();
+        let mut response = (status, Extension(Code(self.code)), Json(self.envelope())).into_response();
         if let Some(seconds) = self.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }

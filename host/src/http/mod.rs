@@ -11,6 +11,7 @@ mod conversations;
 mod error;
 mod health;
 mod input_tokens;
+mod metrics;
 mod models;
 mod openapi;
 mod page;
@@ -33,6 +34,7 @@ pub use connections::{ConnectionLimits, serve};
 pub use websocket::WebSocketLimits;
 
 use crate::{
+    metrics::Metrics,
     protocol::{ApiError, ErrorKind, RequestLimits},
     run::Manager,
 };
@@ -46,6 +48,8 @@ pub struct Api {
     pub keys: Arc<Keys>,
     /// Limits of requests.
     pub limits: ApiLimits,
+    /// What is measured.
+    pub metrics: Arc<Metrics>,
 }
 
 /// Limits of requests and streams, from the configuration.
@@ -83,6 +87,7 @@ pub fn router(api: Api) -> Router {
         .merge(authenticated)
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
+        .routes(routes!(metrics::show))
         .routes(routes!(openapi::describe))
         .split_for_parts();
     routes
@@ -91,6 +96,7 @@ pub fn router(api: Api) -> Router {
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::map_response(error::enveloped))
         .layer(CatchPanicLayer::custom(error::panicked))
+        .layer(middleware::from_fn_with_state(api.metrics.clone(), metrics::measure))
         .layer(PropagateRequestIdLayer::x_request_id())
         .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
         .with_state(api)

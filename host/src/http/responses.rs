@@ -86,7 +86,7 @@ pub(super) async fn create(
         Created::Before(id) => return replay(&api, &principal, &id, stream, background).await,
     };
     if stream {
-        return Ok(sse::answer(None, subscription, api.limits.keep_alive));
+        return Ok(sse::answer(&api, None, subscription));
     }
     if background {
         // Not what is stored by now: a fast run may have ended, and `queued` is what a poll begins with.
@@ -113,7 +113,7 @@ async fn replay(
         let (snapshot, subscription) =
             api.manager.reattach(principal, id).await?.ok_or_else(|| ApiError::response_not_found(id.as_str()))?;
         let first = snapshot.map(|(response, number)| snapshot_frame(&response, number));
-        sse::answer(first, subscription, api.limits.keep_alive)
+        sse::answer(api, first, subscription)
     } else {
         if !background {
             api.manager.wait(principal, id).await?;
@@ -175,7 +175,7 @@ pub(super) async fn retrieve(
         return stored(&api, &principal, &response).await;
     }
     match api.manager.subscribe(&principal, &response, cursor).await? {
-        Some(subscription) => Ok(sse::answer(None, subscription, api.limits.keep_alive)),
+        Some(subscription) => Ok(sse::answer(&api, None, subscription)),
         None => Err(ApiError::response_not_found(&id)),
     }
 }

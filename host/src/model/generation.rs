@@ -14,6 +14,7 @@ use super::{
     error::{ModelError, ModelErrorKind},
     provider::{Provider, Upstream},
 };
+use crate::metrics::LiveCall;
 
 /// A piece of what the model says.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,6 +79,7 @@ pub struct Generation {
     /// Of function calls; those are kept by the upstream until its end.
     call_bytes: usize,
     state: State,
+    live: LiveCall,
 }
 
 enum State {
@@ -94,10 +96,11 @@ impl Generation {
         upstream: Upstream,
         first: Piece,
         deadline: Instant,
+        live: LiveCall,
     ) -> Self {
         let (text, reasoning) = (String::new(), String::new());
         let (first, state) = (Some(first), State::Open);
-        Self { provider, model, upstream, deadline, first, text, reasoning, call_bytes: 0, state }
+        Self { provider, model, upstream, deadline, first, text, reasoning, call_bytes: 0, state, live }
     }
 
     /// The next piece; none when the model has finished.
@@ -114,6 +117,7 @@ impl Generation {
         }
         let next = self.read().await;
         if let Err(error) = &next {
+            self.live.fail(error.code);
             self.state = State::Failed(error.clone());
         }
         next
@@ -142,6 +146,8 @@ impl Generation {
                     for call in end.calls.iter_mut().filter(|call| call.call_id.is_empty()) {
                         call.call_id = format!("call_{}", Uuid::new_v4().simple());
                     }
+                    let whole = !matches!(end.finish_reason.as_str(), "length" | "content_filter");
+                    self.live.finish(&self.model, whole, end.usage.input_tokens, end.usage.output_tokens);
                     self.state = State::Ended(end);
                     return Ok(None);
                 }

@@ -11,6 +11,7 @@ use super::{
     provider::Provider,
     settings::Settings,
 };
+use crate::metrics::ModelMetrics;
 
 /// The provider that a plain model name means, if there are several and no default model names another.
 const USUAL: &str = "openai";
@@ -53,11 +54,13 @@ impl Models {
     /// # Errors
     ///
     /// A provider is configured wrongly; the error names the key, the value and what is allowed.
-    pub fn new(config: &ModelsConfig) -> Result<Self, ModelConfigError> {
+    pub fn new(config: &ModelsConfig, metrics: &ModelMetrics) -> Result<Self, ModelConfigError> {
         install_tls();
         let mut providers = BTreeMap::new();
-        for (name, config) in &config.providers {
-            providers.insert(name.clone(), Arc::new(Provider::new(name, config)?));
+        for (name, provider) in &config.providers {
+            let listed = provider.models.iter().map(String::as_str).chain(default_of(config, name));
+            let metrics = metrics.provider(name, &listed.collect());
+            providers.insert(name.clone(), Arc::new(Provider::new(name, provider, metrics)?));
         }
         let models = Self { providers, default_model: config.default_model.clone() };
         if let Some(name) = &models.default_model {
@@ -164,5 +167,14 @@ impl Models {
             let message = format!("the model `{model}` names no provider: ask for `PROVIDER/{model}`, one of {names}");
             ModelError::new(ModelErrorKind::NotFound, "model_not_found", message)
         })
+    }
+}
+
+/// The default model's name at this provider, if it can be one of its models.
+fn default_of<'a>(config: &'a ModelsConfig, provider: &str) -> Option<&'a str> {
+    let name = config.default_model.as_deref()?;
+    match name.split_once('/') {
+        Some((first, model)) if config.providers.contains_key(first) => (first == provider).then_some(model),
+        _ => Some(name),
     }
 }

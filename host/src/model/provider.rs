@@ -22,6 +22,7 @@ use super::{
     native::{Native, NativeRequest, NativeStream},
     settings::Settings,
 };
+use crate::metrics::{LiveCall, ProviderMetrics};
 
 /// One provider, ready to be called.
 pub(super) struct Provider {
@@ -29,6 +30,7 @@ pub(super) struct Provider {
     pub(super) config: ProviderConfig,
     key: Option<Secret>,
     client: Client,
+    metrics: Arc<ProviderMetrics>,
 }
 
 enum Client {
@@ -50,11 +52,15 @@ pub(super) enum Upstream {
 
 impl Provider {
     /// Makes a provider ready. Nothing is sent.
-    pub(super) fn new(name: &str, config: &ProviderConfig) -> Result<Self, ModelConfigError> {
-        Self::make(name, config).map_err(|what| ModelConfigError(format!("providers.{name}{what}")))
+    pub(super) fn new(
+        name: &str,
+        config: &ProviderConfig,
+        metrics: Arc<ProviderMetrics>,
+    ) -> Result<Self, ModelConfigError> {
+        Self::make(name, config, metrics).map_err(|what| ModelConfigError(format!("providers.{name}{what}")))
     }
 
-    fn make(name: &str, config: &ProviderConfig) -> Result<Self, String> {
+    fn make(name: &str, config: &ProviderConfig, metrics: Arc<ProviderMetrics>) -> Result<Self, String> {
         if name.is_empty() || name.len() > 64 || name.contains('/') {
             return Err(": a name has 1 to 64 characters and no `/`".to_owned());
         }
@@ -81,7 +87,7 @@ impl Provider {
             }
             Dialect::Native(adapter) => Client::Native(Native::new(name, http, adapter, base_url, key.as_ref())?),
         };
-        Ok(Self { name: name.to_owned(), config: config.clone(), key, client })
+        Ok(Self { name: name.to_owned(), config: config.clone(), key, client, metrics })
     }
 
     /// Sends a call until it begins to be answered, or there is no more hope.
@@ -95,6 +101,7 @@ impl Provider {
             Client::Chat(chat) => Request::Chat(chat.body(&model, turns, settings)),
             Client::Native(native) => Request::Native(Box::new(native.request(&model, turns, settings)?)),
         };
+        let mut live = LiveCall::new(self.metrics.clone());
         let config = &self.config;
         let deadline = after(config.total_timeout);
         let pauses = ExponentialBuilder::default()
@@ -111,10 +118,15 @@ impl Provider {
             .retry(pauses)
             .when(|error| error.repeatable && error.retry_after.is_none_or(|pause| pause <= config.max_retry_pause))
             .adjust(|error, pause| pause.map(|pause| error.retry_after.unwrap_or(pause)))
-            .notify(|error, pause| info!(provider = self.name, ?pause, "{error}; trying again"));
+            .notify(|error, pause| {
+                info!(provider = self.name, ?pause, "{error}; trying again");
+                self.metrics.retries.inc();
+            });
         let started = timeout_at(deadline, started).await;
-        let (upstream, first) = started.unwrap_or_else(|_| Err(self.late("total_timeout", config.total_timeout)))?;
-        Ok(Generation::new(self, model, upstream, first, deadline))
+        let started = started.unwrap_or_else(|_| Err(self.late("total_timeout", config.total_timeout)));
+        let (upstream, first) = started.inspect_err(|error| live.fail(error.code))?;
+        live.first_token();
+        Ok(Generation::new(self, model, upstream, first, deadline, live))
     }
 
     /// Sends the request and waits for the first piece.

@@ -26,6 +26,7 @@ use futures::{StreamExt as _, stream};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::metrics::ModelMetrics;
 
 mod names;
 mod native;
@@ -140,6 +141,10 @@ fn events(events: Vec<String>) -> Response {
     ([("content-type", "text/event-stream")], body).into_response()
 }
 
+fn models(config: &ModelsConfig) -> Result<Models, ModelConfigError> {
+    Models::new(config, &ModelMetrics::default())
+}
+
 struct Upstream {
     models: Models,
     base_url: String,
@@ -153,7 +158,7 @@ impl Upstream {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base_url = format!("http://{}/v1", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-        Self { models: Models::new(&one(provider(base_url.clone()))).unwrap(), base_url, calls }
+        Self { models: models(&one(provider(base_url.clone()))).unwrap(), base_url, calls }
     }
 
     async fn ask(&self, call: Call) -> (String, String, Result<Completion, ModelError>) {
@@ -309,7 +314,7 @@ async fn silence_and_size_have_limits() {
         let up = config.providers.get_mut("up").unwrap();
         let [first, idle, total] = [first, idle, total].map(Duration::from_millis);
         (up.first_token_timeout, up.idle_timeout, up.total_timeout) = (first, idle, total);
-        Models::new(&config).unwrap()
+        models(&config).unwrap()
     };
     upstream.models = limits(30_000, 200, 60_000);
     assert_eq!(upstream.error("silent").await.code, "upstream_timeout");
@@ -355,7 +360,7 @@ async fn without_a_key_none_is_sent_and_an_empty_answer_is_one() {
     let upstream = Upstream::start().await;
     let mut config = one(provider(format!("{}/", upstream.base_url)));
     config.providers.get_mut("up").unwrap().api_key = None;
-    let mut generation = Models::new(&config).unwrap().start(call("nothing")).await.unwrap();
+    let mut generation = models(&config).unwrap().start(call("nothing")).await.unwrap();
     assert_eq!(generation.next().await.unwrap(), None);
     assert!(generation.completion().unwrap().items.is_empty());
 }
@@ -380,7 +385,7 @@ async fn a_connection_that_breaks_in_the_middle_is_an_error() {
         raw("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n\
          35\r\ndata: {\"choices\":[{\"delta\":{\"content\":\"half\"}}]}\n\nxx\r\n")
         .await;
-    let models = Models::new(&one(provider(base_url))).unwrap();
+    let models = models(&one(provider(base_url))).unwrap();
     let mut generation = models.start(call("x")).await.unwrap();
     assert_eq!(generation.next().await.unwrap(), Some(Delta::Text("half".to_owned())));
     drop(task.await.unwrap());
@@ -393,7 +398,7 @@ async fn dropping_a_generation_hangs_up() {
     let (base_url, task) = raw("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n\
          data: {\"choices\":[{\"delta\":{\"content\":\"half\"}}]}\n\n")
     .await;
-    let models = Models::new(&one(provider(base_url))).unwrap();
+    let models = models(&one(provider(base_url))).unwrap();
     let generation = models.start(call("x")).await.unwrap();
     let mut socket = task.await.unwrap();
     drop(generation);
@@ -416,7 +421,7 @@ async fn what_cannot_be_sent_is_refused_before_anything_is() {
 async fn an_upstream_that_is_not_there_is_named() {
     let mut config = provider("http://127.0.0.1:9/v1".to_owned());
     config.max_retries = 1;
-    let models = Models::new(&one(config)).unwrap();
+    let models = models(&one(config)).unwrap();
     let error = models.start(call("x")).await.unwrap_err();
     assert_eq!((error.kind, error.code), (ModelErrorKind::Unavailable, "upstream_unreachable"));
     assert!(error.message.starts_with("upstream up cannot be reached"), "{error}");

@@ -10,7 +10,7 @@ pub enum ErrorKind {
     InvalidRequest,
     /// 401: no key, or not a valid one.
     Authentication,
-    /// 403: not from there.
+    /// 403: not from there, or not with this key.
     Forbidden,
     /// 404: no such thing, or not this principal's.
     NotFound,

@@ -149,6 +149,11 @@ pub struct Segment {
 }
 
 impl Segment {
+    /// How many events it has.
+    pub fn events(&self) -> u64 {
+        self.last + 1 - self.first
+    }
+
     /// The part of this segment that begins with event `from`; the whole when `from` is before it.
     pub fn from(&self, from: u64) -> Bytes {
         let skip = from.saturating_sub(self.first);

@@ -7,13 +7,21 @@ use tracing::{debug, error, warn};
 
 use super::{Ending, Run, RunLimits, StopReason};
 use crate::{
+    metrics::LiveRun,
     plugin::{Agent, Outcome, RunContext, RunFailure},
     protocol::ResponseError,
 };
 
 /// Executes a run that was admitted, and returns once its end is committed.
-pub(super) async fn execute(run: Arc<Run>, agent: Arc<Agent>, context: RunContext, limits: RunLimits) {
+pub(super) async fn execute(
+    run: Arc<Run>,
+    agent: Arc<Agent>,
+    context: RunContext,
+    limits: RunLimits,
+    live: Arc<LiveRun>,
+) {
     run.begin();
+    live.begin();
     let attempt = AssertUnwindSafe(attempt(&run, &agent, context, limits)).catch_unwind();
     let ending = attempt.await.unwrap_or_else(|_| {
         error!(response = %run.id, "a host call of this run panicked");
@@ -30,6 +38,9 @@ pub(super) async fn execute(run: Arc<Run>, agent: Arc<Agent>, context: RunContex
         }
     }
     run.feed.wait(|feed| feed.closed().then_some(())).await;
+    if !run.feed.suspended() {
+        live.end(run.feed.ended().map(|ended| ended.status));
+    }
 }
 
 async fn attempt(run: &Run, agent: &Agent, context: RunContext, limits: RunLimits) -> Ending {

@@ -30,6 +30,7 @@ use super::{
     seconds, to_json,
 };
 use crate::{
+    metrics::{LiveRun, Metrics},
     plugin::{Agent, Registry, RunContext},
     protocol::{ApiError, CreateRequest, Fold, IdempotencyKey, Response, ResponseId, Status, identify, input_tokens},
     store::{NewResponse, Store, StoreError},
@@ -61,6 +62,19 @@ pub struct Queues {
     pub ephemeral: WriterQueue,
 }
 
+/// What the runs of a server use together.
+#[derive(Debug)]
+pub struct Services {
+    /// The writers' queues.
+    pub queues: Queues,
+    /// Closes and opens what is compacted.
+    pub seal: Seal,
+    /// The runtime that executes runs.
+    pub guests: Handle,
+    /// Where runs are measured.
+    pub metrics: Arc<Metrics>,
+}
+
 /// The runs of this server.
 #[derive(Debug)]
 pub struct Manager {
@@ -76,20 +90,23 @@ pub struct Manager {
     slots: Slots,
     tasks: TaskTracker,
     draining: AtomicBool,
+    metrics: Arc<Metrics>,
 }
 
 impl Manager {
-    /// A manager without runs. `principals` are the limits of those that have one of their own; `guests` is the runtime
-    /// that executes runs.
+    /// A manager without runs. `principals` are the limits of those that have one of their own.
     pub fn new(
         store: Store,
         agents: Agents,
         limits: RunLimits,
         principals: HashMap<String, usize>,
-        queues: Queues,
-        seal: Seal,
-        guests: Handle,
+        services: Services,
     ) -> Arc<Self> {
+        let Services { queues, seal, guests, metrics } = services;
+        // An agent shows zeros before its first run.
+        for agent in agents.iter() {
+            metrics.runs.agent(&agent.description.name);
+        }
         Arc::new(Self {
             store,
             agents,
@@ -101,6 +118,7 @@ impl Manager {
             limits,
             tasks: TaskTracker::new(),
             draining: AtomicBool::new(false),
+            metrics,
         })
     }
 
@@ -246,6 +264,7 @@ impl Manager {
         if self.draining() {
             return Err(Refusal::Draining);
         }
+        let live = Arc::new(LiveRun::new(self.metrics.runs.agent(&agent.description.name)));
         let now = SystemTime::now();
         let id = ResponseId::new(Uuid::now_v7());
         identify(&mut request.input, |prefix, index| id.input_child(prefix, index));
@@ -263,7 +282,7 @@ impl Manager {
             self.limits.outbox_bytes,
             queue.clone(),
         );
-        let context = self.context(&run, &request, &history.items, milliseconds(now))?;
+        let context = self.context(&run, &live, &request, &history.items, milliseconds(now))?;
         let row = NewResponse {
             id: id.clone(),
             principal,
@@ -285,7 +304,7 @@ impl Manager {
         }
         let owner = !run.durable || (self.limits.cancel_on_disconnect && !request.background);
         let subscription = Subscription::live(run.clone(), 0, run.durable.then(|| self.store.clone()), owner);
-        self.execute(run, agent, context, Some(slot), token);
+        self.execute(run, agent, context, live, Some(slot), token);
         Ok(subscription)
     }
 
@@ -298,12 +317,14 @@ impl Manager {
     pub(super) fn context(
         &self,
         run: &Arc<Run>,
+        live: &Arc<LiveRun>,
         request: &CreateRequest,
         history: &[Value],
         created_at: i64,
     ) -> Result<RunContext, ApiError> {
         let opened = opened_input(&self.seal, &run.principal, &request.input)?;
-        let mut context = RunContext::new(run.id.to_string(), Box::new(Port(run.clone())), run.cancelling().clone());
+        let port = Port { run: run.clone(), live: live.clone() };
+        let mut context = RunContext::new(run.id.to_string(), Box::new(port), run.cancelling().clone());
         context.upstream = request.upstream().map(str::to_owned);
         context.input = to_json(opened.as_ref().unwrap_or(&request.input));
         context.request = to_json(&request.fields);
@@ -318,13 +339,14 @@ impl Manager {
         run: Arc<Run>,
         agent: Arc<Agent>,
         context: RunContext,
+        live: Arc<LiveRun>,
         slot: Option<Slot>,
         token: TaskTrackerToken,
     ) {
         let manager = self.clone();
         self.guests.spawn(async move {
             let (_slot, _token) = (slot, token);
-            execution::execute(run.clone(), agent, context, manager.limits).await;
+            execution::execute(run.clone(), agent, context, manager.limits, live).await;
             // A run that is suspended is not over: who asks for it is told to come back.
             if !run.feed.suspended() {
                 manager.live.lock().remove(&run.id);
@@ -339,23 +361,32 @@ impl Manager {
         run
     }
 
+    /// Measures a run of this agent that was cut off by a stop; it was accepted at `created_at` (milliseconds since
+    /// 1970).
+    pub(super) fn measure(&self, agent: &str, created_at: i64) -> Arc<LiveRun> {
+        let age = milliseconds(SystemTime::now()).saturating_sub(created_at);
+        let age = Duration::from_millis(age.try_into().unwrap_or_default());
+        Arc::new(LiveRun::resumed(self.metrics.runs.agent(agent), age))
+    }
+
     /// Executes a run again that was cut off by a stop. It waits for a place like any other.
-    pub(super) fn go_on(self: &Arc<Self>, run: Arc<Run>, agent: Arc<Agent>, context: RunContext) {
+    pub(super) fn go_on(self: &Arc<Self>, run: Arc<Run>, agent: Arc<Agent>, context: RunContext, live: Arc<LiveRun>) {
         let (manager, token) = (self.clone(), self.tasks.token());
         self.guests.spawn(async move {
             // One that is stopped meanwhile needs none to end.
             let slot = run.stopping().run_until_cancelled(manager.slots.wait(&run.principal)).await;
-            manager.execute(run, agent, context, slot, token);
+            manager.execute(run, agent, context, live, slot, token);
         });
     }
 
     /// Ends a run that was cut off by a stop and cannot be executed again.
-    pub(super) fn give_up(self: &Arc<Self>, run: Arc<Run>, ending: Ending) {
+    pub(super) fn give_up(self: &Arc<Self>, run: Arc<Run>, ending: Ending, live: Arc<LiveRun>) {
         let (manager, token) = (self.clone(), self.tasks.token());
         self.guests.spawn(async move {
             let _token = token;
             run.end(ending, SystemTime::now());
             run.feed.wait(|feed| feed.closed().then_some(())).await;
+            live.end(run.feed.ended().map(|ended| ended.status));
             manager.live.lock().remove(&run.id);
         });
     }

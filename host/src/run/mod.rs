@@ -34,7 +34,7 @@ pub use admission::{Refusal, RunLimits};
 pub use expiry::expire;
 pub use feed::{Ended, Feed, Next, Retention};
 pub use journal::Journal;
-pub use manager::{Agents, Created, Manager, Queues};
+pub use manager::{Agents, Created, Manager, Queues, Services};
 pub use outbox::{Outbox, Ownership, Run, StopReason, Write};
 pub use recorder::{Ending, OutputLimits, Recorder};
 pub use resume::resume;

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Ended, Ending, Feed, Recorder, Refusal, WriterQueue, journal::Journal};
 use crate::{
+    metrics::LiveRun,
     plugin::RunPort,
     protocol::{Emission, EmitError, Emitted, FoldError, Item, ItemIndex, ResponseId, Segment},
     store::{EndedResponse, JournalSegment, NewResponse},
@@ -271,38 +272,44 @@ impl Run {
 
 /// The run as its instance sees it.
 #[derive(Debug)]
-pub(super) struct Port(pub Arc<Run>);
+pub(super) struct Port {
+    pub run: Arc<Run>,
+    pub live: Arc<LiveRun>,
+}
 
 impl RunPort for Port {
     fn emit(&self, emission: Emission<'_>) -> Result<Emitted, EmitError> {
-        self.0.emit(emission)
+        if matches!(emission, Emission::Text(..) | Emission::Summary(..) | Emission::Arguments(..)) {
+            self.live.output();
+        }
+        self.run.emit(emission)
     }
 
     fn room(&self) -> Option<BoxFuture<'_, ()>> {
-        (!self.0.has_room()).then(|| Box::pin(self.0.wait_for_room()) as _)
+        (!self.run.has_room()).then(|| Box::pin(self.run.wait_for_room()) as _)
     }
 
     fn journal(&self, entry: &str) -> Result<(), EmitError> {
-        let mut outbox = self.0.outbox.lock();
+        let mut outbox = self.run.outbox.lock();
         outbox.journal.append(entry)?;
-        self.0.queue(&mut outbox);
+        self.run.queue(&mut outbox);
         Ok(())
     }
 
     fn replaying(&self) -> bool {
-        self.0.outbox.lock().recorder.replaying()
+        self.run.outbox.lock().recorder.replaying()
     }
 
     fn position(&self) -> (u64, ItemIndex) {
-        let outbox = self.0.outbox.lock();
+        let outbox = self.run.outbox.lock();
         (outbox.recorder.next(), outbox.recorder.response().output.len())
     }
 
     fn skip(&self, to: Option<u64>) -> Result<(), FoldError> {
-        self.0.outbox.lock().recorder.skip(to)
+        self.run.outbox.lock().recorder.skip(to)
     }
 
     fn output(&self) -> Vec<Item> {
-        self.0.outbox.lock().recorder.response().output.clone()
+        self.run.outbox.lock().recorder.response().output.clone()
     }
 }

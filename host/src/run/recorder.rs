@@ -70,7 +70,7 @@ impl Recorder {
     }
 
     /// The recorder of a run whose events before `next` were recorded earlier and fold to `response`.
-    pub fn resume(id: ResponseId, response: Response, next: u64, limits: OutputLimits) -> Self {
+    fn resume(id: ResponseId, response: Response, next: u64, limits: OutputLimits) -> Self {
         Self {
             id,
             limits,

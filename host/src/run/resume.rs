@@ -22,6 +22,7 @@ use super::{
     request::StoredRequest,
 };
 use crate::{
+    metrics::LiveRun,
     plugin::{Agent, Entry, RunContext},
     protocol::{ApiError, ResponseId},
     store::{ActiveRun, JournalSegment, Store, StoreError},
@@ -49,16 +50,15 @@ enum Over {
     Store(StoreError),
 }
 
-/// Makes every run that the last stop cut off go on, and returns how many there are. When this returns, they can be
-/// found and subscribed to; they are replayed behind it.
+/// Makes the runs go on that were taken over, and returns how many there are. When this returns, they can be found and
+/// subscribed to; they are replayed behind it.
 ///
 /// # Errors
 ///
 /// The database does not answer.
-pub async fn resume(manager: &Arc<Manager>) -> Result<usize, StoreError> {
-    let rows = manager.store().take_over().await?;
+pub async fn resume(manager: &Arc<Manager>, active: Vec<ActiveRun>) -> Result<usize, StoreError> {
     // Each is read and taken up in one future: one that is not polled may hold a connection that another waits for.
-    let mut all = stream::iter(rows)
+    let mut all = stream::iter(active)
         .map(async |row| {
             let id = row.id.clone();
             let adopted = match Kept::read(manager.store(), row).await {
@@ -91,11 +91,12 @@ async fn resume_one(manager: &Arc<Manager>, kept: Kept) -> Result<(), StoreError
     feed.begin_at(events);
     let ownership = Ownership { id: id.clone(), principal: row.principal.clone(), durable: true, epoch: row.epoch };
     let run = manager.adopt(ownership, recorder, Journal::resume(&journal, manager.limits().journal_bytes), feed);
-    match prepare(manager, &row, &run, &journal).await {
-        Ok((agent, context)) => manager.go_on(run, agent, context),
+    let live = manager.measure(&row.agent, row.created_at);
+    match prepare(manager, &row, &run, &live, &journal).await {
+        Ok((agent, context)) => manager.go_on(run, agent, context, live),
         Err(Over::Ended(ending)) => {
             info!(response = %id, ?ending, "this run is not resumed");
-            manager.give_up(run, ending);
+            manager.give_up(run, ending, live);
         }
         Err(Over::Store(error)) => return Err(error),
     }
@@ -107,6 +108,7 @@ async fn prepare(
     manager: &Arc<Manager>,
     row: &ActiveRun,
     run: &Arc<Run>,
+    live: &Arc<LiveRun>,
     journal: &[JournalSegment],
 ) -> Result<(Arc<Agent>, RunContext), Over> {
     if row.attempts > ATTEMPTS {
@@ -120,7 +122,7 @@ async fn prepare(
     let agent = agent(manager, row).await?;
     let past = history::again(manager.store(), &row.principal, &request).await?;
     let past = opened_past(manager.seal(), &row.principal, &request, past)?;
-    let mut context = manager.context(run, &request, &past, row.created_at)?;
+    let mut context = manager.context(run, live, &request, &past, row.created_at)?;
     context.entries = entries;
     Ok((agent, context))
 }

@@ -10,13 +10,17 @@
 //!
 //! Runs of which nothing is kept take the same way through a second writer that has no database.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::sync::mpsc;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{Refusal, Run, StopReason, Write};
 use crate::{
+    metrics::{CommitMetrics, Published, WriterKind},
     protocol::ResponseId,
     store::{Batch, Committed, StoreError, WriteConnection},
 };
@@ -49,29 +53,57 @@ pub struct Writer {
     abandoned: Vec<ResponseId>,
     /// Runs that came while the database did not take writes.
     deferred: Vec<Arc<Run>>,
+    metrics: CommitMetrics,
+    published: Published,
 }
 
 impl Writer {
     /// A writer, and the queue in front of it. It ends when the last clone of the queue is gone.
-    pub fn new(connection: Option<WriteConnection>) -> (Self, WriterQueue) {
+    pub fn new(connection: Option<WriteConnection>, metrics: &CommitMetrics) -> (Self, WriterQueue) {
         let (sender, queue) = mpsc::unbounded_channel();
-        (Self { queue, connection, abandoned: Vec::new(), deferred: Vec::new() }, WriterQueue(sender))
+        let kind = if connection.is_some() { WriterKind::Durable } else { WriterKind::Ephemeral };
+        let (metrics, published) = (metrics.clone(), metrics.published(kind));
+        let writer = Self { queue, connection, abandoned: Vec::new(), deferred: Vec::new(), metrics, published };
+        (writer, WriterQueue(sender))
     }
 
-    /// Writes until the queue is closed.
-    pub async fn run(mut self) {
+    /// Writes until the queue is closed. In silence, keeps the database this server's every `keep`.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Replaced`]: another server has the database, and its runs.
+    pub async fn run(mut self, keep: Duration) -> Result<(), StoreError> {
         let mut runs = Vec::new();
         loop {
             runs.append(&mut self.deferred);
-            if runs.is_empty() && self.queue.recv_many(&mut runs, BATCH).await == 0 {
-                return;
+            if runs.is_empty() {
+                match tokio::time::timeout(keep, self.queue.recv_many(&mut runs, BATCH)).await {
+                    Ok(0) => return Ok(()),
+                    Ok(_) => {}
+                    Err(_) => self.keep().await?,
+                }
             }
             let writes = runs.drain(..).map(Run::take).collect();
-            self.write(writes).await;
+            self.write(writes).await?;
         }
     }
 
-    async fn write(&mut self, mut writes: Vec<Write>) {
+    async fn keep(&mut self) -> Result<(), StoreError> {
+        let Some(connection) = &mut self.connection else { return Ok(()) };
+        match connection.keep().await {
+            Err(error @ StoreError::Replaced(_)) => Err(error),
+            Err(error) => {
+                debug!(%error, "cannot renew the lease of the database");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    async fn write(&mut self, mut writes: Vec<Write>) -> Result<(), StoreError> {
+        if writes.is_empty() {
+            return Ok(());
+        }
         let mut pause = PAUSE.0;
         loop {
             match self.commit(&writes).await {
@@ -80,15 +112,19 @@ impl Writer {
                         info!(runs = writes.len(), "the database takes writes again");
                     }
                     self.abandoned.clear();
-                    return publish(writes, &committed);
+                    publish(writes, &committed, &self.published);
+                    return Ok(());
                 }
                 Err(error) => {
                     self.refuse_admissions(&mut writes, &error);
+                    if matches!(error, StoreError::Replaced(_)) {
+                        return Err(error);
+                    }
                     if matches!(error, StoreError::Rejected(_)) {
                         return self.write_one_by_one(writes, &error).await;
                     }
                     if writes.is_empty() {
-                        return;
+                        return Ok(());
                     }
                     if pause == PAUSE.0 {
                         warn!(%error, runs = writes.len(), "cannot write; runs wait until the database takes writes");
@@ -115,7 +151,14 @@ impl Writer {
                 .collect(),
             ended: writes.iter().filter_map(|write| write.ended.as_ref().map(|(row, _)| row)).collect(),
         };
-        connection.commit(&batch).await
+        let (runs, events) = (writes.len(), batch.segments.iter().map(|(_, segment)| segment.events()).sum());
+        let start = Instant::now();
+        let committed = connection.commit(&batch).await;
+        match &committed {
+            Ok(_) => self.metrics.committed(runs, events, start.elapsed()),
+            Err(error) => self.metrics.failed(error),
+        }
+        committed
     }
 
     /// A run whose admission failed has not begun: it is told, and forgotten.
@@ -132,16 +175,17 @@ impl Writer {
     }
 
     /// Finds the write that the database does not take, and stops its run: the others must not suffer.
-    async fn write_one_by_one(&mut self, writes: Vec<Write>, error: &StoreError) {
+    async fn write_one_by_one(&mut self, writes: Vec<Write>, error: &StoreError) -> Result<(), StoreError> {
         if let [write] = writes.as_slice() {
             error!(response = %write.run.id, %error, "the database refuses this run's events; the run is stopped");
             write.run.stop(StopReason::Unwritable);
             write.run.feed.close(None);
-            return;
+            return Ok(());
         }
         for write in writes {
-            Box::pin(self.write(vec![write])).await;
+            Box::pin(self.write(vec![write])).await?;
         }
+        Ok(())
     }
 
     /// Waits, refusing the admissions that come meanwhile.
@@ -165,7 +209,8 @@ impl Writer {
     }
 }
 
-fn publish(writes: Vec<Write>, committed: &Committed) {
+fn publish(writes: Vec<Write>, committed: &Committed, published: &Published) {
+    let (mut events, mut bytes) = (0, 0);
     for Write { run, admission, segment, ended, suspended, .. } in writes {
         let refusal = if committed.taken.contains(&run.id) {
             Some(Refusal::KeyTaken)
@@ -180,6 +225,8 @@ fn publish(writes: Vec<Write>, committed: &Committed) {
         }
         let lost = committed.late.contains(&run.id);
         if let Some(segment) = segment.filter(|_| !lost) {
+            events += segment.events();
+            bytes += segment.frames.len() as u64;
             run.feed.publish(segment);
         }
         if let Some((_, waiting)) = admission {
@@ -194,4 +241,5 @@ fn publish(writes: Vec<Write>, committed: &Committed) {
             run.feed.suspend();
         }
     }
+    published.add(events, bytes);
 }

@@ -3,11 +3,7 @@
 //! One statement per table and batch, however many runs are in it. Measured on two cores: 64 runs with five
 //! events each reach 146,000 events a second on SQLite this way, and 22,000 with a statement per event.
 
-use std::{
-    collections::HashSet,
-    fmt::Write as _,
-    time::{Duration, Instant},
-};
+use std::{collections::HashSet, fmt::Write as _, time::Duration};
 
 use sqlx::{
     Any, AnyConnection, Connection as _, Row as _,
@@ -22,19 +18,14 @@ use serde_json::value::RawValue;
 use super::{
     Backend, JournalSegment, NewItem, Store, StoreError,
     conversations::{self, GUARDED},
+    ownership::Ownership,
 };
 use crate::protocol::{ConversationId, IdempotencyKey, ResponseId, Segment, Status, TerminalStatus};
 
 /// The longest a commit may take before the connection is given up.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long a starting server waits for the one before it to let go of the database.
-const OWNER_PATIENCE: Duration = Duration::from_secs(3);
-/// The pause between two looks.
-const OWNER_PAUSE: Duration = Duration::from_millis(100);
 /// The most rows of one statement. PostgreSQL takes 65,535 parameters and SQLite 32,766.
 pub(super) const ROWS: usize = 1_000;
-/// The key of the advisory lock that marks the owner of a PostgreSQL database: `outlast` in ASCII.
-const OWNER_LOCK: i64 = 0x006f_7574_6c61_7374;
 
 /// A response to be admitted.
 #[derive(Clone, Debug)]
@@ -117,34 +108,40 @@ pub struct Batch<'a> {
 /// The connection that writes.
 #[derive(Debug)]
 pub struct WriteConnection {
-    store: Store,
+    backend: Backend,
+    ownership: Ownership,
     connection: Option<PoolConnection<Any>>,
 }
 
 impl WriteConnection {
     pub(super) async fn open(store: Store) -> Result<Self, StoreError> {
-        let mut writer = Self { store, connection: None };
-        let end = Instant::now() + OWNER_PATIENCE;
-        loop {
-            match writer.connection().await {
-                Ok(_) => return Ok(writer),
-                // PostgreSQL may not have noticed yet that the server before this one is gone.
-                Err(StoreError::Owned(_)) if Instant::now() < end => tokio::time::sleep(OWNER_PAUSE).await,
-                Err(error) => return Err(error),
-            }
-        }
+        let (backend, mut ownership) = (store.backend, Ownership::none(store));
+        let connection = Some(ownership.take().await?);
+        Ok(Self { backend, ownership, connection })
+    }
+
+    /// Keeps the database this server's. To be called at least every third of the lease; [`commit`](Self::commit) does
+    /// the same.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Replaced`] when another server owns the database: nothing will be written any more.
+    pub async fn keep(&mut self) -> Result<(), StoreError> {
+        let kept = within_limit(async { self.connection().await.map(drop) }).await;
+        self.drop_after(kept).await
     }
 
     /// Writes `batch`, all of it or nothing, but for what [`Committed`] names.
     ///
     /// Writing the same batch again, after an error that left its fate unknown, changes nothing.
     pub async fn commit(&mut self, batch: &Batch<'_>) -> Result<Committed, StoreError> {
-        let result = match tokio::time::timeout(COMMIT_TIMEOUT, self.try_commit(batch)).await {
-            Ok(result) => result,
-            Err(_) => Err(StoreError::TimedOut(COMMIT_TIMEOUT)),
-        };
-        // After an error the state of the connection is unknown, a transaction may be open on it. A new one is
-        // cheap beside finding out.
+        let committed = within_limit(self.try_commit(batch)).await;
+        self.drop_after(committed).await
+    }
+
+    /// After an error the state of the connection is unknown, a transaction may be open on it. A new one is cheap beside
+    /// finding out.
+    async fn drop_after<T>(&mut self, result: Result<T, StoreError>) -> Result<T, StoreError> {
         if result.is_err()
             && let Some(connection) = self.connection.take()
         {
@@ -154,7 +151,7 @@ impl WriteConnection {
     }
 
     async fn try_commit(&mut self, batch: &Batch<'_>) -> Result<Committed, StoreError> {
-        let backend = self.store.backend;
+        let backend = self.backend;
         let connection = self.connection().await?;
         let mut transaction = match backend {
             // Take the write lock at once: a transaction that begins as a reader can fail to become a writer.
@@ -194,23 +191,20 @@ impl WriteConnection {
         Ok(committed)
     }
 
-    async fn connection(&mut self) -> Result<&mut AnyConnection, StoreError> {
+    /// The connection, of a server that still owns the database.
+    pub(super) async fn connection(&mut self) -> Result<&mut AnyConnection, StoreError> {
         let connection = match self.connection.take() {
             Some(connection) => connection,
-            None => {
-                let mut connection = self.store.pool.acquire().await?;
-                if self.store.backend == Backend::Postgres {
-                    let lock = sqlx::query("SELECT pg_try_advisory_lock($1) AS owner").bind(OWNER_LOCK);
-                    let row = lock.fetch_one(&mut *connection).await?;
-                    if !row.try_get::<bool, _>("owner")? {
-                        return Err(StoreError::Owned(self.store.shown().to_owned()));
-                    }
-                }
-                connection
-            }
+            None => self.ownership.connection().await?,
         };
-        Ok(self.connection.insert(connection))
+        let connection = self.connection.insert(connection);
+        self.ownership.keep(connection).await?;
+        Ok(connection)
     }
+}
+
+async fn within_limit<T>(call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    tokio::time::timeout(COMMIT_TIMEOUT, call).await.unwrap_or(Err(StoreError::TimedOut(COMMIT_TIMEOUT)))
 }
 
 pub(super) fn query<'q>(sql: String) -> Query<'q, Any, AnyArguments> {

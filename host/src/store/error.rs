@@ -15,6 +15,9 @@ pub enum StoreError {
     /// Another server process owns the database.
     #[error("another outlast server is using {0}; stop it first, or give this one another --database")]
     Owned(String),
+    /// Another server process owns the database now: this one was not heard of for longer than its lease.
+    #[error("another outlast server has taken over {0}, because this one was silent for longer than its lease")]
+    Replaced(String),
     /// The schema cannot be brought up to date.
     #[error("the database schema cannot be brought up to date: {0}")]
     Migration(#[from] sqlx::migrate::MigrateError),

@@ -2,7 +2,7 @@
 
 use sqlx::{Row as _, any::AnyRow};
 
-use super::{Store, StoreError, responses::response_id};
+use super::{Store, StoreError, WriteConnection, responses::response_id};
 use crate::protocol::{ConversationId, ResponseId};
 
 /// Consecutive entries of one run's journal.
@@ -25,6 +25,8 @@ pub struct ActiveRun {
     pub principal: String,
     /// The ownership under which it runs from now on.
     pub epoch: i64,
+    /// The name of its agent.
+    pub agent: String,
     /// The sha256 of its component, hexadecimal.
     pub component: String,
     /// The response that it goes on from.
@@ -37,6 +39,31 @@ pub struct ActiveRun {
     pub created_at: i64,
     /// How often it was taken over since it last got on, this time included.
     pub attempts: i64,
+}
+
+impl WriteConnection {
+    /// Takes over the runs that have not ended, oldest first: at a start, those that the last stop cut off. From now on
+    /// only writes under their new epochs count.
+    pub async fn take_over(&mut self) -> Result<Vec<ActiveRun>, StoreError> {
+        let rows = sqlx::query(
+            "WITH reached (id, progress) AS (SELECT id, \
+             COALESCE((SELECT MAX(last_sequence) + 1 FROM events WHERE response_id = responses.id), 0) + \
+             COALESCE((SELECT MAX(last_position) + 1 FROM journal WHERE response_id = responses.id), 0) \
+             FROM responses WHERE ended_at IS NULL) \
+             UPDATE responses SET epoch = responses.epoch + 1, progress = reached.progress, \
+             attempts = CASE WHEN reached.progress > responses.progress THEN 1 ELSE responses.attempts + 1 END \
+             FROM reached WHERE responses.id = reached.id \
+             RETURNING responses.id AS id, responses.principal AS principal, responses.epoch AS epoch, \
+             responses.agent AS agent, responses.component AS component, responses.previous_response_id AS previous, \
+             responses.conversation_id AS conversation, responses.request AS request, \
+             responses.created_at AS created_at, responses.attempts AS attempts",
+        )
+        .fetch_all(self.connection().await?)
+        .await?;
+        let mut runs = rows.iter().map(active_run).collect::<Result<Vec<_>, _>>()?;
+        runs.sort_by_key(|run| run.created_at);
+        Ok(runs)
+    }
 }
 
 impl Store {
@@ -57,29 +84,6 @@ impl Store {
                 })
             })
             .collect()
-    }
-
-    /// Takes over the runs that have not ended, oldest first: at a start, those that the last stop cut off. From now on
-    /// only writes under their new epochs count.
-    pub async fn take_over(&self) -> Result<Vec<ActiveRun>, StoreError> {
-        let rows = sqlx::query(
-            "WITH reached (id, progress) AS (SELECT id, \
-             COALESCE((SELECT MAX(last_sequence) + 1 FROM events WHERE response_id = responses.id), 0) + \
-             COALESCE((SELECT MAX(last_position) + 1 FROM journal WHERE response_id = responses.id), 0) \
-             FROM responses WHERE ended_at IS NULL) \
-             UPDATE responses SET epoch = responses.epoch + 1, progress = reached.progress, \
-             attempts = CASE WHEN reached.progress > responses.progress THEN 1 ELSE responses.attempts + 1 END \
-             FROM reached WHERE responses.id = reached.id \
-             RETURNING responses.id AS id, responses.principal AS principal, responses.epoch AS epoch, \
-             responses.component AS component, responses.previous_response_id AS previous, \
-             responses.conversation_id AS conversation, responses.request AS request, \
-             responses.created_at AS created_at, responses.attempts AS attempts",
-        )
-        .fetch_all(&self.pool)
-        .await?;
-        let mut runs = rows.iter().map(active_run).collect::<Result<Vec<_>, _>>()?;
-        runs.sort_by_key(|run| run.created_at);
-        Ok(runs)
     }
 
     /// Forgets how often the active runs were resumed.
@@ -135,6 +139,7 @@ fn active_run(row: &AnyRow) -> Result<ActiveRun, StoreError> {
         id: response_id(row.try_get("id")?)?,
         principal: row.try_get("principal")?,
         epoch: row.try_get("epoch")?,
+        agent: row.try_get("agent")?,
         component: row.try_get("component")?,
         previous: row.try_get::<Option<String>, _>("previous")?.map(response_id).transpose()?,
         conversation: conversation

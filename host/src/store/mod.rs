@@ -4,8 +4,7 @@
 //! knows no run and no HTTP. Reads use a pool. All writes of runs go through the one [`WriteConnection`],
 //! many runs' writes in one transaction: that is what makes a durable event cheap.
 //!
-//! A store is owned by one server process at a time: on SQLite by a lock on a file beside the database, on
-//! PostgreSQL by an advisory lock that the write connection holds. A second server that is pointed at the same
+//! A store is owned by one server process at a time: see `ownership`. A second server that is pointed at the same
 //! database refuses to start.
 
 mod commit;
@@ -14,15 +13,18 @@ mod error;
 mod events;
 mod journal;
 mod open;
+mod ownership;
 mod responses;
 mod secrets;
+mod size;
 
 pub use commit::{Batch, Committed, EndedResponse, NewResponse, WriteConnection};
 pub use conversations::{ConversationHead, ItemRange, NewItem, Written};
 pub use error::StoreError;
 pub use journal::{ActiveRun, JournalSegment};
-pub use open::{Backend, Store};
+pub use open::{Backend, LEASE, Store};
 pub use responses::{StoredResponse, Turn};
+pub use size::StoreSize;
 
 #[cfg(test)]
 mod tests;

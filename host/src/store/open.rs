@@ -13,12 +13,16 @@ use super::{StoreError, WriteConnection};
 /// How long a call waits for a free connection, or for another process's lock on an SQLite file.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long the owner of a PostgreSQL database may be silent before another server takes over, by default.
+pub const LEASE: Duration = Duration::from_secs(15);
+
 /// The schema, version by version. A released version is never edited.
-const MIGRATIONS: [(i64, &str, &str); 4] = [
+const MIGRATIONS: [(i64, &str, &str); 5] = [
     (1, "responses", include_str!("../../migrations/0001_responses.sql")),
     (2, "conversations", include_str!("../../migrations/0002_conversations.sql")),
     (3, "secrets", include_str!("../../migrations/0003_secrets.sql")),
-    (4, "journal", include_str!("../../migrations/0004_journal.sql")),
+    (4, "owner", include_str!("../../migrations/0004_owner.sql")),
+    (5, "journal", include_str!("../../migrations/0005_journal.sql")),
 ];
 
 /// Which database it is, for the few statements that differ.
@@ -37,6 +41,8 @@ pub struct Store {
     pub(super) backend: Backend,
     /// For people: the URL without its password.
     shown: String,
+    /// How long the owner of a PostgreSQL database may be silent before another server takes over.
+    pub(super) lease: Duration,
     /// Held as long as the store lives.
     _lock: Option<std::sync::Arc<File>>,
 }
@@ -72,9 +78,15 @@ impl Store {
             .connect(&url)
             .await
             .map_err(|error| open(error.to_string()))?;
-        let store = Self { pool, backend, shown, _lock: lock };
+        let store = Self { pool, backend, shown, lease: LEASE, _lock: lock };
         store.migrate().await?;
         Ok(store)
+    }
+
+    /// The same, with another lease than [`LEASE`].
+    #[must_use]
+    pub fn leased_for(self, lease: Duration) -> Self {
+        Self { lease, ..self }
     }
 
     /// Which database it is.
@@ -93,11 +105,12 @@ impl Store {
         Ok(())
     }
 
-    /// The connection that all writes of runs go through. It is the owner of the database.
+    /// The connection that all writes of runs go through. It is the owner of the database, and must be
+    /// [kept](WriteConnection::keep).
     ///
     /// # Errors
     ///
-    /// [`StoreError::Owned`] when another server owns a PostgreSQL database.
+    /// [`StoreError::Owned`] when another server owns a PostgreSQL database and lives.
     pub async fn writer(&self) -> Result<WriteConnection, StoreError> {
         WriteConnection::open(self.clone()).await
     }

@@ -23,6 +23,7 @@ use super::{
     wire::{Close, Gone, Received, Receiver, Sender, feed, receive, send, send_error},
 };
 use crate::{
+    metrics::Transport,
     protocol::{
         ApiError, CreateRequest, ErrorKind, ResponseId, TerminalStatus, check_message, identify, is_end, read_message,
     },
@@ -57,16 +58,18 @@ enum Answer {
 impl Session {
     /// Serves the socket until one of both sides closes it.
     pub async fn serve(mut self, socket: WebSocket) {
-        let (mut sender, mut receiver) = socket.split();
+        let _open = self.api.metrics.http.websocket();
+        let (sink, mut receiver) = socket.split();
+        let mut sender = Sender { sink, metrics: self.api.metrics.clone() };
         let Ok(Close(code, reason)) = self.turns(&mut sender, &mut receiver).await else {
             // Answers the client's close, if that is what came.
-            let _ = tokio::time::timeout(LINGER, sender.close()).await;
+            let _ = tokio::time::timeout(LINGER, sender.sink.close()).await;
             return;
         };
         debug!(code, reason, "closing a WebSocket");
         let frame = CloseFrame { code, reason: reason.into() };
         let closing = async {
-            if sender.send(Message::Close(Some(frame))).await.is_err() {
+            if sender.sink.send(Message::Close(Some(frame))).await.is_err() {
                 return;
             }
             // Whoever is still sending would otherwise see a broken connection where the close should be.
@@ -203,6 +206,7 @@ impl Session {
                 return Ok(None);
             }
         };
+        let subscriber = self.api.metrics.http.subscriber(Transport::WebSocket);
         // One error may wait to be sent. While it does, nothing more is read.
         let (errors, mut refused) = mpsc::channel(1);
         let keep_alive = self.api.limits.keep_alive;
@@ -218,6 +222,7 @@ impl Session {
             send_error(sender, &error).await?;
             return Ok(Some(close));
         }
+        subscriber.finish();
         if let Ok(error) = refused.try_recv() {
             send_error(sender, &error).await?;
         }

@@ -1,5 +1,7 @@
 //! Messages: what comes over a socket, and what goes.
 
+use std::sync::Arc;
+
 use axum::extract::ws::{CloseCode, Message, Utf8Bytes, WebSocket, close_code};
 use bytes::Bytes;
 use futures::{
@@ -7,9 +9,17 @@ use futures::{
     stream::{SplitSink, SplitStream},
 };
 
-use crate::protocol::{ApiError, ErrorKind, error_message, payloads};
+use crate::{
+    metrics::{Metrics, Transport},
+    protocol::{ApiError, ErrorKind, error_message, payloads},
+};
 
-pub(super) type Sender = SplitSink<WebSocket, Message>;
+/// The sending half of a socket.
+pub(super) struct Sender {
+    pub sink: SplitSink<WebSocket, Message>,
+    pub metrics: Arc<Metrics>,
+}
+
 pub(super) type Receiver = SplitStream<WebSocket>;
 
 /// The client is gone.
@@ -72,15 +82,16 @@ pub(super) async fn feed(sender: &mut Sender, frames: &Bytes) -> Result<(), Gone
     for json in payloads(frames) {
         // Events are made of strings.
         let Ok(text) = Utf8Bytes::try_from(json) else { continue };
-        sender.feed(Message::Text(text)).await.map_err(|_| Gone)?;
+        sender.sink.feed(Message::Text(text)).await.map_err(|_| Gone)?;
     }
-    sender.flush().await.map_err(|_| Gone)
+    sender.sink.flush().await.map_err(|_| Gone)
 }
 
 pub(super) async fn send_error(sender: &mut Sender, error: &ApiError) -> Result<(), Gone> {
+    sender.metrics.http.refused(Transport::WebSocket, error.code);
     send(sender, Message::Text(error_message(error).into())).await
 }
 
 pub(super) async fn send(sender: &mut Sender, message: Message) -> Result<(), Gone> {
-    sender.send(message).await.map_err(|_| Gone)
+    sender.sink.send(message).await.map_err(|_| Gone)
 }

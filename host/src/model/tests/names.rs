@@ -6,12 +6,12 @@ use super::*;
 
 #[tokio::test]
 async fn a_missing_provider_and_a_missing_name_say_what_to_do() {
-    let none = Models::new(&ModelsConfig::default()).unwrap();
+    let none = models(&ModelsConfig::default()).unwrap();
     assert!(none.start(Call::default()).await.unwrap_err().message.contains("OPENAI_API_KEY"));
     let mut config = one(provider("http://127.0.0.1:9/v1".to_owned()));
     let two = config.providers["up"].clone();
     config.providers.insert("other".to_owned(), two);
-    let several = Models::new(&config).unwrap();
+    let several = models(&config).unwrap();
     assert!(several.start(call("gpt")).await.unwrap_err().message.contains("PROVIDER/gpt"));
     assert!(several.start(Call::default()).await.unwrap_err().message.contains("default_model"));
 }
@@ -56,7 +56,7 @@ fn names_find_their_provider() {
         providers: providers.iter().map(|(name, models)| ((*name).to_owned(), with(models))).collect(),
     };
     let find = |config: &ModelsConfig, asked: Option<&str>| {
-        Models::new(config).unwrap().resolve(asked).map(|target| target.to_string()).map_err(|error| error.code)
+        models(config).unwrap().resolve(asked).map(|target| target.to_string()).map_err(|error| error.code)
     };
     let two = config(None, &[("openai", &[]), ("local", &[])]);
     assert_eq!(find(&two, Some("gpt-4o")), Ok("openai/gpt-4o".to_owned()));
@@ -72,7 +72,7 @@ fn names_find_their_provider() {
     assert_eq!(find(&listed, None), Ok("up/one".to_owned()));
     assert_eq!(find(&listed, Some("two")), Err("model_not_found"));
     assert_eq!(find(&ModelsConfig::default(), None), Err("no_provider"));
-    assert!(Models::new(&config(Some("up/x"), &[("up", &["one"])])).unwrap_err().to_string().contains("default_model"));
+    assert!(models(&config(Some("up/x"), &[("up", &["one"])])).unwrap_err().to_string().contains("default_model"));
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn wrong_providers_are_named() {
             "NOT_SET_ANYWHERE",
         ),
     ] {
-        let error = Models::new(&one(provider)).unwrap_err().to_string();
+        let error = models(&one(provider)).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     }
     let key = provider("x".to_owned()).api_key.unwrap();

@@ -17,7 +17,7 @@ async fn native(kind: ProviderKind, path: &'static str, said: Vec<(&'static str,
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base_url = format!("http://{}/v1", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-    Models::new(&one(ProviderConfig { kind, ..provider(base_url) })).unwrap()
+    models(&one(ProviderConfig { kind, ..provider(base_url) })).unwrap()
 }
 
 async fn completed(models: &Models) -> Result<Completion, ModelError> {

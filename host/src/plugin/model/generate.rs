@@ -35,7 +35,7 @@ pub struct OpenGeneration {
 
 enum State {
     /// The model is answering.
-    Open(Generation),
+    Open(Box<Generation>),
     /// What comes next stands in the journal, or was cut off.
     Recorded,
     /// The model has finished, or the call has failed: what `finish` will return.
@@ -74,7 +74,7 @@ pub(super) async fn generate(
             };
             run.record(STARTED, String::new(), &started.as_ref().map(drop)).await?;
             match started {
-                Ok(generation) => State::Open(generation),
+                Ok(generation) => State::Open(Box::new(generation)),
                 Err(failure) => return Ok(Err(failure)),
             }
         }
@@ -169,7 +169,10 @@ async fn read_next(run: &mut RunState, handle: &Resource<OpenGeneration>) -> was
 
 /// Takes the answering model out of a handle that has not ended. A call that was cut off by the server's stop is asked for
 /// again, as far as that is possible: what the component has been given cannot be taken back.
-async fn take(run: &mut RunState, handle: &Resource<OpenGeneration>) -> wasmtime::Result<Result<Generation, Failure>> {
+async fn take(
+    run: &mut RunState,
+    handle: &Resource<OpenGeneration>,
+) -> wasmtime::Result<Result<Box<Generation>, Failure>> {
     let open = run.table.get_mut(handle)?;
     if let State::Open(generation) = std::mem::replace(&mut open.state, State::Finished) {
         return Ok(Ok(generation));
@@ -183,7 +186,7 @@ async fn take(run: &mut RunState, handle: &Resource<OpenGeneration>) -> wasmtime
         OnInterrupt::Restart if text.is_empty() && !more => {}
         _ => return Ok(Err(interrupted())),
     }
-    run.start(GENERATE, call).await
+    Ok(run.start(GENERATE, call).await?.map(Box::new))
 }
 
 /// The completion with the part of the text that came before the server's stop.

@@ -1,0 +1,184 @@
+//! Requests, refusals, connections and subscribers.
+
+use std::time::Duration;
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+
+use super::{Durations, Held, durations};
+
+/// What comes in over HTTP.
+#[derive(Clone, Debug)]
+pub struct HttpMetrics {
+    requests: Family<Request, Counter>,
+    duration: Durations<Route>,
+    refusals: Family<Refusal, Counter>,
+    connections: Gauge,
+    websockets: Gauge,
+    subscribers: Family<Over, Gauge>,
+    gone: Family<Over, Counter>,
+}
+
+/// How something goes to a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// Answers to requests; for subscribers, streams of server-sent events.
+    Http,
+    /// Messages of a WebSocket.
+    WebSocket,
+}
+
+impl Transport {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::WebSocket => "websocket",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Route {
+    route: String,
+    method: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Request {
+    route: String,
+    method: &'static str,
+    status: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Refusal {
+    transport: &'static str,
+    code: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Over {
+    transport: &'static str,
+}
+
+impl Default for HttpMetrics {
+    fn default() -> Self {
+        let metrics = Self {
+            requests: Family::default(),
+            duration: Family::new_with_constructor(durations),
+            refusals: Family::default(),
+            connections: Gauge::default(),
+            websockets: Gauge::default(),
+            subscribers: Family::default(),
+            gone: Family::default(),
+        };
+        for transport in [Transport::Http, Transport::WebSocket].map(Transport::word) {
+            drop(metrics.subscribers.get_or_create(&Over { transport }));
+            drop(metrics.gone.get_or_create(&Over { transport }));
+        }
+        metrics
+    }
+}
+
+impl HttpMetrics {
+    pub(super) fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "http_requests",
+            "Requests that were answered; the route is the pattern, or other where there is none",
+            self.requests.clone(),
+        );
+        registry.register(
+            "http_request_duration_seconds",
+            "From the head of a request to the head of its answer: a stream goes on after it",
+            self.duration.clone(),
+        );
+        registry.register(
+            "refusals",
+            "Errors that clients were given, by code: answers that are not 2xx, and error messages of WebSockets",
+            self.refusals.clone(),
+        );
+        registry.register(
+            "http_connections",
+            "Open connections, those of WebSockets included",
+            self.connections.clone(),
+        );
+        registry.register("websockets", "Open WebSockets", self.websockets.clone());
+        registry.register(
+            "subscribers",
+            "Who reads events now: streams (http), and turns of WebSockets",
+            self.subscribers.clone(),
+        );
+        registry.register("subscribers_gone", "Subscribers that went before the last event", self.gone.clone());
+    }
+
+    /// A request was answered.
+    pub fn answered(&self, route: String, method: &'static str, status: u16, duration: Duration) {
+        self.requests.get_or_create(&Request { route: route.clone(), method, status }).inc();
+        self.duration.get_or_create(&Route { route, method }).observe(duration.as_secs_f64());
+    }
+
+    /// A client was given an error of this code.
+    pub fn refused(&self, transport: Transport, code: &'static str) {
+        self.refusals.get_or_create(&Refusal { transport: transport.word(), code }).inc();
+    }
+
+    /// A connection that is open as long as this is held.
+    pub fn connection(&self) -> Held {
+        Held::new(&self.connections)
+    }
+
+    /// A WebSocket that is open as long as this is held.
+    pub fn websocket(&self) -> Held {
+        Held::new(&self.websockets)
+    }
+
+    /// A subscriber that reads as long as this is held.
+    pub fn subscriber(&self, transport: Transport) -> Subscriber {
+        let over = Over { transport: transport.word() };
+        let reading = Held::new(&self.subscribers.get_or_create(&over));
+        Subscriber { _reading: reading, gone: Some(self.gone.get_or_create_owned(&over)) }
+    }
+}
+
+/// A subscriber. One that is dropped without [`finish`](Self::finish) went before the last event.
+#[derive(Debug)]
+pub struct Subscriber {
+    _reading: Held,
+    gone: Option<Counter>,
+}
+
+impl Subscriber {
+    /// It has the last event.
+    pub fn finish(mut self) {
+        self.gone = None;
+    }
+}
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        if let Some(gone) = &self.gone {
+            gone.inc();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subscriber_has_the_last_event_or_is_gone() {
+        let metrics = HttpMetrics::default();
+        let over = Over { transport: "http" };
+        let state = || (metrics.subscribers.get_or_create(&over).get(), metrics.gone.get_or_create(&over).get());
+        let (one, other) = (metrics.subscriber(Transport::Http), metrics.subscriber(Transport::Http));
+        assert_eq!(state(), (2, 0));
+        one.finish();
+        assert_eq!(state(), (1, 0));
+        drop(other);
+        assert_eq!(state(), (0, 1));
+    }
+}
