@@ -20,6 +20,7 @@ both_databases!(
     what_was_seen_is_kept,
     a_run_that_was_active_goes_on_to_its_end,
     many_runs_go_on_at_once,
+    many_turns_go_on_at_once,
     whoever_lost_its_stream_finds_the_run_that_goes_on,
     a_timer_keeps_its_deadline,
     a_run_can_be_cancelled_after_a_restart,
@@ -129,6 +130,22 @@ async fn many_runs_go_on_at_once(database: Database) {
         let events = server.client().get_stream(&id, None).await.rest().await;
         assert_eq!(text(&events), format!("run number {n} goes on"));
         assert_eq!(fold(&events), response);
+    }
+}
+
+async fn many_turns_go_on_at_once(database: Database) {
+    let mut server = Server::start(database);
+    let client = server.client();
+    let turn = |n: usize, input: &str, delay: &str| json!({"model": "echo", "input": input, "conversation": format!("c{n}"), "metadata": {"delay_ms": delay}});
+    let begin = async |n: usize| {
+        client.post(turn(n, "first", "0")).await.response();
+        let seen = client.stream(turn(n, "second turn", "1500")).await.until_delta(1).await;
+        events::response_id(&seen)
+    };
+    let runs = join_all((0..30).map(begin)).await;
+    server.restart();
+    for id in runs {
+        assert_eq!(server.client().ended(&id).await["status"], "completed");
     }
 }
 

@@ -30,13 +30,17 @@ pub struct Answer {
     pub body: Value,
 }
 
+/// What sends requests.
+pub fn http() -> reqwest::Client {
+    // The TLS library wants to know its cryptography, even where there is no TLS.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder().no_proxy().build().unwrap()
+}
+
 impl Client {
     /// A client for the server at `url`.
     pub fn new(url: &str) -> Self {
-        // The TLS library wants to know its cryptography, even where there is no TLS.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self { url: url.to_owned(), key: None, http }
+        Self { url: url.to_owned(), key: None, http: http() }
     }
 
     /// The same, with an API key.

@@ -1,4 +1,4 @@
-//! What the black-box tests and the load benchmark stand on.
+//! What the black-box tests, the chaos test and the load benchmark stand on.
 //!
 //! Everything here treats the server as a stranger: it starts the real binary, talks HTTP to it, and checks what
 //! it says against the written contract, with code that shares nothing with the server's own.
@@ -22,7 +22,7 @@
 //! | [`wait`] | conditions with deadlines |
 //! | [`process`], [`scratch`] | processes and files that do not outlive the tests |
 
-// Each of the two programs that share this uses a part of it.
+// Each of the programs that share this uses a part of it.
 #![allow(dead_code, unused_imports, unused_macros)]
 
 pub mod client;

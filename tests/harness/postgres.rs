@@ -130,17 +130,29 @@ impl Postgres {
 
     /// Stops the cluster: every connection is cut, nothing that was committed is lost.
     pub fn stop(&self) {
+        self.end(Signal::INT);
+    }
+
+    /// Stops the cluster as a power cut would: at its next start it recovers from its log.
+    pub fn crash(&self) {
+        self.end(Signal::QUIT);
+    }
+
+    /// Whether the cluster runs.
+    pub fn running(&self) -> bool {
+        self.process.lock().unwrap().is_some()
+    }
+
+    fn end(&self, signal: Signal) {
         let Some(mut child) = self.process.lock().unwrap().take() else { return };
-        process::signal(&child, Signal::INT);
+        process::signal(&child, signal);
         child.wait().unwrap();
     }
 }
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        let Some(mut child) = self.process.lock().unwrap().take() else { return };
-        process::signal(&child, Signal::QUIT);
-        let _ = child.wait();
+        self.crash();
     }
 }
 

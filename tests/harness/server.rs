@@ -162,18 +162,35 @@ impl Server {
     }
 
     fn listen(&mut self) {
-        let before = "listening on http://";
-        let process = self.process.as_mut().unwrap();
-        let line = wait::eventually_blocking("the server listens", || {
-            let ended = process.try_wait().unwrap();
-            let line = self.stdout.line_with(before);
-            if let (None, Some(status)) = (&line, ended) {
-                panic!("the server ended with {status} before it listened:\n{}", self.stderr.text());
+        wait::eventually_blocking("the server listens", || match self.begun() {
+            Begun::Listening => Some(()),
+            Begun::NotYet => None,
+            Begun::Ended(status) => {
+                panic!("the server ended with {status} before it listened:\n{}", self.stderr.text())
             }
-            line
         });
-        let (_, address) = line.split_once(before).unwrap();
-        self.url = format!("http://{}", address.split_whitespace().next().unwrap());
+    }
+
+    /// Starts it again on the same data, with other options, and does not wait until it listens.
+    pub fn launch_with(&mut self, options: Options) {
+        assert!(self.process.is_none(), "it runs already");
+        self.options = options;
+        self.launch();
+    }
+
+    /// One look at how far a start is.
+    pub fn begun(&mut self) -> Begun {
+        let before = "listening on http://";
+        let ended = self.process.as_mut().unwrap().try_wait().unwrap();
+        match (self.stdout.line_with(before), ended) {
+            (Some(line), _) => {
+                let (_, address) = line.split_once(before).unwrap();
+                self.url = format!("http://{}", address.split_whitespace().next().unwrap());
+                Begun::Listening
+            }
+            (None, None) => Begun::NotYet,
+            (None, Some(status)) => Begun::Ended(status),
+        }
     }
 
     /// Where it listens: `http://127.0.0.1:PORT`.
@@ -214,6 +231,11 @@ impl Server {
     /// What it has written to standard error.
     pub fn stderr(&self) -> String {
         self.stderr.text()
+    }
+
+    /// What all its lives have written to standard error.
+    pub fn log(&self) -> String {
+        format!("{}{}", self.earlier, self.stderr.text())
     }
 
     /// Waits for a line on standard error that contains all of `parts`, and returns it.
@@ -310,6 +332,17 @@ impl Drop for Server {
             println!("--- standard error of the server\n{}{}---", self.earlier, self.stderr.text());
         }
     }
+}
+
+/// How far the start of a server is.
+#[derive(Clone, Copy, Debug)]
+pub enum Begun {
+    /// It does not listen yet.
+    NotYet,
+    /// It listens, or did so before it ended.
+    Listening,
+    /// It ended before it listened.
+    Ended(ExitStatus),
 }
 
 /// What a process has written to one of its outputs so far.

@@ -56,18 +56,19 @@ pub(super) enum Over {
 ///
 /// The database does not answer.
 pub async fn resume(manager: &Arc<Manager>, active: Vec<ActiveRun>) -> Result<usize, StoreError> {
+    // Each is read and taken up in one future: one that is not polled may hold a connection that another waits for.
     let mut all = stream::iter(active)
         .map(async |row| {
             let id = row.id.clone();
-            (id, Kept::read(manager.store(), row).await)
+            let adopted = match Kept::read(manager.store(), row).await {
+                Ok(kept) => resume_one(manager, kept).await,
+                Err(error) => Err(error),
+            };
+            (id, adopted)
         })
         .buffered(READS);
     let mut resumed = 0;
-    while let Some((id, kept)) = all.next().await {
-        let adopted = match kept {
-            Ok(kept) => resume_one(manager, kept).await,
-            Err(error) => Err(error),
-        };
+    while let Some((id, adopted)) = all.next().await {
         match adopted {
             Ok(()) => resumed += 1,
             Err(StoreError::Damaged(why)) => error!(response = %id, why, "this run can be neither resumed nor ended"),

@@ -1,0 +1,93 @@
+//! What was recorded when the server was killed.
+//!
+//! While it is dead, its database is read: of a run whose journal has the end of a model's call, the model may not be
+//! asked again. An SQLite file is copied before, so that the server itself finds it as it was left. PostgreSQL may still
+//! be at the last transaction of the dead: sometimes that is waited for, and sometimes the next start meets it, and what
+//! was in flight is not known.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
+
+use sqlx::{AnyConnection, Connection as _, Row as _};
+
+use super::runs::marker_of;
+use crate::harness::{database::Database, scratch, wait};
+
+/// What the journals of the runs that had not ended say of their calls.
+#[derive(Debug, Default)]
+pub struct Journals {
+    /// The runs whose call was answered, and the first life of the server in which that was recorded.
+    pub answered: BTreeMap<String, u64>,
+    /// The runs that were active without such an answer, and after which lives.
+    pub in_flight: BTreeMap<String, BTreeSet<u64>>,
+    /// The lives that may have recorded more than was read.
+    pub unsure: BTreeSet<u64>,
+}
+
+impl Journals {
+    /// Reads the database of a server in `dir` that was killed in its life of this number, when it has `settled` or at
+    /// once.
+    pub async fn read(&mut self, database: &Database, dir: &Path, life: u64, settled: bool) {
+        let copy = scratch::dir("copy-");
+        let dir = match database {
+            Database::Sqlite => {
+                for name in ["outlast.db", "outlast.db-wal"] {
+                    if dir.join(name).exists() {
+                        std::fs::copy(dir.join(name), copy.path().join(name)).unwrap();
+                    }
+                }
+                copy.path()
+            }
+            Database::Postgres(_) => dir,
+        };
+        let mut connection = database.connect(dir).await;
+        if matches!(database, Database::Postgres(_)) {
+            if settled {
+                wait::eventually("the dead are gone", async || (others(&mut connection).await == 0).then_some(()))
+                    .await;
+            } else if others(&mut connection).await > 0 {
+                self.unsure.insert(life);
+            }
+        }
+        let rows = sqlx::query(
+            "SELECT responses.request AS request, COALESCE(journal.entries, CAST('' AS BYTEA)) AS entries \
+             FROM responses LEFT JOIN journal ON journal.response_id = responses.id WHERE responses.ended_at IS NULL",
+        )
+        .fetch_all(&mut connection)
+        .await
+        .unwrap();
+        let mut entries: BTreeMap<String, String> = BTreeMap::new();
+        for row in rows {
+            let marker = marker(&row.get::<String, _>("request"));
+            entries.entry(marker).or_default().push_str(&String::from_utf8(row.get("entries")).unwrap());
+        }
+        connection.close().await.unwrap();
+        for (marker, entries) in entries {
+            if entries.contains("\"model.forward.end\"") {
+                self.answered.entry(marker).or_insert(life);
+            } else {
+                self.in_flight.entry(marker).or_default().insert(life);
+            }
+        }
+    }
+
+    /// Whether the end of this life may have cut off the call of this run.
+    pub fn cut_off(&self, marker: &str, life: u64) -> bool {
+        self.unsure.contains(&life) || self.in_flight.get(marker).is_some_and(|lives| lives.contains(&life))
+    }
+}
+
+/// How many others are connected to the database.
+async fn others(connection: &mut AnyConnection) -> i64 {
+    let query = "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() \
+                 AND backend_type = 'client backend' AND pid <> pg_backend_pid()";
+    sqlx::query(query).fetch_one(connection).await.unwrap().get(0)
+}
+
+/// The marker of a run, from its request as it is stored.
+pub fn marker(request: &str) -> String {
+    let request: serde_json::Value = serde_json::from_str(request).unwrap();
+    marker_of(request["input"][0]["content"][0]["text"].as_str().unwrap()).to_owned()
+}
