@@ -36,6 +36,8 @@ const READS: usize = 8;
 /// What is kept of a run.
 struct Kept {
     row: ActiveRun,
+    /// How often it was resumed since it last got on, this time included.
+    attempts: i64,
     /// The frames of its events, and how many they are.
     log: Bytes,
     events: u64,
@@ -57,10 +59,12 @@ enum Over {
 ///
 /// The database does not answer.
 pub async fn resume(manager: &Arc<Manager>, active: Vec<ActiveRun>) -> Result<usize, StoreError> {
+    // Not when they were taken over: a start that fails before this is no attempt.
+    let attempts = manager.store().count_attempts().await?;
     let mut all = stream::iter(active)
         .map(async |row| {
-            let id = row.id.clone();
-            (id, Kept::read(manager.store(), row).await)
+            let (id, attempts) = (row.id.clone(), attempts.get(&row.id).copied().unwrap_or_default());
+            (id, Kept::read(manager.store(), row, attempts).await)
         })
         .buffered(READS);
     let mut resumed = 0;
@@ -82,7 +86,7 @@ pub async fn resume(manager: &Arc<Manager>, active: Vec<ActiveRun>) -> Result<us
 }
 
 async fn resume_one(manager: &Arc<Manager>, kept: Kept) -> Result<(), StoreError> {
-    let Kept { row, log, events, journal } = kept;
+    let Kept { row, attempts, log, events, journal } = kept;
     let id = &row.id;
     let recorder = Recorder::replay(id.clone(), log, events, manager.limits().output)
         .map_err(|error| StoreError::Damaged(error.to_string()))?;
@@ -91,7 +95,11 @@ async fn resume_one(manager: &Arc<Manager>, kept: Kept) -> Result<(), StoreError
     let ownership = Ownership { id: id.clone(), principal: row.principal.clone(), durable: true, epoch: row.epoch };
     let run = manager.adopt(ownership, recorder, Journal::resume(&journal, manager.limits().journal_bytes), feed);
     let live = manager.measure(&row.agent, row.created_at);
-    match prepare(manager, &row, &run, &live, &journal).await {
+    let prepared = match attempts > ATTEMPTS {
+        true => Err(Over::unable(format!("it was resumed {ATTEMPTS} times and did not get on"))),
+        false => prepare(manager, &row, &run, &live, &journal).await,
+    };
+    match prepared {
         Ok((agent, context)) => manager.go_on(run, agent, context, live),
         Err(Over::Ended(ending)) => {
             info!(response = %id, ?ending, "this run is not resumed");
@@ -110,9 +118,6 @@ async fn prepare(
     live: &Arc<LiveRun>,
     journal: &[JournalSegment],
 ) -> Result<(Arc<Agent>, RunContext), Over> {
-    if row.attempts > ATTEMPTS {
-        return Err(Over::unable(format!("it was resumed {ATTEMPTS} times and did not get on")));
-    }
     let entries = entries(journal).ok_or_else(|| Over::unable("its journal is damaged"))?;
     if is_cancelled(&entries) {
         return Err(Over::Ended(Ending::Cancelled));
@@ -155,10 +160,10 @@ fn entries(journal: &[JournalSegment]) -> Option<Vec<Entry>> {
 }
 
 impl Kept {
-    async fn read(store: &Store, row: ActiveRun) -> Result<Self, StoreError> {
+    async fn read(store: &Store, row: ActiveRun, attempts: i64) -> Result<Self, StoreError> {
         let (log, events) = log(store, &row.id).await?;
         let journal = store.journal(&row.id).await?;
-        Ok(Self { row, log, events, journal })
+        Ok(Self { row, attempts, log, events, journal })
     }
 }
 
