@@ -56,12 +56,15 @@ pub(super) enum Over {
 ///
 /// The database does not answer.
 pub async fn resume(manager: &Arc<Manager>, active: Vec<ActiveRun>) -> Result<usize, StoreError> {
+    // Not when they were taken over: a start that fails before this is no attempt.
+    let attempts = &manager.store().count_attempts().await?;
     // Each is read and taken up in one future: one that is not polled may hold a connection that another waits for.
     let mut all = stream::iter(active)
         .map(async |row| {
             let id = row.id.clone();
+            let attempts = attempts.get(&id).copied().unwrap_or_default();
             let adopted = match Kept::read(manager.store(), row).await {
-                Ok(kept) => resume_one(manager, kept).await,
+                Ok(kept) => resume_one(manager, kept, attempts).await,
                 Err(error) => Err(error),
             };
             (id, adopted)
@@ -81,7 +84,8 @@ pub async fn resume(manager: &Arc<Manager>, active: Vec<ActiveRun>) -> Result<us
     Ok(resumed)
 }
 
-async fn resume_one(manager: &Arc<Manager>, kept: Kept) -> Result<(), StoreError> {
+/// `attempts`: how often it was resumed since it last got on, this time included.
+async fn resume_one(manager: &Arc<Manager>, kept: Kept, attempts: i64) -> Result<(), StoreError> {
     let Kept { row, log, events, journal } = kept;
     let id = &row.id;
     let recorder = Recorder::replay(id.clone(), log, events, manager.limits().output)
@@ -96,7 +100,11 @@ async fn resume_one(manager: &Arc<Manager>, kept: Kept) -> Result<(), StoreError
         Journal::resume(&journal, manager.limits().journal_bytes),
         feed,
     );
-    match prepare(manager, &row, &run, &journal).await {
+    let prepared = match attempts > ATTEMPTS {
+        true => Err(Over::unable(format!("it was resumed {ATTEMPTS} times and did not get on"))),
+        false => prepare(manager, &row, &run, &journal).await,
+    };
+    match prepared {
         Ok((agent, context)) => manager.go_on(run, agent, context),
         Err(Over::Ended(ending)) => {
             info!(response = %id, ?ending, "this run is not resumed");
@@ -132,9 +140,6 @@ async fn prepare(
     run: &Arc<Run>,
     journal: &[JournalSegment],
 ) -> Result<(Arc<Agent>, RunContext), Over> {
-    if row.attempts > ATTEMPTS {
-        return Err(Over::unable(format!("it was resumed {ATTEMPTS} times and did not get on")));
-    }
     let entries = entries(journal).ok_or_else(|| Over::unable("its journal is damaged"))?;
     if is_cancelled(&entries) {
         return Err(Over::Ended(Ending::Cancelled));

@@ -1,15 +1,16 @@
 //! Taking over runs with their journals, and keeping components.
 
+use std::collections::HashMap;
+
 use sqlx::{Row as _, any::AnyRow};
+use tracing::error;
 
 use super::{Store, StoreError, WriteConnection, commit::query, responses::response_id};
 use crate::protocol::{ConversationId, ResponseId};
 
 /// The columns of an [`ActiveRun`].
-const ACTIVE_RUN: &str = "responses.id AS id, responses.principal AS principal, responses.epoch AS epoch, \
-    responses.agent AS agent, responses.component AS component, responses.previous_response_id AS previous, \
-    responses.conversation_id AS conversation, responses.request AS request, \
-    responses.created_at AS created_at, responses.attempts AS attempts";
+const ACTIVE_RUN: &str = "id, principal, epoch, agent, component, previous_response_id AS previous, \
+    conversation_id AS conversation, request, created_at";
 
 /// Consecutive entries of one run's journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,27 +44,18 @@ pub struct ActiveRun {
     pub request: String,
     /// When it was accepted, in milliseconds since 1970.
     pub created_at: i64,
-    /// How often it was taken over since it last got on, this time included.
-    pub attempts: i64,
 }
 
 impl WriteConnection {
     /// Takes over the runs that have not ended, oldest first: at a start, those that the last stop cut off. From now on
-    /// only writes under their new epochs count.
+    /// only writes under their new epochs count. A row that cannot be read is reported and left as it is.
     pub async fn take_over(&mut self) -> Result<Vec<ActiveRun>, StoreError> {
-        let rows = query(format!(
-            "WITH reached (id, progress) AS (SELECT id, \
-             COALESCE((SELECT MAX(last_sequence) + 1 FROM events WHERE response_id = responses.id), 0) + \
-             COALESCE((SELECT MAX(last_position) + 1 FROM journal WHERE response_id = responses.id), 0) \
-             FROM responses WHERE ended_at IS NULL) \
-             UPDATE responses SET epoch = responses.epoch + 1, progress = reached.progress, \
-             attempts = CASE WHEN reached.progress > responses.progress THEN 1 ELSE responses.attempts + 1 END \
-             FROM reached WHERE responses.id = reached.id \
-             RETURNING {ACTIVE_RUN}"
-        ))
-        .fetch_all(self.connection().await?)
-        .await?;
-        let mut runs = rows.iter().map(active_run).collect::<Result<Vec<_>, _>>()?;
+        let rows =
+            query(format!("UPDATE responses SET epoch = epoch + 1 WHERE ended_at IS NULL RETURNING {ACTIVE_RUN}"))
+                .fetch_all(self.connection().await?)
+                .await?;
+        let read = |row| active_run(row).inspect_err(|error| error!(%error, "a run cannot be taken over"));
+        let mut runs: Vec<_> = rows.iter().filter_map(|row| read(row).ok()).collect();
         runs.sort_by_key(|run| run.created_at);
         Ok(runs)
     }
@@ -94,6 +86,23 @@ impl Store {
         let sql = format!("SELECT {ACTIVE_RUN} FROM responses WHERE id = $1 AND ended_at IS NULL");
         let row = query(sql).bind(id.as_str().to_owned()).fetch_optional(&self.pool).await?;
         row.as_ref().map(active_run).transpose()
+    }
+
+    /// Counts that every run that has not ended is resumed, and returns how often each was since it last got on.
+    pub async fn count_attempts(&self) -> Result<HashMap<ResponseId, i64>, StoreError> {
+        let rows = sqlx::query(
+            "WITH reached (id, progress) AS (SELECT id, \
+             COALESCE((SELECT MAX(last_sequence) + 1 FROM events WHERE response_id = responses.id), 0) + \
+             COALESCE((SELECT MAX(last_position) + 1 FROM journal WHERE response_id = responses.id), 0) \
+             FROM responses WHERE ended_at IS NULL) \
+             UPDATE responses SET progress = reached.progress, \
+             attempts = CASE WHEN reached.progress > responses.progress THEN 1 ELSE responses.attempts + 1 END \
+             FROM reached WHERE responses.id = reached.id RETURNING responses.id AS id, responses.attempts AS attempts",
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let read = |row: &AnyRow| Some((response_id(row.try_get("id").ok()?).ok()?, row.try_get("attempts").ok()?));
+        Ok(rows.iter().filter_map(read).collect())
     }
 
     /// Forgets how often the active runs were resumed.
@@ -157,6 +166,5 @@ fn active_run(row: &AnyRow) -> Result<ActiveRun, StoreError> {
             .transpose()?,
         request: row.try_get("request")?,
         created_at: row.try_get("created_at")?,
-        attempts: row.try_get("attempts")?,
     })
 }
