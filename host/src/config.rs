@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     http::WebSocketLimits,
     model::{ModelsConfig, ProviderConfig},
-    plugin::PluginLimits,
+    plugin::{AgentConfig, PluginLimits},
     protocol::RequestLimits,
     run::{OutputLimits, RunLimits},
     store::LEASE,
@@ -66,6 +66,8 @@ pub struct Config {
     pub default_model: Option<String>,
     /// Upstream model providers, by name. Default: those whose environment variables are set.
     pub providers: BTreeMap<String, ProviderConfig>,
+    /// Agents, by name: their configuration, and what they are granted. Default: nothing.
+    pub agents: BTreeMap<String, AgentConfig>,
     /// Limits.
     pub limits: Limits,
 }
@@ -191,6 +193,7 @@ impl Default for Config {
             keys: Vec::new(),
             default_model: None,
             providers: BTreeMap::new(),
+            agents: BTreeMap::new(),
             limits: Limits::default(),
         }
     }

@@ -77,7 +77,7 @@ impl Server {
 
         let engine = Engine::new().map_err(|error| StartError::Engine(format!("{error:#}")))?;
         let now = run::seconds(SystemTime::now());
-        let mut registry = Registry::new(engine, config.plugin_limits(), models.clone());
+        let mut registry = Registry::new(engine, config.plugin_limits(), models.clone(), config.agents.clone());
         registry.add_bundled(now).await.map_err(StartError::Bundled)?;
         if let Some(folder) = &config.plugins {
             let cannot = |error| StartError::Plugins(folder.display().to_string(), error);

@@ -1,7 +1,8 @@
 //! An agent, and the instance of it that executes one run.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -9,6 +10,7 @@ use super::{
     component::{Description, Loaded, Refused},
     engine::Engine,
     failure::{Asleep, RunFailure},
+    grants::AgentConfig,
     journal::Entry,
     limits::PluginLimits,
     port::RunPort,
@@ -96,7 +98,7 @@ impl RunContext {
 }
 
 impl Agent {
-    /// Loads a component.
+    /// Loads a component. `configs` says what the operator says of agents, by their names.
     ///
     /// # Errors
     ///
@@ -106,10 +108,12 @@ impl Agent {
         wasm: &[u8],
         limits: PluginLimits,
         models: Arc<Models>,
+        configs: &BTreeMap<String, AgentConfig>,
         loaded_at: i64,
     ) -> Result<Self, Refused> {
         let Loaded { pre, sha256, description, uses_models } = engine.load(wasm, &limits).await?;
-        let config = "{}".to_owned();
+        let config = configs.get(&description.name).cloned().unwrap_or_default();
+        let config = Value::Object(config.config).to_string();
         Ok(Self { engine: engine.clone(), pre, limits, models, config, description, sha256, loaded_at, uses_models })
     }
 
