@@ -21,6 +21,8 @@ use crate::harness::{
     wait,
 };
 
+/// How long a server on PostgreSQL may be silent. Pauses are sometimes longer.
+const LEASE: Duration = Duration::from_secs(1);
 /// Starts in a row that are cut short.
 const CUT_SHORT: usize = 2;
 
@@ -75,8 +77,9 @@ impl Faults {
                 self.kill("killed").await;
                 self.start_again().await;
             }
-            5 | 6 => self.terminate().await,
-            7 => self.pause().await,
+            5 => self.terminate().await,
+            6 if self.cluster.is_some() => self.replace().await,
+            6 | 7 => self.pause().await,
             _ => self.outage().await,
         }
     }
@@ -141,6 +144,21 @@ impl Faults {
             self.server.cont();
             self.count("paused");
         }
+    }
+
+    /// A server that is silent for longer than its lease, and goes on when another one has its runs.
+    async fn replace(&mut self) {
+        self.server.stop();
+        let mut old = self.server.leave();
+        self.moment(0..LEASE.as_millis() as u64).await;
+        self.journals.read(&self.database, self.server.dir(), self.life, false).await;
+        self.launch();
+        self.listen().await;
+        self.moment(0..500).await;
+        old.cont();
+        let status = old.ended().await;
+        assert!(!status.success(), "a server that was replaced: {status}");
+        self.count("replaced by another server");
     }
 
     async fn outage(&mut self) {
@@ -228,6 +246,7 @@ impl Faults {
 }
 
 fn options(database: &Database, upstream: &Upstream, life: u64) -> Options {
-    let options = Options::new(database.clone()).survives_full_disk().config("drain_timeout = \"300ms\"");
+    let options = Options::new(database.clone()).survives_full_disk();
+    let options = options.config(&format!("drain_timeout = \"300ms\"\nlease = \"{}s\"", LEASE.as_secs()));
     upstream.options(options, life)
 }

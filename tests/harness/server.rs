@@ -311,6 +311,11 @@ impl Server {
         prlimit(Some(process::pid(process)), Resource::Fsize, Rlimit { current, maximum: None }).unwrap();
     }
 
+    /// Leaves its process alone, so that another one can be started in its place.
+    pub fn leave(&mut self) -> Left {
+        Left(self.process.take().unwrap())
+    }
+
     /// The process's id.
     pub fn id(&self) -> u32 {
         self.process.as_ref().unwrap().id()
@@ -330,6 +335,31 @@ impl Drop for Server {
         if std::thread::panicking() {
             println!("--- standard output of the server\n{}", self.stdout.text());
             println!("--- standard error of the server\n{}{}---", self.earlier, self.stderr.text());
+        }
+    }
+}
+
+/// A process of a server that was left alone. Killed when it is dropped.
+#[derive(Debug)]
+pub struct Left(Child);
+
+impl Left {
+    /// Lets it go on after [`Server::stop`].
+    pub fn cont(&self) {
+        process::signal(&self.0, Signal::CONT);
+    }
+
+    /// Waits until it has ended.
+    pub async fn ended(&mut self) -> ExitStatus {
+        wait::eventually("the server that was left ends", async || self.0.try_wait().unwrap()).await
+    }
+}
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        if self.0.try_wait().is_ok_and(|ended| ended.is_none()) {
+            process::signal(&self.0, Signal::KILL);
+            let _ = self.0.wait();
         }
     }
 }

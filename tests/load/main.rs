@@ -6,10 +6,10 @@
 //! ```
 //!
 //! Starts the real server and measures `echo` streams of 100 words without delay, durable and ephemeral, on SQLite
-//! and PostgreSQL, the memory of 1,000 waiting runs, and that of 50,000 that sleep without an instance, and how long it
-//! takes to wake them. In the same minutes it measures the floor: a bare handler
-//! that streams the same frames from memory. Compare ratios, not figures of different days: the generator and the
-//! server share the machine. The table is Markdown, on standard output.
+//! and PostgreSQL, the memory of 1,000 waiting runs, that of 50,000 that sleep without an instance and how long it takes
+//! to wake them, and how long a start takes that has runs to resume. In the same minutes it measures the floor: a bare
+//! handler that streams the same frames from memory. Compare ratios, not figures of different days: the generator and
+//! the server share the machine. The table is Markdown, on standard output.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
@@ -18,6 +18,7 @@ mod generator;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod report;
+mod resuming;
 mod sleeping;
 mod waiting;
 
@@ -119,6 +120,11 @@ async fn measure(arguments: &Arguments) {
         eprintln!("{} sleeping runs on {name}", arguments.sleepers());
         let database = if *name == "SQLite" { Database::Sqlite } else { Database::postgres().await.unwrap() };
         report.sleeping(name, sleeping::measure(database, arguments.sleepers(), arguments.sleep()).await);
+    }
+    for (name, _) in &databases {
+        eprintln!("{} resumed runs on {name}", resuming::RUNS);
+        let database = if *name == "SQLite" { Database::Sqlite } else { Database::postgres().await.unwrap() };
+        report.resuming(name, resuming::measure(database).await);
     }
     print!("{report}");
 }

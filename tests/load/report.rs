@@ -8,6 +8,7 @@ use std::{
 use crate::{
     CLIENTS, WORDS,
     generator::Measured,
+    resuming::{ENTRIES, RUNS as RESUMED, Resuming},
     sleeping::Sleeping,
     waiting::{RUNS, Waiting},
 };
@@ -38,6 +39,7 @@ pub struct Report {
     rows: Vec<Row>,
     waiting: Vec<(String, Waiting)>,
     sleeping: Vec<(String, Sleeping)>,
+    resuming: Vec<(String, Resuming)>,
 }
 
 impl Report {
@@ -45,7 +47,8 @@ impl Report {
     pub fn new(measured: Duration) -> Self {
         let load = read("/proc/loadavg");
         let load_before = load.split(' ').next().unwrap_or("?").to_owned();
-        Self { measured, load_before, rows: Vec::new(), waiting: Vec::new(), sleeping: Vec::new() }
+        let (rows, waiting, sleeping, resuming) = Default::default();
+        Self { measured, load_before, rows, waiting, sleeping, resuming }
     }
 
     /// Adds a line.
@@ -61,6 +64,11 @@ impl Report {
     /// Adds runs that slept.
     pub fn sleeping(&mut self, database: &str, sleeping: Sleeping) {
         self.sleeping.push((database.to_owned(), sleeping));
+    }
+
+    /// Adds starts that resumed runs.
+    pub fn resuming(&mut self, database: &str, resuming: Resuming) {
+        self.resuming.push((database.to_owned(), resuming));
     }
 
     fn row(&self, what: &str, clients: usize) -> Option<&Row> {
@@ -138,6 +146,18 @@ impl Report {
         Ok(())
     }
 
+    fn starts(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(
+            out,
+            "| from the start of a process to the end of the resumed runs | one run | one of {ENTRIES} entries | {RESUMED} runs |"
+        )?;
+        writeln!(out, "|---|--:|--:|--:|")?;
+        for (database, Resuming { one, entries, runs }) in &self.resuming {
+            writeln!(out, "| {database} | {} ms | {} ms | {} ms |", ms(*one), ms(*entries), ms(*runs))?;
+        }
+        Ok(())
+    }
+
     fn aims(&self, out: &mut Formatter<'_>) -> fmt::Result {
         writeln!(out, "| aim | reached | |")?;
         writeln!(out, "|---|--:|---|")?;
@@ -158,6 +178,14 @@ impl Report {
         for (database, waiting) in &self.waiting {
             let what = format!("{database}: at most 100 KiB resident per waiting run");
             aim(&what, format!("{:.1} KiB", waiting.watched), waiting.watched <= 100.0)?;
+        }
+        for (database, Resuming { one, entries, runs }) in &self.resuming {
+            let replay = entries.saturating_sub(*one);
+            let what = format!("{database}: {ENTRIES} entries replayed in less than 50 ms");
+            aim(&what, format!("{} ms", ms(replay)), replay < Duration::from_millis(50))?;
+            let resume = runs.saturating_sub(*one);
+            let what = format!("{database}: {RESUMED} runs resumed in less than 3 s");
+            aim(&what, format!("{} ms", ms(resume)), resume < Duration::from_secs(3))?;
         }
         Ok(())
     }
@@ -185,6 +213,8 @@ impl Display for Report {
         self.ratios(out)?;
         writeln!(out)?;
         self.memory(out)?;
+        writeln!(out)?;
+        self.starts(out)?;
         writeln!(out)?;
         self.aims(out)
     }

@@ -8,6 +8,7 @@
 //! | `say TEXT` | says the text |
 //! | `refuse TEXT` | refuses with the text |
 //! | `wait MS` | sleeps, then says `done` |
+//! | `naps N MS` | sleeps so many times for nothing, says `napped`, sleeps, then says `done` |
 //! | `spin` | computes for ever |
 //! | `overflow` | recurses for ever |
 //! | `grow [MIB]` | takes memory, for ever or up to so many MiB, then says `ok` |
@@ -56,6 +57,14 @@ impl Agent for Hostile {
             "say" => respond::text(argument),
             "refuse" => rules::refuse(argument),
             "wait" => wait(number(argument)?)?,
+            "naps" => {
+                let (naps, ms) = argument.split_once(' ').unwrap_or((argument, ""));
+                for _ in 0..number(naps)? {
+                    tasks::sleep(Duration::ZERO)?;
+                }
+                respond::text("napped");
+                wait(number(ms)?)?;
+            }
 
             "spin" => limits::spin(),
             "overflow" => limits::overflow(),
