@@ -175,6 +175,7 @@ async fn a_timer_keeps_its_deadline(database: Database) {
     let mut server = Server::start(database);
     let request = json!({"model": "echo", "input": "before after", "metadata": {"delay_ms": "10000"}});
     let id = events::response_id(&server.client().stream(request).await.until_delta(1).await);
+    server.journal(&id).await;
     let due = Instant::now() + DELAY;
     server.restart();
     server.kill9();

@@ -271,18 +271,10 @@ async fn two_that_wait(server: &mut Server) -> [Vec<Event>; 2] {
     // Its timer is in the journal a moment after its word is seen.
     for seen in &seen {
         let id = events::response_id(seen);
-        wait::eventually("the timer is in the journal", async || journal(server, &id).await).await;
+        server.journal(&id).await;
     }
     server.kill9();
     seen.try_into().unwrap()
-}
-
-/// The journal of a response, if it has one: a line for each entry.
-async fn journal(server: &Server, id: &str) -> Option<String> {
-    let mut database = server.database().await;
-    let query = sqlx::query("SELECT entries FROM journal WHERE response_id = $1 AND first_position = 0");
-    let row = query.bind(id).fetch_optional(&mut database).await.unwrap()?;
-    Some(String::from_utf8(row.get(0)).unwrap())
 }
 
 /// Writes another journal of one entry, or what should be one.
@@ -297,7 +289,7 @@ async fn a_run_that_diverges_says_where(database: Database) {
     for (seen, was, is) in [(&other, "tasks.sleep", "model.models"), (&sleeping, "\"digest\":\"", "\"digest\":\"0000")]
     {
         let id = events::response_id(seen);
-        let entries = journal(&server, &id).await.unwrap();
+        let entries = server.journal(&id).await;
         set_journal(&server, &id, &entries.replace(was, is)).await;
     }
     server.restart();
@@ -335,7 +327,7 @@ async fn a_run_that_does_not_get_on_is_given_up(database: Database) {
     let mut server = Server::start(Options::new(database).plugins(folder.path()));
     let request = json!({"model": "hostile", "input": "wait 600000"});
     let id = events::response_id(&server.client().stream(request).await.until(|event| event.number == 1).await);
-    wait::eventually("the timer is in the journal", async || journal(&server, &id).await).await;
+    server.journal(&id).await;
     for _ in 0..5 {
         server.restart();
         assert_eq!(server.client().response(&id).await["status"], "in_progress");

@@ -51,21 +51,18 @@ impl Journals {
                 self.unsure.insert(life);
             }
         }
-        let rows = sqlx::query(
-            "SELECT responses.request AS request, COALESCE(journal.entries, CAST('' AS BYTEA)) AS entries \
-             FROM responses LEFT JOIN journal ON journal.response_id = responses.id WHERE responses.ended_at IS NULL",
-        )
-        .fetch_all(&mut connection)
-        .await
-        .unwrap();
-        let mut entries: BTreeMap<String, String> = BTreeMap::new();
-        for row in rows {
-            let marker = marker(&row.get::<String, _>("request"));
-            entries.entry(marker).or_default().push_str(&String::from_utf8(row.get("entries")).unwrap());
+        let runs = sqlx::query("SELECT id, request FROM responses WHERE ended_at IS NULL");
+        let runs = runs.fetch_all(&mut connection).await.unwrap();
+        let mut journals: BTreeMap<String, String> = BTreeMap::new();
+        for row in sqlx::query("SELECT response_id, entries FROM journal").fetch_all(&mut connection).await.unwrap() {
+            let entries = String::from_utf8(row.get("entries")).unwrap();
+            journals.entry(row.get("response_id")).or_default().push_str(&entries);
         }
         connection.close().await.unwrap();
-        for (marker, entries) in entries {
-            if entries.contains("\"model.forward.end\"") {
+        for run in runs {
+            let marker = marker(&run.get::<String, _>("request"));
+            let journal = journals.get(&run.get::<String, _>("id"));
+            if journal.is_some_and(|entries| entries.contains("\"model.forward.end\"")) {
                 self.answered.entry(marker).or_insert(life);
             } else {
                 self.in_flight.entry(marker).or_default().insert(life);

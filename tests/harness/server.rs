@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use sqlx::AnyConnection;
+use sqlx::{AnyConnection, Row as _};
 use tempfile::TempDir;
 
 use super::{
@@ -221,6 +221,18 @@ impl Server {
     /// A connection to its database.
     pub async fn database(&self) -> AnyConnection {
         self.options.database.connect(self.dir.path()).await
+    }
+
+    /// Waits until a response has a journal, and gives what was written of it first: a line for each entry. An import
+    /// whose call can be seen is in the journal a moment later.
+    pub async fn journal(&self, id: &str) -> String {
+        let mut database = self.database().await;
+        wait::eventually("the journal has an entry", async || {
+            let query = sqlx::query("SELECT entries FROM journal WHERE response_id = $1 AND first_position = 0");
+            let row = query.bind(id).fetch_optional(&mut database).await.unwrap()?;
+            Some(String::from_utf8(row.get(0)).unwrap())
+        })
+        .await
     }
 
     /// What it has written to standard output.
