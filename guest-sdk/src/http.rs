@@ -74,10 +74,10 @@ pub fn send_all(requests: impl IntoIterator<Item = Request>) -> Vec<Result<Respo
     let mut answers: Vec<Option<Result<Response, Failure>>> = Vec::new();
     let mut open: Vec<(usize, Pending)> = Vec::new();
     for request in requests {
-        let place = answers.len();
+        let (place, request) = (answers.len(), host::Request::from(request));
         answers.push(None);
         loop {
-            match request.clone().start() {
+            match Pending::start(&request) {
                 Ok(pending) => open.push((place, pending)),
                 // There is room again when one of these has ended.
                 Err(failure) if failure.code == "too_many_requests" && !open.is_empty() => {
@@ -210,8 +210,7 @@ impl Request {
     ///
     /// As [`send`](Self::send), for what is known at once; `limit` also when too many are open.
     pub fn start(self) -> Result<Pending, Failure> {
-        let pending = host::start(&self.into())?;
-        Ok(Pending { task: pending.task(), pending })
+        Pending::start(&self.into())
     }
 }
 
@@ -259,6 +258,11 @@ pub struct Pending {
 }
 
 impl Pending {
+    fn start(request: &host::Request) -> Result<Self, Failure> {
+        let pending = host::start(request)?;
+        Ok(Self { task: pending.task(), pending })
+    }
+
     /// What to wait for with [`wait_any`].
     pub fn task(&self) -> &Task {
         &self.task

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 
-use super::http::{Access, HostPattern, HttpLimits};
+use super::http::{Access, HostPattern, HttpLimits, PrivateNetworks};
 use crate::metrics::RequestMetrics;
 
 /// What the operator says of one agent: the section `[agents.NAME]`.
@@ -27,9 +27,9 @@ pub struct HttpGrant {
     pub hosts: Vec<HostPattern>,
     /// The methods, in upper case. Default: all.
     pub methods: Option<Vec<String>>,
-    /// Whether addresses may be reached that are not public: of private networks, of this machine, link-local ones.
-    /// Default: false.
-    pub private: bool,
+    /// The networks that may be reached although they are not public, or true for all: private ones, this machine,
+    /// link-local addresses. Default: false.
+    pub private: PrivateNetworks,
     /// Headers that are put into requests to these hosts, by their names. `${NAME}` in a value stands for an environment
     /// variable. The agent sees neither. Default: none.
     pub secrets: BTreeMap<HostPattern, BTreeMap<String, Template>>,

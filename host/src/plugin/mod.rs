@@ -34,7 +34,7 @@ pub use component::{Description, Refused};
 pub use engine::Engine;
 pub use failure::RunFailure;
 pub use grants::{AgentConfig, GrantError, Grants, HttpGrant, Template};
-pub use http::{HostPattern, HttpLimits};
+pub use http::{HostPattern, HttpLimits, PrivateNetworks};
 pub use instance::{Agent, Outcome, RunContext};
 pub use journal::Entry;
 pub use limits::PluginLimits;

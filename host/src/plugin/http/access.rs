@@ -22,7 +22,7 @@ use tokio::sync::Semaphore;
 
 use super::{
     HttpLimits,
-    address::is_public,
+    address::PrivateNetworks,
     answer::Answer,
     pattern::{HostPattern, pattern_of},
     request::Wanted,
@@ -91,7 +91,7 @@ impl Access {
         let secrets = secrets(grant, lookup).map_err(wrong)?;
         let client = match grant.hosts.is_empty() {
             true => None,
-            false => Some(client(grant.private, &limits).map_err(|error| wrong(format!("hosts: {error}")))?),
+            false => Some(client(grant.private.clone(), &limits).map_err(|error| wrong(format!("hosts: {error}")))?),
         };
         Ok(Self { agent: agent.to_owned(), grant: grant.clone(), secrets, client, limits, places, metrics })
     }
@@ -109,41 +109,38 @@ impl Access {
 
     /// Whether the operator allows a request of this method to this URL.
     pub(super) fn permit(&self, method: &Method, url: &Url) -> Result<(), Failure> {
-        let agent = &self.agent;
-        let section =
-            if is_bare_key(agent) { format!("[agents.{agent}.http]") } else { format!("[agents.\"{agent}\".http]") };
-        let denied = |code: &str, what: String, line: String| {
-            let message = format!("{what}: `{line}` in the section `{section}` of the server's configuration would.");
-            Err(failure(FailureKind::Denied, code, message))
-        };
         if !self.grant.hosts.iter().any(|pattern| pattern.matches(url)) {
-            let host = pattern_of(url);
-            let what = format!(
-                "The operator does not allow the agent `{agent}` to reach {} over {}",
-                shorten(&host, 300),
-                url.scheme()
-            );
-            return denied("host_not_granted", what, format!("hosts = [\"{}\"]", shorten(&host, 300)));
+            let host = shorten(&pattern_of(url), 300);
+            let what = format!("reach {host} over {}", url.scheme());
+            return Err(self.denied("host_not_granted", &what, &format!("`hosts = [\"{host}\"]`")));
         }
-        if self.grant.methods.as_ref().is_some_and(|methods| !methods.iter().any(|granted| granted == method.as_str()))
-        {
-            let what = format!("The operator does not allow the agent `{agent}` to use the method {method}");
-            return denied("method_not_granted", what, format!("methods = [\"{method}\"]"));
+        let methods = self.grant.methods.as_ref();
+        if methods.is_some_and(|methods| !methods.iter().any(|granted| granted == method.as_str())) {
+            let what = format!("use the method {method}");
+            return Err(self.denied("method_not_granted", &what, &format!("`methods = [\"{method}\"]`")));
         }
-        if !self.grant.private && literal(url).is_some_and(|address| !is_public(address)) {
-            return self.too_near(url);
+        match literal(url).is_none_or(|address| self.grant.private.allow(address)) {
+            true => Ok(()),
+            false => Err(self.not_public(url)),
         }
-        Ok(())
     }
 
-    fn too_near(&self, url: &Url) -> Result<(), Failure> {
-        let (host, agent) = (shorten(url.host_str().unwrap_or_default(), 300), &self.agent);
+    fn not_public(&self, url: &Url) -> Failure {
+        let host = shorten(url.host_str().unwrap_or_default(), 300);
+        let what = format!("reach {host}, whose address is not public");
+        self.denied("address_not_granted", &what, "`private = true`, or a list with its network,")
+    }
+
+    /// The operator does not allow `what`; `line` would.
+    fn denied(&self, code: &str, what: &str, line: &str) -> Failure {
+        let agent = &self.agent;
+        let bare = agent.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+        let key = if bare { agent.clone() } else { format!("\"{agent}\"") };
         let message = format!(
-            "{host} leads to an address that is not public, which the operator does not allow the agent `{agent}` to \
-             reach: `private = true` in the section `[agents.{}.http]` of the server's configuration would.",
-            if is_bare_key(agent) { agent.clone() } else { format!("\"{agent}\"") }
+            "The operator does not allow the agent `{agent}` to {what}: {line} in the section `[agents.{key}.http]` of \
+             the server's configuration would."
         );
-        Err(failure(FailureKind::Denied, "address_not_granted", message))
+        failure(FailureKind::Denied, code, message)
     }
 
     /// Sends a request and reads its answer, within its time. `key` makes it known to the other side, should it be sent
@@ -234,7 +231,7 @@ impl Access {
         while let Some(source) = cause.source() {
             cause = source;
             if cause.is::<NotPublic>() {
-                self.too_near(url)?;
+                return Err(self.not_public(url));
             }
             if cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse_too_large) {
                 return Err(self.headers_too_large());
@@ -319,11 +316,6 @@ impl Access {
     }
 }
 
-/// Whether a name stands in a section of TOML without quotes.
-fn is_bare_key(name: &str) -> bool {
-    name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
-}
-
 fn without(body: &[u8], secret: &[u8]) -> Vec<u8> {
     let mut kept = Vec::with_capacity(body.len());
     let mut from = 0;
@@ -380,7 +372,7 @@ fn secrets(grant: &HttpGrant, lookup: impl Fn(&str) -> Option<String>) -> Result
     Ok(secrets)
 }
 
-fn client(private: bool, limits: &HttpLimits) -> Result<Client, String> {
+fn client(private: PrivateNetworks, limits: &HttpLimits) -> Result<Client, String> {
     let client = Client::builder()
         .dns_resolver(Resolver { private })
         .no_proxy()
@@ -403,7 +395,7 @@ fn client(private: bool, limits: &HttpLimits) -> Result<Client, String> {
 
 /// Finds the addresses of names, and keeps those back that may not be reached.
 struct Resolver {
-    private: bool,
+    private: PrivateNetworks,
 }
 
 /// A name has only addresses that may not be reached.
@@ -413,17 +405,15 @@ struct NotPublic;
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let private = self.private;
+        let private = self.private.clone();
         Box::pin(async move {
             let mut found: Vec<_> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
             if found.is_empty() {
                 return Err(io::Error::other("it has no address").into());
             }
-            if !private {
-                found.retain(|address| is_public(address.ip()));
-                if found.is_empty() {
-                    return Err(NotPublic.into());
-                }
+            found.retain(|address| private.allow(address.ip()));
+            if found.is_empty() {
+                return Err(NotPublic.into());
             }
             let found: Addrs = Box::new(found.into_iter());
             Ok(found)

@@ -2,10 +2,58 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use ipnet::IpNet;
+use serde::{Deserialize, Deserializer, de};
+
+/// Networks that an operator lets an agent reach although they are not public.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PrivateNetworks(Vec<IpNet>);
+
+impl PrivateNetworks {
+    /// Whether an address may be reached: it is public, or in one of the networks.
+    pub(super) fn allow(&self, address: IpAddr) -> bool {
+        let meant = match address {
+            IpAddr::V6(v6) => embedded(v6).map_or(address, IpAddr::V4),
+            IpAddr::V4(_) => address,
+        };
+        is_public(address) || self.0.iter().any(|network| network.contains(&meant))
+    }
+}
+
+impl<'de> Deserialize<'de> for PrivateNetworks {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(
+            untagged,
+            expecting = "write true, false, or a list of networks such as [\"10.1.0.0/16\", \"127.0.0.1\"]"
+        )]
+        enum Written {
+            All(bool),
+            These(Vec<String>),
+        }
+        let all = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+        let networks = match Written::deserialize(deserializer)? {
+            Written::All(false) => Vec::new(),
+            Written::All(true) => all.iter().filter_map(|all| IpNet::new(*all, 0).ok()).collect(),
+            Written::These(networks) => {
+                networks.iter().map(|text| network(text)).collect::<Result<_, _>>().map_err(de::Error::custom)?
+            }
+        };
+        Ok(Self(networks))
+    }
+}
+
+/// A network, or one address.
+fn network(text: &str) -> Result<IpNet, String> {
+    let one = text.parse::<IpAddr>().map(IpNet::from);
+    one.or_else(|_| text.parse())
+        .map_err(|_| format!("\"{text}\" is no network; they are written `10.1.0.0/16` or `10.1.2.3`"))
+}
+
 /// Whether an address is reached over the public Internet. Private networks, this machine, link-local addresses (and
 /// with them the metadata of clouds), carrier-grade NAT, multicast and everything reserved are not. An IPv6 address
 /// that stands for an IPv4 address is what that one is.
-pub(super) fn is_public(address: IpAddr) -> bool {
+fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),
         IpAddr::V6(address) => match embedded(address) {
@@ -101,6 +149,32 @@ mod tests {
             "ff02::1",
         ] {
             assert!(!is_public(near.parse().unwrap()), "{near}");
+        }
+    }
+
+    #[test]
+    fn networks_are_reached_that_are_named() {
+        fn private(json: &str) -> PrivateNetworks {
+            serde_json::from_str(json).unwrap()
+        }
+        for (networks, address, expected) in [
+            ("false", "127.0.0.1", false),
+            ("false", "1.1.1.1", true),
+            ("true", "169.254.169.254", true),
+            ("true", "::1", true),
+            ("[\"10.1.0.0/16\"]", "10.1.255.1", true),
+            ("[\"10.1.0.0/16\"]", "10.2.0.1", false),
+            ("[\"10.1.0.0/16\"]", "::ffff:10.1.0.1", true),
+            ("[\"10.1.0.0/16\"]", "::1", false),
+            ("[\"fd00::/8\", \"127.0.0.1\"]", "fd00::1", true),
+            ("[\"fd00::/8\", \"127.0.0.1\"]", "127.0.0.1", true),
+            ("[\"fd00::/8\", \"127.0.0.1\"]", "127.0.0.2", false),
+            ("[]", "1.1.1.1", true),
+        ] {
+            assert_eq!(private(networks).allow(address.parse().unwrap()), expected, "{networks} {address}");
+        }
+        for wrong in ["[\"10.1\"]", "[\"10.1.0.0/33\"]", "\"yes\"", "1"] {
+            assert!(serde_json::from_str::<PrivateNetworks>(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -21,6 +21,7 @@ use std::{sync::Arc, time::Duration};
 use wasmtime::component::Resource;
 
 pub(super) use access::Access;
+pub use address::PrivateNetworks;
 pub use pattern::HostPattern;
 
 use self::{
