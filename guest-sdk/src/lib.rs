@@ -53,7 +53,8 @@
 //! | read the request, the earlier turns, the configuration | [`context`] |
 //! | say something to the client | [`respond`] |
 //! | call a language model | [`model`] |
-//! | wait | [`tasks`] |
+//! | send HTTP requests, several at once | [`http`] |
+//! | wait, for whatever comes first | [`tasks`] |
 //! | tell the operator something | [`log`] |
 //! | fail | [`Failure`] |
 //!
@@ -69,14 +70,15 @@
 //! # Testing
 //!
 //! An agent compiles natively as well, so `cargo test` works for every function that calls nothing of the
-//! server's. Outside the server, the functions of [`respond`], [`model`], [`context`], [`tasks`] and [`log`]
-//! panic: keep the thinking apart from the saying.
+//! server's. Outside the server, the functions of [`respond`], [`model`], [`http`], [`context`], [`tasks`] and
+//! [`log`] panic: keep the thinking apart from the saying.
 
 mod agent;
 #[doc(hidden)]
 pub mod bindings;
 pub mod context;
 mod failure;
+pub mod http;
 pub mod item;
 pub mod log;
 pub mod model;

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     http::WebSocketLimits,
     model::{ModelsConfig, ProviderConfig},
-    plugin::{AgentConfig, PluginLimits},
+    plugin::{AgentConfig, HttpLimits, PluginLimits},
     protocol::RequestLimits,
     run::{OutputLimits, RunLimits},
     store::LEASE,
@@ -153,6 +153,21 @@ pub struct Limits {
     pub journal_bytes: ByteSize,
     /// The most lines in the log of a run. Default 10000.
     pub log_lines: u64,
+    /// The largest body of a request that an agent sends. Default `1MiB`.
+    pub http_request_bytes: ByteSize,
+    /// The largest body of the answer to one. Default `4MiB`.
+    pub http_response_bytes: ByteSize,
+    /// The most bytes of the URL and the headers of such a request, and of the headers of its answer. Default `64KiB`.
+    pub http_header_bytes: ByteSize,
+    /// The most headers of either. Default 100.
+    pub http_headers: usize,
+    /// The most requests of a run whose answers it has not taken. Default 16.
+    pub http_requests: usize,
+    /// The most requests of all agents that go on at once; others wait for their turn. Default 256.
+    pub http_connections: usize,
+    /// The longest that a request of an agent may take. Default `5m`.
+    #[serde(with = "humantime_serde")]
+    pub http_timeout: Duration,
     /// How much of a run may wait to be written before its agent is suspended. Default `256KiB`.
     pub outbox_bytes: ByteSize,
     /// How much of a run is kept in memory for its subscribers; older events are read from the database. Default
@@ -201,6 +216,7 @@ impl Default for Config {
 
 impl Default for Limits {
     fn default() -> Self {
+        let http = HttpLimits::default();
         Self {
             body_bytes: ByteSize::mib(10),
             text_bytes: ByteSize::mib(1),
@@ -218,6 +234,13 @@ impl Default for Limits {
             events: 1_000_000,
             journal_bytes: ByteSize::mib(64),
             log_lines: 10_000,
+            http_request_bytes: ByteSize::b(http.request_bytes as u64),
+            http_response_bytes: ByteSize::b(http.response_bytes as u64),
+            http_header_bytes: ByteSize::b(http.header_bytes as u64),
+            http_headers: http.headers,
+            http_requests: http.requests,
+            http_connections: http.connections,
+            http_timeout: http.timeout,
             outbox_bytes: ByteSize::kib(256),
             feed_bytes: ByteSize::kib(64),
             connections: 10_000,
@@ -321,6 +344,7 @@ impl Config {
             ("cancel_grace", limits.cancel_grace, Duration::ZERO, second),
             ("idle_after", limits.idle_after, Duration::from_millis(1), second * 31_536_000),
             ("header_timeout", limits.header_timeout, Duration::from_millis(1), second * 3_600),
+            ("http_timeout", limits.http_timeout, Duration::from_millis(1), second * 86_400),
             ("body_timeout", limits.body_timeout, Duration::from_millis(1), second * 3_600),
             ("keep_alive", limits.keep_alive, Duration::from_millis(10), second * 15),
             ("websocket_lifetime", limits.websocket_lifetime, Duration::from_millis(1), second * 86_400),
@@ -336,6 +360,10 @@ impl Config {
             ("history_items", limits.history_items),
             ("output_items", limits.output_items),
             ("connections", limits.connections),
+            ("http_headers", limits.http_headers),
+            ("http_requests", limits.http_requests),
+            ("http_connections", limits.http_connections),
+            ("http_header_bytes", bytes(limits.http_header_bytes)),
             ("body_bytes", bytes(limits.body_bytes)),
             ("memory", bytes(limits.memory)),
             ("event_bytes", bytes(limits.event_bytes)),
@@ -365,7 +393,21 @@ impl Config {
 
     /// The limits of plugins.
     pub fn plugin_limits(&self) -> PluginLimits {
-        PluginLimits { memory: bytes(self.limits.memory), log_line: 8_192, log_lines: self.limits.log_lines }
+        let limits = &self.limits;
+        PluginLimits {
+            memory: bytes(limits.memory),
+            log_line: 8_192,
+            log_lines: limits.log_lines,
+            http: HttpLimits {
+                request_bytes: bytes(limits.http_request_bytes),
+                response_bytes: bytes(limits.http_response_bytes),
+                header_bytes: bytes(limits.http_header_bytes),
+                headers: limits.http_headers,
+                requests: limits.http_requests,
+                connections: limits.http_connections,
+                timeout: limits.http_timeout,
+            },
+        }
     }
 
     /// The most runs at once, by principal, of those that have a limit of their own.

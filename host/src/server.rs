@@ -11,7 +11,7 @@ use crate::{
     http::{self, Api, ApiLimits, ConnectionLimits, Keys},
     metrics::Metrics,
     model::{ModelConfigError, Models},
-    plugin::{Engine, Refused, Registry},
+    plugin::{Engine, GrantError, Grants, Refused, Registry},
     run::{self, Manager, Queues, Seal, Services, Writer},
     store::{Store, StoreError},
 };
@@ -25,6 +25,9 @@ pub enum StartError {
     /// A model provider.
     #[error(transparent)]
     Models(#[from] ModelConfigError),
+    /// What an agent is granted.
+    #[error(transparent)]
+    Grants(#[from] GrantError),
     /// The address.
     #[error("cannot listen on {0}: {1}")]
     Listen(SocketAddr, std::io::Error),
@@ -62,6 +65,8 @@ impl Server {
         let limits = config.run_limits();
         let metrics = Arc::new(Metrics::new(limits.max_live_runs, config.limits.connections));
         let models = Arc::new(Models::new(&config.models(), &metrics.models)?);
+        let plugin_limits = config.plugin_limits();
+        let grants = Grants::new(config.agents.clone(), plugin_limits.http, metrics.requests.clone())?;
         // Taken early, so that two servers do not both do the long part before one of them fails.
         let listener =
             TcpListener::bind(config.listen).await.map_err(|error| StartError::Listen(config.listen, error))?;
@@ -77,7 +82,7 @@ impl Server {
 
         let engine = Engine::new().map_err(|error| StartError::Engine(format!("{error:#}")))?;
         let now = run::seconds(SystemTime::now());
-        let mut registry = Registry::new(engine, config.plugin_limits(), models.clone(), config.agents.clone());
+        let mut registry = Registry::new(engine, plugin_limits, models.clone(), grants);
         registry.add_bundled(now).await.map_err(StartError::Bundled)?;
         if let Some(folder) = &config.plugins {
             let cannot = |error| StartError::Plugins(folder.display().to_string(), error);

@@ -13,6 +13,7 @@
 mod commits;
 mod http;
 mod models;
+mod requests;
 mod runs;
 mod storage;
 
@@ -31,6 +32,7 @@ use prometheus_client::{
 pub use commits::{CommitMetrics, Published, WriterKind};
 pub use http::{HttpMetrics, Subscriber, Transport};
 pub use models::{LiveCall, ModelMetrics, ProviderMetrics};
+pub use requests::{AgentRequests, LiveRequest, RequestMetrics};
 pub use runs::{AgentMetrics, LiveRun, RunMetrics};
 pub use storage::StorageMetrics;
 
@@ -53,6 +55,8 @@ pub struct Metrics {
     pub commits: CommitMetrics,
     /// Calls of upstream models.
     pub models: ModelMetrics,
+    /// Requests that agents send.
+    pub requests: RequestMetrics,
     /// Requests, connections and subscribers.
     pub http: HttpMetrics,
     /// What is kept.
@@ -81,13 +85,14 @@ impl Metrics {
             own.register(name, help, ConstGauge::new(whole(limit)));
         }
         let (runs, commits, models) = (RunMetrics::default(), CommitMetrics::default(), ModelMetrics::default());
-        let (http, storage) = (HttpMetrics::default(), StorageMetrics::default());
+        let (http, storage, requests) = (HttpMetrics::default(), StorageMetrics::default(), RequestMetrics::default());
         runs.register(own);
         commits.register(own);
         models.register(own);
+        requests.register(own);
         http.register(own);
         storage.register(own);
-        Self { runs, commits, models, http, storage, registry }
+        Self { runs, commits, models, requests, http, storage, registry }
     }
 
     /// All metrics in Prometheus' text format, version 0.0.4.

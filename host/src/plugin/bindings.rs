@@ -12,7 +12,9 @@ wasmtime::component::bindgen!({
         "outlast:agent/respond.message": super::respond::OpenMessage,
         "outlast:agent/respond.reasoning": super::respond::OpenReasoning,
         "outlast:agent/model.generation": super::model::OpenGeneration,
+        "outlast:agent/tasks.task": super::tasks::OpenTask,
+        "outlast:agent/http.pending": super::http::OpenRequest,
     },
 });
 
-pub use self::outlast::agent::{context, log, model, respond, tasks, types};
+pub use self::outlast::agent::{context, http, log, model, respond, tasks, types};

@@ -92,6 +92,11 @@ fn demangle(name: &str) -> String {
     format!("{:#}", rustc_demangle::demangle(name))
 }
 
+/// What a component is told.
+pub(super) fn failure(kind: FailureKind, code: &str, message: impl Into<String>) -> Failure {
+    Failure { kind, code: code.to_owned(), message: message.into(), retry_after_ms: None }
+}
+
 /// At most `most` characters of `text`, without control characters.
 pub(super) fn shorten(text: &str, most: usize) -> String {
     text.chars().filter(|character| !character.is_control() || *character == '\n').take(most).collect()

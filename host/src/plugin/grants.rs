@@ -1,7 +1,13 @@
 //! What the operator says of an agent: its configuration, and what it is granted.
 
+use std::{collections::BTreeMap, sync::Arc};
+
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use tokio::sync::Semaphore;
+
+use super::http::{Access, HostPattern, HttpLimits, PrivateNetworks};
+use crate::metrics::RequestMetrics;
 
 /// What the operator says of one agent: the section `[agents.NAME]`.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -9,4 +15,140 @@ use serde_json::{Map, Value};
 pub struct AgentConfig {
     /// What the agent reads through `context.config`. Default: nothing.
     pub config: Map<String, Value>,
+    /// Where the agent may send HTTP requests. Default: nowhere.
+    pub http: HttpGrant,
+}
+
+/// Where an agent may send HTTP requests: the section `[agents.NAME.http]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HttpGrant {
+    /// The hosts. Default: none.
+    pub hosts: Vec<HostPattern>,
+    /// The methods, in upper case. Default: all.
+    pub methods: Option<Vec<String>>,
+    /// The networks that may be reached although they are not public, or true for all: private ones, this machine,
+    /// link-local addresses. Default: false.
+    pub private: PrivateNetworks,
+    /// Headers that are put into requests to these hosts, by their names. `${NAME}` in a value stands for an environment
+    /// variable. The agent sees neither. Default: none.
+    pub secrets: BTreeMap<HostPattern, BTreeMap<String, Template>>,
+}
+
+/// The value of a secret header, as it stands in the configuration. Never shown: it may be the secret itself.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Template(String);
+
+/// What the operator says of all agents, checked.
+#[derive(Debug)]
+pub struct Grants {
+    configs: BTreeMap<String, AgentConfig>,
+    access: BTreeMap<String, Arc<Access>>,
+    limits: HttpLimits,
+    /// For the requests of all agents.
+    places: Arc<Semaphore>,
+    metrics: RequestMetrics,
+}
+
+impl Grants {
+    /// Checks what the operator says of agents, by their names. Secrets are read from the environment.
+    ///
+    /// # Errors
+    ///
+    /// The first that cannot be given, with its key.
+    pub fn new(
+        configs: BTreeMap<String, AgentConfig>,
+        limits: HttpLimits,
+        metrics: RequestMetrics,
+    ) -> Result<Self, GrantError> {
+        let places = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
+        let lookup = |name: &str| std::env::var(name).ok();
+        let access = configs.iter().map(|(agent, config)| {
+            let access = Access::new(agent, &config.http, limits, places.clone(), metrics.agent(agent), lookup)?;
+            Ok((agent.clone(), Arc::new(access)))
+        });
+        let access = access.collect::<Result<_, _>>()?;
+        Ok(Self { configs, access, limits, places, metrics })
+    }
+
+    /// What an agent reads through `context.config`, a JSON object.
+    pub(super) fn config(&self, agent: &str) -> String {
+        Value::Object(self.configs.get(agent).map(|config| config.config.clone()).unwrap_or_default()).to_string()
+    }
+
+    /// What an agent may reach.
+    pub(super) fn http(&self, agent: &str) -> Arc<Access> {
+        let granted = self.access.get(agent).cloned();
+        let nothing = || Access::nothing(agent, self.limits, self.places.clone(), self.metrics.agent(agent));
+        granted.unwrap_or_else(|| Arc::new(nothing()))
+    }
+}
+
+/// A grant that cannot be given.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("configuration: agents.{agent}.http.{what}")]
+pub struct GrantError {
+    pub(super) agent: String,
+    pub(super) what: String,
+}
+
+/// A template with its variables filled in.
+pub(super) struct Filled {
+    /// The whole value.
+    pub(super) value: String,
+    /// The parts that are secret: what the variables stand for, or all of it where there is none.
+    pub(super) secrets: Vec<String>,
+}
+
+impl Template {
+    /// Fills in the variables.
+    pub(super) fn fill(&self, lookup: impl Fn(&str) -> Option<String>) -> Result<Filled, String> {
+        let (mut value, mut secrets) = (String::new(), Vec::new());
+        let mut rest = self.0.as_str();
+        while let Some((before, behind)) = rest.split_once("${") {
+            let (name, behind) = behind.split_once('}').ok_or("has `${` without `}`")?;
+            let found = lookup(name).filter(|found| !found.is_empty());
+            let found = found.ok_or_else(|| format!("names the environment variable {name}, which is not set"))?;
+            value.push_str(before);
+            value.push_str(&found);
+            secrets.push(found);
+            rest = behind;
+        }
+        value.push_str(rest);
+        if secrets.is_empty() {
+            secrets.push(value.clone());
+        }
+        Ok(Filled { value, secrets })
+    }
+}
+
+impl std::fmt::Debug for Template {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filled(template: &str) -> Result<(String, Vec<String>), String> {
+        let lookup = |name: &str| (name == "TOKEN").then(|| "t0p".to_owned());
+        Template(template.to_owned()).fill(lookup).map(|filled| (filled.value, filled.secrets))
+    }
+
+    #[test]
+    fn variables_are_filled_in() {
+        assert_eq!(filled("Bearer ${TOKEN}"), Ok(("Bearer t0p".to_owned(), vec!["t0p".to_owned()])));
+        assert_eq!(filled("${TOKEN}:${TOKEN}!").unwrap().0, "t0p:t0p!");
+        assert_eq!(filled("plain $x"), Ok(("plain $x".to_owned(), vec!["plain $x".to_owned()])));
+        assert!(filled("${NONE}").unwrap_err().contains("NONE, which is not set"));
+        assert!(filled("a ${TOKEN").unwrap_err().contains("without `}`"));
+    }
+
+    #[test]
+    fn a_value_is_not_shown() {
+        assert_eq!(format!("{:?}", Template("t0p".to_owned())), "[secret]");
+    }
 }

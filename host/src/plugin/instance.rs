@@ -1,8 +1,7 @@
 //! An agent, and the instance of it that executes one run.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -10,7 +9,8 @@ use super::{
     component::{Description, Loaded, Refused},
     engine::Engine,
     failure::{Asleep, RunFailure},
-    grants::AgentConfig,
+    grants::Grants,
+    http::Access,
     journal::Entry,
     limits::PluginLimits,
     port::RunPort,
@@ -24,6 +24,7 @@ pub struct Agent {
     pre: AgentPre<RunState>,
     limits: PluginLimits,
     models: Arc<Models>,
+    http: Arc<Access>,
     config: String,
     /// What it says about itself.
     pub description: Description,
@@ -59,7 +60,7 @@ pub struct RunContext {
     /// The items of earlier turns, a JSON array.
     pub history: String,
     /// Where its words go.
-    pub port: Box<dyn RunPort>,
+    pub port: Arc<dyn RunPort>,
     /// Is cancelled when the run is being cancelled.
     pub stop: CancellationToken,
     /// Whether the run is kept, and with it what its imports answer.
@@ -74,11 +75,13 @@ pub struct RunContext {
     pub(super) config: String,
     /// Filled in by the agent.
     pub(super) models: Option<Arc<Models>>,
+    /// Filled in by the agent.
+    pub(super) http: Option<Arc<Access>>,
 }
 
 impl RunContext {
     /// What an instance is given for the run of `response_id`.
-    pub fn new(response_id: String, port: Box<dyn RunPort>, stop: CancellationToken) -> Self {
+    pub fn new(response_id: String, port: Arc<dyn RunPort>, stop: CancellationToken) -> Self {
         Self {
             response_id,
             upstream: None,
@@ -93,12 +96,13 @@ impl RunContext {
             stop,
             config: "{}".to_owned(),
             models: None,
+            http: None,
         }
     }
 }
 
 impl Agent {
-    /// Loads a component. `configs` says what the operator says of agents, by their names.
+    /// Loads a component.
     ///
     /// # Errors
     ///
@@ -108,13 +112,13 @@ impl Agent {
         wasm: &[u8],
         limits: PluginLimits,
         models: Arc<Models>,
-        configs: &BTreeMap<String, AgentConfig>,
+        grants: &Grants,
         loaded_at: i64,
     ) -> Result<Self, Refused> {
         let Loaded { pre, sha256, description, uses_models } = engine.load(wasm, &limits).await?;
-        let config = configs.get(&description.name).cloned().unwrap_or_default();
-        let config = Value::Object(config.config).to_string();
-        Ok(Self { engine: engine.clone(), pre, limits, models, config, description, sha256, loaded_at, uses_models })
+        let (config, http) = (grants.config(&description.name), grants.http(&description.name));
+        let engine = engine.clone();
+        Ok(Self { engine, pre, limits, models, http, config, description, sha256, loaded_at, uses_models })
     }
 
     /// Executes one run in an instance of its own, which is gone when this returns or is dropped.
@@ -130,6 +134,7 @@ impl Agent {
         };
         context.config.clone_from(&self.config);
         context.models = Some(self.models.clone());
+        context.http = Some(self.http.clone());
         let id = context.response_id.clone();
         let state = RunState::new(&self.description.name, &id, &self.limits, Some(context));
         let mut store = self.engine.store(state);

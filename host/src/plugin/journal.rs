@@ -5,7 +5,10 @@
 //! its answers from its entries, as long as there are any; from then on it is live. A component that asks for something
 //! else than before has diverged, and its run ends.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -15,6 +18,10 @@ use super::{
     failure::{Diverged, Violation},
     state::RunState,
 };
+
+/// The name of the entries that do not stand in the order of the calls: the answers of tasks. The number of the task
+/// stands in the place of a digest.
+pub(super) const ANSWER: &str = "task.answer";
 
 /// An answer of an import.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,14 +40,21 @@ pub struct Entry {
 /// The entries that are still to come again.
 #[derive(Debug, Default)]
 pub(super) struct Replay {
-    entries: VecDeque<Entry>,
-    /// The number of the next entry.
-    position: u64,
+    /// With their numbers in the journal.
+    entries: VecDeque<(usize, Entry)>,
 }
 
 impl Replay {
-    pub(super) fn new(entries: Vec<Entry>) -> Self {
-        Self { entries: entries.into(), position: 0 }
+    /// Entries that come again in their order, and the answers of tasks, which are found by the tasks' numbers.
+    pub(super) fn new(entries: Vec<Entry>) -> (Self, HashMap<u64, Value>) {
+        let (mut calls, mut answers) = (VecDeque::new(), HashMap::new());
+        for (position, entry) in entries.into_iter().enumerate() {
+            match entry.digest.parse() {
+                Ok(task) if entry.name == ANSWER => drop(answers.insert(task, entry.answer)),
+                _ => calls.push_back((position, entry)),
+            }
+        }
+        (Self { entries: calls }, answers)
     }
 
     /// Whether there is nothing more to replay.
@@ -50,16 +64,13 @@ impl Replay {
 
     /// The component has finished. It must have asked for all that it asked for before.
     pub(super) fn end(&self) -> Result<(), Diverged> {
-        let Some(entry) = self.entries.front() else { return Ok(()) };
-        let (position, name) = (self.position, &entry.name);
+        let Some((position, Entry { name, .. })) = self.entries.front() else { return Ok(()) };
         Err(Diverged(format!("diverged at entry {position}: expected `{name}`, got the end of the run")))
     }
 
     /// The next entry, which must be an answer of this import to these arguments; none when the run is live.
     fn take(&mut self, name: &str, digest: &str) -> Result<Option<Entry>, Diverged> {
-        let Some(entry) = self.entries.pop_front() else { return Ok(None) };
-        let position = self.position;
-        self.position += 1;
+        let Some((position, entry)) = self.entries.pop_front() else { return Ok(None) };
         if entry.name == name && entry.digest == digest {
             return Ok(Some(entry));
         }
@@ -67,6 +78,19 @@ impl Replay {
         let (expected, got) = (shown(&entry.name, &entry.digest), shown(name, digest));
         Err(Diverged(format!("diverged at entry {position}: expected {}, got {}", expected.trim_end(), got.trim_end())))
     }
+}
+
+/// An entry as a line of JSON.
+pub(super) fn line(name: &str, digest: &str, time: u64, answer: &impl Serialize) -> serde_json::Result<String> {
+    #[derive(Serialize)]
+    struct Line<'a, T> {
+        name: &'a str,
+        #[serde(skip_serializing_if = "str::is_empty")]
+        digest: &'a str,
+        time: u64,
+        answer: &'a T,
+    }
+    serde_json::to_string(&Line { name, digest, time, answer })
 }
 
 /// The digest of an import's arguments.
@@ -103,7 +127,7 @@ impl RunState {
     /// The same, where something else may come next: none when it does.
     pub(super) fn replayed_if_next<T: for<'a> Deserialize<'a>>(&mut self, name: &str) -> wasmtime::Result<Option<T>> {
         match self.replay.entries.front() {
-            Some(entry) if entry.name == name => self.replayed(name, ""),
+            Some((_, entry)) if entry.name == name => self.replayed(name, ""),
             _ => Ok(None),
         }
     }
@@ -121,8 +145,8 @@ impl RunState {
         if !run.journaled {
             return Ok(());
         }
-        let entry = Entry { name: name.to_owned(), digest, time, answer: serde_json::to_value(answer)? };
-        run.port.journal(&serde_json::to_string(&entry)?).map_err(|error| Violation(error.to_string()))?;
+        let entry = line(name, &digest, time, answer)?;
+        run.port.journal(&entry).map_err(|error| Violation(error.to_string()))?;
         if let Some(room) = run.port.room() {
             room.await;
         }
@@ -147,7 +171,7 @@ mod tests {
 
     #[test]
     fn another_import_or_other_arguments_have_diverged() {
-        let mut replay = Replay::new(vec![entry("a", ""), entry("b", "1234567890"), entry("c", "")]);
+        let (mut replay, _) = Replay::new(vec![entry("a", ""), entry("b", "1234567890"), entry("c", "")]);
         assert_eq!(replay.take("a", "").unwrap(), Some(entry("a", "")));
         let Diverged(why) = replay.take("b", "0000").unwrap_err();
         assert_eq!(why, "diverged at entry 1: expected `b` 12345678, got `b`");
@@ -155,6 +179,24 @@ mod tests {
         assert_eq!(why, "diverged at entry 2: expected `c`, got `d`");
         assert!(replay.is_over());
         assert_eq!(replay.take("a", "").unwrap(), None);
+    }
+
+    #[test]
+    fn answers_of_tasks_do_not_stand_in_the_order_of_calls() {
+        let (mut replay, answers) = Replay::new(vec![entry("a", ""), entry(ANSWER, "7"), entry("b", "")]);
+        assert_eq!(answers, HashMap::from([(7, Value::Null)]));
+        assert_eq!(replay.take("a", "").unwrap(), Some(entry("a", "")));
+        let Diverged(why) = replay.take("c", "").unwrap_err();
+        assert_eq!(why, "diverged at entry 2: expected `b`, got `c`");
+    }
+
+    #[test]
+    fn a_line_is_an_entry() {
+        for entry in [entry("a", ""), entry("b", "12")] {
+            let line = line(&entry.name, &entry.digest, entry.time, &entry.answer).unwrap();
+            assert_eq!(line, serde_json::to_string(&entry).unwrap());
+            assert_eq!(serde_json::from_str::<Entry>(&line).unwrap(), entry);
+        }
     }
 
     #[test]

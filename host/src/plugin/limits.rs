@@ -2,7 +2,7 @@
 
 use wasmtime::ResourceLimiter;
 
-use super::failure::Violation;
+use super::{failure::Violation, http::HttpLimits};
 
 /// The most elements of all tables of an instance: functions that can be called indirectly.
 const TABLE_ELEMENTS: usize = 100_000;
@@ -20,6 +20,8 @@ pub struct PluginLimits {
     pub log_line: usize,
     /// The most lines in the log of a run: `limits.log_lines`.
     pub log_lines: u64,
+    /// Of its HTTP requests.
+    pub http: HttpLimits,
 }
 
 /// Counts what an instance uses and says no by name: a denied allocation would otherwise end as a bare
@@ -83,7 +85,7 @@ mod tests {
 
     #[test]
     fn memory_beyond_the_limit_is_refused_by_name() {
-        let limits = PluginLimits { memory: 16 << 20, log_line: 100, log_lines: 10 };
+        let limits = PluginLimits { memory: 16 << 20, log_line: 100, log_lines: 10, http: HttpLimits::default() };
         let mut limiter = Limiter::new(&limits);
         assert!(limiter.memory_growing(0, 16 << 20, None).unwrap());
         let error = limiter.memory_growing(16 << 20, (16 << 20) + 65_536, None).unwrap_err();

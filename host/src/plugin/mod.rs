@@ -5,7 +5,7 @@
 //! `Store` a run, dropped at its end. While a run waits in a host call, its instance is a suspended fibre that
 //! holds no thread.
 //!
-//! There is one file per WIT interface that is served: `respond`, `model`, `tasks`, `context`, `log`.
+//! There is one file per WIT interface that is served: `respond`, `model`, `tasks`, `http`, `context`, `log`.
 //!
 //! A plugin is hostile until proven otherwise. It has no files, no sockets, no environment and no real clock; its
 //! memory, tables, handles and output are limited; a loop is interrupted every millisecond so that others go on
@@ -17,6 +17,7 @@ mod context;
 mod engine;
 mod failure;
 mod grants;
+mod http;
 mod instance;
 mod journal;
 mod limits;
@@ -32,7 +33,8 @@ mod tasks;
 pub use component::{Description, Refused};
 pub use engine::Engine;
 pub use failure::RunFailure;
-pub use grants::AgentConfig;
+pub use grants::{AgentConfig, GrantError, Grants, HttpGrant, Template};
+pub use http::{HostPattern, HttpLimits, PrivateNetworks};
 pub use instance::{Agent, Outcome, RunContext};
 pub use journal::Entry;
 pub use limits::PluginLimits;

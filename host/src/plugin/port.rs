@@ -23,6 +23,9 @@ pub trait RunPort: Send + Sync + 'static {
     /// The journal is too large; the run has to end.
     fn journal(&self, entry: &str) -> Result<(), EmitError>;
 
+    /// Waits until every entry that was kept so far is committed.
+    fn committed(&self) -> BoxFuture<'static, ()>;
+
     /// Whether what the agent says was recorded before and is only compared.
     fn replaying(&self) -> bool;
 

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use tracing::warn;
 
-use super::{component::Refused, engine::Engine, grants::AgentConfig, instance::Agent, limits::PluginLimits};
+use super::{component::Refused, engine::Engine, grants::Grants, instance::Agent, limits::PluginLimits};
 use crate::model::Models;
 
 /// The agents that come with the server: name and component.
@@ -26,7 +26,7 @@ pub struct Registry {
     engine: Engine,
     limits: PluginLimits,
     models: Arc<Models>,
-    configs: BTreeMap<String, AgentConfig>,
+    grants: Grants,
     agents: BTreeMap<String, Arc<Agent>>,
     /// Components that are not served any more, for the runs that began with them; by their sha256.
     retired: Mutex<HashMap<String, Arc<Agent>>>,
@@ -35,14 +35,10 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// A registry without agents. `configs` says what the operator says of them, by their names.
-    pub fn new(
-        engine: Engine,
-        limits: PluginLimits,
-        models: Arc<Models>,
-        configs: BTreeMap<String, AgentConfig>,
-    ) -> Self {
-        Self { engine, limits, models, configs, agents: BTreeMap::new(), retired: Mutex::default(), wasm: Vec::new() }
+    /// A registry without agents.
+    pub fn new(engine: Engine, limits: PluginLimits, models: Arc<Models>, grants: Grants) -> Self {
+        let agents = BTreeMap::new();
+        Self { engine, limits, models, grants, agents, retired: Mutex::default(), wasm: Vec::new() }
     }
 
     /// Loads the agents that come with the server.
@@ -94,7 +90,7 @@ impl Registry {
     ///
     /// It does not fit, or its name is taken.
     pub async fn add(&mut self, wasm: &[u8], now: i64) -> Result<Arc<Agent>, Refused> {
-        let agent = Agent::load(&self.engine, wasm, self.limits, self.models.clone(), &self.configs, now).await?;
+        let agent = Agent::load(&self.engine, wasm, self.limits, self.models.clone(), &self.grants, now).await?;
         let name = agent.description.name.clone();
         if self.agents.contains_key(&name) {
             return Err(Refused(format!("there is an agent named `{name}` already")));
@@ -122,7 +118,7 @@ impl Registry {
     ///
     /// It does not fit.
     pub async fn load_retired(&self, wasm: &[u8], loaded_at: i64) -> Result<Arc<Agent>, Refused> {
-        let agent = Agent::load(&self.engine, wasm, self.limits, self.models.clone(), &self.configs, loaded_at).await?;
+        let agent = Agent::load(&self.engine, wasm, self.limits, self.models.clone(), &self.grants, loaded_at).await?;
         let agent = Arc::new(agent);
         self.retired.lock().insert(agent.sha256.clone(), agent.clone());
         Ok(agent)

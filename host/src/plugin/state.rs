@@ -20,6 +20,7 @@ use super::{
     limits::{HANDLES, Limiter, PluginLimits},
     log::RunLog,
     output::Output,
+    tasks::Tasks,
 };
 use crate::protocol::{Emission, EmitError, Emitted};
 
@@ -32,6 +33,8 @@ pub(super) struct RunState {
     pub(super) stderr: Output,
     pub(super) clock: Clock,
     pub(super) replay: Replay,
+    /// What goes on beside the component.
+    pub(super) tasks: Tasks,
     /// None while the component is only asked what it is.
     pub(super) run: Option<RunContext>,
 }
@@ -46,7 +49,9 @@ impl RunState {
             clock.set(Duration::from_nanos(run.began));
             std::mem::take(&mut run.entries)
         });
-        let replay = Replay::new(entries.unwrap_or_default());
+        let (replay, answers) = Replay::new(entries.unwrap_or_default());
+        let port = run.as_ref().filter(|run| run.journaled).map(|run| run.port.clone());
+        let tasks = Tasks::new(port, answers);
         log.quiet(!replay.is_over() || run.as_ref().is_some_and(|run| run.port.replaying()));
         let digest: [u8; 32] = Sha256::digest(seed.as_bytes()).into();
         let mut half = [0; 16];
@@ -63,7 +68,7 @@ impl RunState {
             .stderr(stderr.clone());
         let mut table = ResourceTable::new();
         table.set_max_capacity(HANDLES);
-        Self { wasi: wasi.build(), table, limiter: Limiter::new(limits), log, stderr, clock, replay, run }
+        Self { wasi: wasi.build(), table, limiter: Limiter::new(limits), log, stderr, clock, replay, tasks, run }
     }
 
     /// The run; a trap while the component is only asked what it is.

@@ -324,7 +324,7 @@ impl Manager {
         created_at: i64,
     ) -> Result<RunContext, ApiError> {
         let opened = opened_input(&self.seal, &run.principal, &request.input)?;
-        let mut context = RunContext::new(run.id.to_string(), Box::new(Port(run.clone())), run.cancelling().clone());
+        let mut context = RunContext::new(run.id.to_string(), Arc::new(Port(run.clone())), run.cancelling().clone());
         context.upstream = request.upstream().map(str::to_owned);
         context.input = to_json(opened.as_ref().unwrap_or(&request.input));
         context.request = to_json(&request.fields);

@@ -12,7 +12,7 @@ use std::sync::{
 
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{Ended, Ending, Feed, Recorder, Refusal, WriterQueue, journal::Journal};
@@ -70,6 +70,8 @@ pub struct Run {
     outbox_bytes: usize,
     /// The outbox was emptied, or the one reader has read.
     room: Notify,
+    /// How many entries of the journal are committed.
+    committed: watch::Sender<u64>,
     stop: CancellationToken,
     /// The same for the instance, which notices nothing of a stop after which its run goes on.
     cancel: CancellationToken,
@@ -119,6 +121,7 @@ impl Run {
         metrics: LiveRun,
     ) -> Arc<Self> {
         let Ownership { id, principal, durable, epoch } = ownership;
+        let committed = watch::Sender::new(journal.next());
         Arc::new(Self {
             id,
             principal,
@@ -136,6 +139,7 @@ impl Run {
             }),
             outbox_bytes,
             room: Notify::new(),
+            committed,
             stop: CancellationToken::new(),
             cancel: CancellationToken::new(),
             stop_reason: OnceLock::new(),
@@ -228,6 +232,11 @@ impl Run {
         drop(outbox);
         self.room.notify_waiters();
         Write { run: self, admission, segment, entries, ended, suspended }
+    }
+
+    /// The entries of the journal are committed up to this one.
+    pub fn has_committed(&self, last: u64) {
+        self.committed.send_replace(last + 1);
     }
 
     /// Takes the admission alone, to refuse it.
@@ -323,6 +332,16 @@ impl RunPort for Port {
         outbox.journal.append(entry)?;
         self.0.queue(&mut outbox);
         Ok(())
+    }
+
+    fn committed(&self) -> BoxFuture<'static, ()> {
+        let run = self.0.clone();
+        let entries = run.outbox.lock().journal.next();
+        Box::pin(async move {
+            let mut committed = run.committed.subscribe();
+            // Fails when the run is gone, which this holds.
+            let _ = committed.wait_for(|committed| *committed >= entries).await;
+        })
     }
 
     fn replaying(&self) -> bool {

@@ -211,7 +211,7 @@ impl Writer {
 
 fn publish(writes: Vec<Write>, committed: &Committed, published: &Published) {
     let (mut events, mut bytes) = (0, 0);
-    for Write { run, admission, segment, ended, suspended, .. } in writes {
+    for Write { run, admission, segment, entries, ended, suspended } in writes {
         let refusal = if committed.taken.contains(&run.id) {
             Some(Refusal::KeyTaken)
         } else {
@@ -224,6 +224,9 @@ fn publish(writes: Vec<Write>, committed: &Committed, published: &Published) {
             continue;
         }
         let lost = committed.late.contains(&run.id);
+        if let Some(entries) = entries.filter(|_| !lost) {
+            run.has_committed(entries.last);
+        }
         if let Some(segment) = segment.filter(|_| !lost) {
             events += segment.events();
             bytes += segment.frames.len() as u64;

@@ -29,10 +29,19 @@
 //! | `log N BYTES` | so many log lines of so many bytes |
 //! | `clock` | says the time, a hash order and random numbers |
 //! | `env` | says what is to be seen of the world outside |
+//! | `http REQUEST` | sends the request, says what came of it |
+//! | `http-hold MS REQUEST` | the same, sleeps, says `done` |
+//! | `http-beside MS REQUEST` | begins the request, sleeps, says what came of it |
+//! | `http-race MS REQUESTS` | sleeps, begins all requests, says what comes of them as it comes |
+//! | `http-flood N REQUEST` | begins the request so many times, says how often it could, and the last failure |
+//! | `http-large BYTES REQUEST` | sends the request with such a header, then with such a body |
+//! | `http-at-most MS REQUEST` | waits for the request or for a timer, says which ended |
+//! | `http-misuse REQUEST` | gives a request up, takes an answer twice, waits for nothing |
 //! | `history` | says who said what in the earlier turns |
 //!
 //! Anything else, and an argument that is no number, is failure `invalid`.
 
+mod http;
 mod limits;
 mod models;
 mod rules;
@@ -90,6 +99,25 @@ impl Agent for Hostile {
             }
             "generate" => models::generate(argument)?,
 
+            "http" => http::send(argument)?,
+            "http-misuse" => http::misuse(argument)?,
+            "http-hold" => {
+                let (ms, request) = pair(argument);
+                http::send(request)?;
+                wait(number(ms)?)?;
+            }
+            "http-beside" | "http-race" | "http-flood" | "http-large" | "http-at-most" => {
+                let (count, rest) = pair(argument);
+                let count = number(count)?;
+                match behaviour {
+                    "http-beside" => http::sleep_beside(count as u64, rest)?,
+                    "http-race" => http::race(count as u64, rest)?,
+                    "http-flood" => http::flood(count, rest)?,
+                    "http-at-most" => http::at_most(count as u64, rest)?,
+                    _ => http::large(count, rest)?,
+                }
+            }
+
             "open" => rules::leave_open(),
             "late-write" => rules::write_late(),
             "badjson" => rules::forward_bad_json(),
@@ -106,6 +134,10 @@ impl Agent for Hostile {
         }
         Ok(Outcome::Completed)
     }
+}
+
+fn pair(text: &str) -> (&str, &str) {
+    text.split_once(' ').unwrap_or((text, ""))
 }
 
 fn number(text: &str) -> Result<usize, Failure> {

@@ -1,0 +1,428 @@
+//! What one agent may reach, and the way there.
+//!
+//! Every hop of a request is checked alone: the method and the host against what the operator allows, the address
+//! against what is public. A name is checked by the resolver of the agent's own client, so that the address that was
+//! checked is the one that is connected to; connections are shared with no other agent. No proxy is used, whatever the
+//! environment says: through one, no address could be checked.
+//!
+//! Redirects are followed here, not in the client. What the component sent as its credentials stays at the origin it
+//! was sent to; what the operator put in is decided anew for every hop.
+
+use std::{io, net::IpAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use memchr::memmem;
+use reqwest::{
+    Client, Method, Response, StatusCode, Url,
+    dns::{Addrs, Name, Resolve, Resolving},
+    header::{self, HeaderMap, HeaderName, HeaderValue},
+};
+use tokio::sync::Semaphore;
+
+use super::{
+    HttpLimits,
+    address::PrivateNetworks,
+    answer::Answer,
+    pattern::{HostPattern, pattern_of},
+    request::Wanted,
+};
+use crate::{
+    metrics::{AgentRequests, LiveRequest},
+    plugin::{
+        bindings::types::{Failure, FailureKind},
+        failure::{failure, shorten},
+        grants::{Filled, GrantError, HttpGrant},
+    },
+};
+
+/// How long a connection may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection is kept that nobody uses, and how many of them for each host.
+const IDLE: (Duration, usize) = (Duration::from_secs(30), 4);
+/// The header that makes a repeated request known to the other side.
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// What stands where a secret was.
+const HIDDEN: &str = "[secret]";
+/// The shortest text that is hidden: anything shorter stands everywhere, and is no secret.
+const SHORTEST_SECRET: usize = 4;
+
+/// What one agent may reach.
+#[derive(Debug)]
+pub(in crate::plugin) struct Access {
+    agent: String,
+    grant: HttpGrant,
+    secrets: Vec<Secret>,
+    /// None where nothing may be reached.
+    client: Option<Client>,
+    pub(super) limits: HttpLimits,
+    /// The places of all agents.
+    places: Arc<Semaphore>,
+    pub(super) metrics: Arc<AgentRequests>,
+}
+
+/// A header that the operator puts into requests.
+struct Secret {
+    hosts: HostPattern,
+    name: HeaderName,
+    value: HeaderValue,
+    /// What no answer may show.
+    hidden: Vec<String>,
+}
+
+impl Access {
+    /// What `agent` may reach. `lookup` reads environment variables, `places` are shared by all agents.
+    pub(in crate::plugin) fn new(
+        agent: &str,
+        grant: &HttpGrant,
+        limits: HttpLimits,
+        places: Arc<Semaphore>,
+        metrics: Arc<AgentRequests>,
+        lookup: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, GrantError> {
+        let wrong = |what| GrantError { agent: agent.to_owned(), what };
+        for method in grant.methods.iter().flatten() {
+            if method.is_empty() || !method.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-') {
+                return Err(wrong(format!(
+                    "methods: `{method}` is no method; they are written `GET`, `POST` and so on"
+                )));
+            }
+        }
+        let secrets = secrets(grant, lookup).map_err(wrong)?;
+        let client = match grant.hosts.is_empty() {
+            true => None,
+            false => Some(client(grant.private.clone(), &limits).map_err(|error| wrong(format!("hosts: {error}")))?),
+        };
+        Ok(Self { agent: agent.to_owned(), grant: grant.clone(), secrets, client, limits, places, metrics })
+    }
+
+    /// What an agent may reach of which the operator says nothing.
+    pub(in crate::plugin) fn nothing(
+        agent: &str,
+        limits: HttpLimits,
+        places: Arc<Semaphore>,
+        metrics: Arc<AgentRequests>,
+    ) -> Self {
+        let (agent, grant) = (agent.to_owned(), HttpGrant::default());
+        Self { agent, grant, secrets: Vec::new(), client: None, limits, places, metrics }
+    }
+
+    /// Whether the operator allows a request of this method to this URL.
+    pub(super) fn permit(&self, method: &Method, url: &Url) -> Result<(), Failure> {
+        if !self.grant.hosts.iter().any(|pattern| pattern.matches(url)) {
+            let host = shorten(&pattern_of(url), 300);
+            let what = format!("reach {host} over {}", url.scheme());
+            return Err(self.denied("host_not_granted", &what, &format!("`hosts = [\"{host}\"]`")));
+        }
+        let methods = self.grant.methods.as_ref();
+        if methods.is_some_and(|methods| !methods.iter().any(|granted| granted == method.as_str())) {
+            let what = format!("use the method {method}");
+            return Err(self.denied("method_not_granted", &what, &format!("`methods = [\"{method}\"]`")));
+        }
+        match literal(url).is_none_or(|address| self.grant.private.allow(address)) {
+            true => Ok(()),
+            false => Err(self.not_public(url)),
+        }
+    }
+
+    fn not_public(&self, url: &Url) -> Failure {
+        let host = shorten(url.host_str().unwrap_or_default(), 300);
+        let what = format!("reach {host}, whose address is not public");
+        self.denied("address_not_granted", &what, "`private = true`, or a list with its network,")
+    }
+
+    /// The operator does not allow `what`; `line` would.
+    fn denied(&self, code: &str, what: &str, line: &str) -> Failure {
+        let agent = &self.agent;
+        let bare = agent.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+        let key = if bare { agent.clone() } else { format!("\"{agent}\"") };
+        let message = format!(
+            "The operator does not allow the agent `{agent}` to {what}: {line} in the section `[agents.{key}.http]` of \
+             the server's configuration would."
+        );
+        failure(FailureKind::Denied, code, message)
+    }
+
+    /// Sends a request and reads its answer, within its time. `key` makes it known to the other side, should it be sent
+    /// again.
+    pub(super) async fn send(&self, wanted: Wanted, key: &str) -> Result<Answer, Failure> {
+        let live = LiveRequest::new(self.metrics.clone());
+        let timeout = wanted.timeout;
+        let answer = tokio::time::timeout(timeout, self.follow(wanted, key)).await.unwrap_or_else(|_| {
+            let message = format!("The request took longer than {} ms.", timeout.as_millis());
+            Err(failure(FailureKind::Timeout, "timeout", message))
+        });
+        live.end(|agent| match &answer {
+            Ok(_) => &agent.answered,
+            Err(failure) if failure.kind == FailureKind::Denied => &agent.denied,
+            Err(_) => &agent.failed,
+        });
+        let answer = answer.map(|answer| self.hide(answer));
+        answer.map_err(|failure| Failure { message: self.hide_text(failure.message), ..failure })
+    }
+
+    async fn follow(&self, wanted: Wanted, key: &str) -> Result<Answer, Failure> {
+        let _place = self.places.acquire().await;
+        let only_asks = wanted.only_asks();
+        let Wanted { mut method, mut url, mut headers, mut body, redirects, .. } = wanted;
+        if !only_asks && !headers.contains_key(&IDEMPOTENCY_KEY) {
+            // It is made of letters, digits and `-`, `_`.
+            headers.extend(HeaderValue::from_str(key).ok().map(|key| (IDEMPOTENCY_KEY, key)));
+        }
+        let mut followed = 0;
+        loop {
+            self.permit(&method, &url)?;
+            let response = self.hop(&method, &url, &headers, &body).await?;
+            self.check_head(&response)?;
+            let Some(next) = location(&response, &url).filter(|_| redirects > 0) else {
+                return self.read(response, url).await;
+            };
+            if followed == redirects {
+                let message = format!("The answer is a redirect behind {followed} others, the most that are followed.");
+                return Err(failure(FailureKind::Limit, "too_many_redirects", message));
+            }
+            followed += 1;
+            let next = next?;
+            let status = response.status();
+            if status == StatusCode::SEE_OTHER && method != Method::HEAD
+                || method == Method::POST && matches!(status, StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND)
+            {
+                method = Method::GET;
+                body = Bytes::new();
+                for name in [header::CONTENT_TYPE, header::CONTENT_ENCODING, header::CONTENT_LANGUAGE] {
+                    headers.remove(name);
+                }
+                headers.remove(IDEMPOTENCY_KEY);
+            }
+            if next.origin() != url.origin() {
+                for name in [header::AUTHORIZATION, header::COOKIE] {
+                    headers.remove(name);
+                }
+            }
+            url = next;
+        }
+    }
+
+    /// Sends one request, to one place.
+    async fn hop(&self, method: &Method, url: &Url, headers: &HeaderMap, body: &Bytes) -> Result<Response, Failure> {
+        let mut headers = headers.clone();
+        for secret in self.secrets.iter().filter(|secret| secret.hosts.matches_secretly(url)) {
+            headers.insert(secret.name.clone(), secret.value.clone());
+        }
+        let Some(client) = &self.client else {
+            return Err(failure(FailureKind::Denied, "host_not_granted", "Nothing may be reached."));
+        };
+        let mut request = client.request(method.clone(), url.clone()).headers(headers);
+        if !body.is_empty() {
+            request = request.body(body.clone());
+        } else if !method.is_safe() && *method != Method::DELETE {
+            // Some servers want to be told.
+            request = request.header(header::CONTENT_LENGTH, 0);
+        }
+        match request.send().await {
+            Ok(response) => Ok(response),
+            Err(error) => self.failed(url, &error),
+        }
+    }
+
+    /// Why there is no answer.
+    fn failed(&self, url: &Url, error: &reqwest::Error) -> Result<Response, Failure> {
+        let mut cause: &dyn std::error::Error = error;
+        while let Some(source) = cause.source() {
+            cause = source;
+            if cause.is::<NotPublic>() {
+                return Err(self.not_public(url));
+            }
+            if cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse_too_large) {
+                return Err(self.headers_too_large());
+            }
+        }
+        let host = shorten(&pattern_of(url), 300);
+        let cause = shorten(&cause.to_string(), 200);
+        Err(match error.is_connect() {
+            true => failure(FailureKind::Unavailable, "unreachable", format!("{host} was not reached: {cause}.")),
+            false => failure(FailureKind::Unavailable, "broken_off", format!("{host} gave no whole answer: {cause}.")),
+        })
+    }
+
+    fn check_head(&self, response: &Response) -> Result<(), Failure> {
+        let headers = response.headers();
+        let size = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>();
+        match size > self.limits.header_bytes || headers.len() > self.limits.headers {
+            true => Err(self.headers_too_large()),
+            false => Ok(()),
+        }
+    }
+
+    fn headers_too_large(&self) -> Failure {
+        let HttpLimits { header_bytes, headers, .. } = self.limits;
+        let message = format!(
+            "The answer has headers of more than {header_bytes} bytes (limits.http_header_bytes), or more than {headers} \
+             (limits.http_headers)."
+        );
+        failure(FailureKind::Limit, "response_too_large", message)
+    }
+
+    async fn read(&self, response: Response, url: Url) -> Result<Answer, Failure> {
+        let limit = self.limits.response_bytes;
+        let too_large = || {
+            let message = format!("The answer has more than {limit} bytes (limits.http_response_bytes).");
+            failure(FailureKind::Limit, "response_too_large", message)
+        };
+        if response.content_length().is_some_and(|length| length > limit as u64) {
+            return Err(too_large());
+        }
+        let status = response.status().as_u16();
+        let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let headers = response.headers().iter().map(|(name, value)| (name.as_str().to_owned(), text(value))).collect();
+        let mut body = Vec::new();
+        let mut pieces = response.bytes_stream();
+        while let Some(piece) = pieces.next().await {
+            match piece {
+                Ok(piece) if body.len() + piece.len() > limit => return Err(too_large()),
+                Ok(piece) => body.extend_from_slice(&piece),
+                Err(error) => drop(self.failed(&url, &error)?),
+            }
+        }
+        Ok(Answer { status, url: url.into(), headers, body })
+    }
+
+    /// Takes the operator's secrets out of an answer: a server may tell what it was sent.
+    fn hide(&self, mut answer: Answer) -> Answer {
+        answer.url = self.hide_text(answer.url);
+        for (name, value) in &mut answer.headers {
+            *name = self.hide_text(std::mem::take(name));
+            *value = self.hide_text(std::mem::take(value));
+        }
+        for secret in self.hidden() {
+            if memmem::find(&answer.body, secret.as_bytes()).is_some() {
+                answer.body = without(&answer.body, secret.as_bytes());
+            }
+        }
+        answer
+    }
+
+    fn hide_text(&self, mut text: String) -> String {
+        for secret in self.hidden() {
+            if text.contains(secret) {
+                text = text.replace(secret, HIDDEN);
+            }
+        }
+        text
+    }
+
+    fn hidden(&self) -> impl Iterator<Item = &str> {
+        self.secrets.iter().flat_map(|secret| &secret.hidden).map(String::as_str)
+    }
+}
+
+fn without(body: &[u8], secret: &[u8]) -> Vec<u8> {
+    let mut kept = Vec::with_capacity(body.len());
+    let mut from = 0;
+    for at in memmem::find_iter(body, secret) {
+        kept.extend_from_slice(&body[from..at]);
+        kept.extend_from_slice(HIDDEN.as_bytes());
+        from = at + secret.len();
+    }
+    kept.extend_from_slice(&body[from..]);
+    kept
+}
+
+/// Where a redirect leads; none when the answer is no redirect.
+fn location(response: &Response, url: &Url) -> Option<Result<Url, Failure>> {
+    if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+        return None;
+    }
+    let location = response.headers().get(header::LOCATION)?;
+    let next = location.to_str().ok().and_then(|location| url.join(location).ok());
+    let next = next.filter(|next| matches!(next.scheme(), "http" | "https") && next.has_host());
+    Some(match next {
+        Some(mut next) => {
+            next.set_fragment(None);
+            // They would become credentials. A URL with a host takes both.
+            let _ = (next.set_username(""), next.set_password(None));
+            Ok(next)
+        }
+        None => {
+            let message = "The answer is a redirect that leads to no URL of `http` or `https`.";
+            Err(failure(FailureKind::Unavailable, "invalid_redirect", message))
+        }
+    })
+}
+
+/// The address that a URL names, if it names one.
+fn literal(url: &Url) -> Option<IpAddr> {
+    url.host_str()?.trim_matches(['[', ']']).parse().ok()
+}
+
+fn secrets(grant: &HttpGrant, lookup: impl Fn(&str) -> Option<String>) -> Result<Vec<Secret>, String> {
+    let mut secrets = Vec::new();
+    for (hosts, headers) in &grant.secrets {
+        for (name, template) in headers {
+            let wrong = |what: &str| format!("secrets.\"{hosts}\".{name} {what}");
+            let header =
+                HeaderName::from_bytes(name.as_bytes()).map_err(|_| wrong("has a name that is no header's"))?;
+            let Filled { value, secrets: mut hidden } = template.fill(&lookup).map_err(|what| wrong(&what))?;
+            let mut value = HeaderValue::from_str(&value).map_err(|_| wrong("has a value that is no header's"))?;
+            value.set_sensitive(true);
+            hidden.retain(|secret| secret.len() >= SHORTEST_SECRET);
+            secrets.push(Secret { hosts: hosts.clone(), name: header, value, hidden });
+        }
+    }
+    Ok(secrets)
+}
+
+fn client(private: PrivateNetworks, limits: &HttpLimits) -> Result<Client, String> {
+    let client = Client::builder()
+        .dns_resolver(Resolver { private })
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .referer(false)
+        // Its limits are known, and every server speaks it.
+        .http1_only()
+        .http1_max_headers(limits.headers)
+        .no_gzip()
+        .no_brotli()
+        .no_zstd()
+        .no_deflate()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .pool_idle_timeout(IDLE.0)
+        .pool_max_idle_per_host(IDLE.1)
+        .user_agent(concat!("outlast/", env!("CARGO_PKG_VERSION")));
+    client.build().map_err(|error| format!("no client can be made: {error}"))
+}
+
+/// Finds the addresses of names, and keeps those back that may not be reached.
+struct Resolver {
+    private: PrivateNetworks,
+}
+
+/// A name has only addresses that may not be reached.
+#[derive(Debug, thiserror::Error)]
+#[error("it has no public address")]
+struct NotPublic;
+
+impl Resolve for Resolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let private = self.private.clone();
+        Box::pin(async move {
+            let mut found: Vec<_> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            if found.is_empty() {
+                return Err(io::Error::other("it has no address").into());
+            }
+            found.retain(|address| private.allow(address.ip()));
+            if found.is_empty() {
+                return Err(NotPublic.into());
+            }
+            let found: Addrs = Box::new(found.into_iter());
+            Ok(found)
+        })
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Secret").field("hosts", &self.hosts).field("name", &self.name).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,234 @@
+//! The interface `http`: requests to where the operator allows.
+//!
+//! A request is in the journal: that it began, and what was answered, as soon as it is there. One that does more than
+//! ask is not sent before its beginning is committed, so that there is no effect that the journal does not know. Of a
+//! request that was in flight when the server stopped, nobody knows the effect: it is sent again, with the same key, if
+//! that is safe, and ends as failure `interrupted` if it is not.
+//!
+//! - `request` reads what a component asks for.
+//! - `access` is what an agent may reach, and the way there.
+//! - [`pattern`](HostPattern) and `address` are what decides it.
+//! - `answer` is what comes back, also from the journal.
+
+mod access;
+mod address;
+mod answer;
+mod pattern;
+mod request;
+
+use std::{sync::Arc, time::Duration};
+
+use wasmtime::component::Resource;
+
+pub(super) use access::Access;
+pub use address::PrivateNetworks;
+pub use pattern::HostPattern;
+
+use self::{
+    answer::Answer,
+    request::{Wanted, invalid},
+};
+use super::{
+    bindings::{
+        http::{Host, HostPending, Request, Response},
+        types::{Failure, FailureKind},
+    },
+    failure::failure,
+    journal::digest,
+    state::RunState,
+    tasks::{OpenTask, cancelled},
+};
+
+const SEND: &str = "http.send";
+const SENT: &str = "http.send.end";
+const START: &str = "http.start";
+const GET: &str = "http.pending.get";
+
+/// Limits of the requests of a run, from the configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct HttpLimits {
+    /// The body of a request, in bytes: `limits.http_request_bytes`.
+    pub request_bytes: usize,
+    /// The body of an answer, in bytes: `limits.http_response_bytes`.
+    pub response_bytes: usize,
+    /// The URL and the headers of a request, and the headers of an answer, in bytes: `limits.http_header_bytes`.
+    pub header_bytes: usize,
+    /// The headers of either: `limits.http_headers`.
+    pub headers: usize,
+    /// The requests that are open at once in a run: `limits.http_requests`.
+    pub requests: usize,
+    /// The requests that go on at once in all runs: `limits.http_connections`.
+    pub connections: usize,
+    /// The longest that a request may take: `limits.http_timeout`.
+    pub timeout: Duration,
+}
+
+impl Default for HttpLimits {
+    fn default() -> Self {
+        Self {
+            request_bytes: 1 << 20,
+            response_bytes: 4 << 20,
+            header_bytes: 64 << 10,
+            headers: 100,
+            requests: 16,
+            connections: 256,
+            timeout: Duration::from_secs(300),
+        }
+    }
+}
+
+/// A request that a component holds.
+pub struct OpenRequest {
+    /// Its number among the tasks of the run.
+    number: u64,
+    taken: bool,
+}
+
+impl Host for RunState {
+    async fn send(&mut self, request: Request) -> wasmtime::Result<Result<Response, Failure>> {
+        match self.begin_request(SEND, request).await? {
+            Ok(number) => self.answered(SENT, number).await,
+            Err(failure) => Ok(Err(failure)),
+        }
+    }
+
+    async fn start(&mut self, request: Request) -> wasmtime::Result<Result<Resource<OpenRequest>, Failure>> {
+        match self.begin_request(START, request).await? {
+            Ok(number) => Ok(Ok(self.table.push(OpenRequest { number, taken: false })?)),
+            Err(failure) => Ok(Err(failure)),
+        }
+    }
+}
+
+impl HostPending for RunState {
+    async fn task(&mut self, handle: Resource<OpenRequest>) -> wasmtime::Result<Resource<OpenTask>> {
+        let number = self.table.get(&handle)?.number;
+        let task = self.tasks.handle(number);
+        Ok(self.table.push(task)?)
+    }
+
+    async fn get(&mut self, handle: Resource<OpenRequest>) -> wasmtime::Result<Result<Response, Failure>> {
+        let open = self.table.get_mut(&handle)?;
+        if open.taken {
+            return Ok(Err(invalid("already_taken", "The answer of this request has been taken already.")));
+        }
+        open.taken = true;
+        let number = open.number;
+        self.answered(GET, number).await
+    }
+
+    async fn drop(&mut self, handle: Resource<OpenRequest>) -> wasmtime::Result<()> {
+        let OpenRequest { number, taken } = self.table.delete(handle)?;
+        if !taken {
+            self.tasks.give_up(number, &Err::<Answer, _>(given_up()));
+        }
+        Ok(())
+    }
+}
+
+impl RunState {
+    /// Begins a request, if it is one and allowed. Returns its number among the tasks of the run.
+    async fn begin_request(&mut self, import: &str, request: Request) -> wasmtime::Result<Result<u64, Failure>> {
+        let arguments = digest_of(&request);
+        let number = self.tasks.number();
+        let run = self.active(import)?;
+        let (stop, access) = (run.stop.clone(), run.http.clone());
+        let access = access.ok_or_else(|| wasmtime::Error::msg("a run without grants"))?;
+        if let Some(begun) = self.replayed::<Result<(), Failure>>(import, &arguments)? {
+            if let Err(failure) = begun {
+                return Ok(Err(failure));
+            }
+            if !self.tasks.recall(number) {
+                // It was in flight when the server stopped.
+                match Wanted::read(request, &access.limits) {
+                    Ok(wanted) if wanted.is_repeatable() => self.send_beside(import, number, access, wanted)?,
+                    _ => {
+                        access.metrics.interrupted.inc();
+                        self.tasks.settle(number, &Err::<Answer, _>(interrupted()));
+                    }
+                }
+            }
+            return Ok(Ok(number));
+        }
+        if stop.is_cancelled() {
+            return Ok(Err(cancelled()));
+        }
+        let wanted = checked(request, &access, self.tasks.open());
+        if let Err(failure) = &wanted
+            && failure.kind == FailureKind::Denied
+        {
+            access.metrics.denied.inc();
+            self.log.line(tracing::Level::WARN, "http", &failure.message);
+        }
+        self.record(import, arguments, &wanted.as_ref().map(drop)).await?;
+        match wanted {
+            Ok(wanted) => {
+                self.send_beside(import, number, access, wanted)?;
+                Ok(Ok(number))
+            }
+            Err(failure) => Ok(Err(failure)),
+        }
+    }
+
+    /// Sends a request beside the component.
+    fn send_beside(&mut self, import: &str, number: u64, access: Arc<Access>, wanted: Wanted) -> wasmtime::Result<()> {
+        let run = self.active(import)?;
+        let key = format!("{}-{number}", run.response_id);
+        let committed = (run.journaled && !wanted.only_asks()).then(|| run.port.committed());
+        let log = self.log.clone();
+        self.tasks.begin(number, async move {
+            if let Some(committed) = committed {
+                committed.await;
+            }
+            let answer = access.send(wanted, &key).await;
+            if let Err(failure) = &answer
+                && failure.kind == FailureKind::Denied
+            {
+                log.line(tracing::Level::WARN, "http", &failure.message);
+            }
+            answer
+        });
+        Ok(())
+    }
+
+    /// Waits for the answer of a request.
+    async fn answered(&mut self, import: &str, number: u64) -> wasmtime::Result<Result<Response, Failure>> {
+        let answer = self.take_answer::<Result<Answer, Failure>>(import, number).await?;
+        Ok(answer.and_then(|answer| answer).map(Response::from))
+    }
+}
+
+/// A request that may be sent, beside so many that are open.
+fn checked(request: Request, access: &Access, open: usize) -> Result<Wanted, Failure> {
+    let wanted = Wanted::read(request, &access.limits)?;
+    access.permit(&wanted.method, &wanted.url)?;
+    let most = access.limits.requests;
+    if open >= most {
+        let message =
+            format!("There are {open} requests whose answers were not taken, the most (limits.http_requests).");
+        return Err(failure(FailureKind::Limit, "too_many_requests", message));
+    }
+    Ok(wanted)
+}
+
+/// The digest of a request.
+fn digest_of(request: &Request) -> String {
+    let Request { method, url, headers, body, options } = request;
+    let mut arguments =
+        vec![method.as_bytes(), url.as_bytes(), body, options.as_deref().unwrap_or_default().as_bytes()];
+    for header in headers {
+        arguments.extend([header.name.as_bytes(), header.value.as_bytes()]);
+    }
+    digest(&arguments)
+}
+
+/// What a component reads of a request that the server's stop has ended.
+fn interrupted() -> Failure {
+    let message = "The server was stopped while the request went on. Whether it took effect is unknown.";
+    failure(FailureKind::Interrupted, "interrupted", message)
+}
+
+/// The answer of a request that the component gave up.
+fn given_up() -> Failure {
+    failure(FailureKind::Other, "given_up", "The component has given the request up.")
+}

@@ -1,0 +1,179 @@
+//! The interface `tasks`: waiting, also for what goes on beside the component.
+
+mod beside;
+
+use std::{
+    pin::pin,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use futures::future::{OptionFuture, pending, select_all};
+use tokio_util::sync::CancellationToken;
+use wasmtime::component::Resource;
+
+pub(super) use beside::Tasks;
+
+use super::{
+    bindings::{
+        tasks::{Host, HostTask},
+        types::{Failure, FailureKind},
+    },
+    failure::{Asleep, failure},
+    journal::digest,
+    state::RunState,
+};
+
+/// A task that a component holds.
+#[derive(Clone, Debug)]
+pub enum OpenTask {
+    /// The task of this number has an answer when the token is cancelled.
+    Answer(u64, CancellationToken),
+    /// It ends at this time, since 1970.
+    Timer(Duration),
+}
+
+impl OpenTask {
+    fn has_ended(&self) -> bool {
+        match self {
+            Self::Answer(_, there) => there.is_cancelled(),
+            Self::Timer(until) => *until <= now(),
+        }
+    }
+
+    /// What tells it apart from other tasks.
+    fn name(&self) -> [u8; 9] {
+        let (kind, number) = match self {
+            Self::Answer(number, _) => (0, *number),
+            Self::Timer(until) => (1, nanoseconds(*until)),
+        };
+        let mut name = [kind; 9];
+        name[1..].copy_from_slice(&number.to_le_bytes());
+        name
+    }
+}
+
+impl Host for RunState {
+    async fn wait_any(&mut self, tasks: Vec<Resource<OpenTask>>) -> wasmtime::Result<Result<Vec<u32>, Failure>> {
+        const IMPORT: &str = "tasks.wait-any";
+        if tasks.is_empty() {
+            let message = "There is no task to wait for: the list is empty.";
+            return Ok(Err(failure(FailureKind::Invalid, "no_tasks", message)));
+        }
+        let tasks: Vec<OpenTask> = tasks.iter().map(|task| self.table.get(task).cloned()).collect::<Result<_, _>>()?;
+        let names: Vec<_> = tasks.iter().map(OpenTask::name).collect();
+        let arguments = digest(&names.iter().map(|name| &name[..]).collect::<Vec<_>>());
+        if let Some(ended) = self.replayed(IMPORT, &arguments)? {
+            return Ok(Ok(ended));
+        }
+        let ended = loop {
+            let ended: Vec<u32> =
+                (0..).zip(&tasks).filter(|(_, task)| task.has_ended()).map(|(place, _)| place).collect();
+            if !ended.is_empty() {
+                break ended;
+            }
+            let timers = tasks.iter().filter_map(|task| match task {
+                OpenTask::Timer(until) => Some(*until),
+                OpenTask::Answer(..) => None,
+            });
+            let answers = tasks.iter().filter_map(|task| match task {
+                OpenTask::Answer(_, there) => Some(Box::pin(there.clone().cancelled_owned())),
+                OpenTask::Timer(_) => None,
+            });
+            let (first, answers) = (timers.min(), answers.collect::<Vec<_>>());
+            let answered = async {
+                match answers.is_empty() {
+                    true => pending().await,
+                    false => drop(select_all(answers).await),
+                }
+            };
+            if let Err(failure) = self.wait(IMPORT, first, answered).await? {
+                return Ok(Err(failure));
+            }
+        };
+        self.clock.advance();
+        self.record(IMPORT, arguments, &ended).await?;
+        Ok(Ok(ended))
+    }
+
+    async fn after(&mut self, milliseconds: u64) -> wasmtime::Result<Resource<OpenTask>> {
+        let until = self.timer("tasks.after", milliseconds).await?;
+        Ok(self.table.push(OpenTask::Timer(until))?)
+    }
+
+    async fn sleep(&mut self, milliseconds: u64) -> wasmtime::Result<Result<(), Failure>> {
+        const IMPORT: &str = "tasks.sleep";
+        let until = self.timer(IMPORT, milliseconds).await?;
+        let waited = self.wait(IMPORT, Some(until), pending()).await?;
+        if waited.is_ok() {
+            self.clock.set(until);
+        }
+        Ok(waited)
+    }
+}
+
+impl HostTask for RunState {
+    async fn drop(&mut self, task: Resource<OpenTask>) -> wasmtime::Result<()> {
+        self.table.delete(task)?;
+        Ok(())
+    }
+}
+
+impl RunState {
+    /// A durable timer: when it goes off, since 1970, also after a restart.
+    async fn timer(&mut self, import: &str, milliseconds: u64) -> wasmtime::Result<Duration> {
+        let arguments = digest(&[&milliseconds.to_le_bytes()]);
+        if let Some(until) = self.replayed(import, &arguments)? {
+            return Ok(Duration::from_nanos(until));
+        }
+        self.clock.advance();
+        let until = self.clock.nanoseconds().saturating_add(milliseconds.saturating_mul(1_000_000));
+        self.record(import, arguments, &until).await?;
+        Ok(Duration::from_nanos(until))
+    }
+
+    /// Waits until the time `until` has come, if there is one, or until something has `ended`. The failure is that the
+    /// run is being cancelled.
+    ///
+    /// When the time is far and nothing goes on beside the component, it leaves memory: what went on would be lost.
+    async fn wait(
+        &mut self,
+        import: &str,
+        until: Option<Duration>,
+        ended: impl Future<Output = ()>,
+    ) -> wasmtime::Result<Result<(), Failure>> {
+        let run = self.active(import)?;
+        let (stop, idle_after) = (run.stop.clone(), run.idle_after);
+        let mut ended = pin!(ended);
+        loop {
+            let left = until.map(|until| until.saturating_sub(now()));
+            let far = left.is_some_and(|left| idle_after.is_some_and(|least| left >= least));
+            let settled = match (until, far.then(|| self.tasks.settled())) {
+                (Some(until), Some(None)) => return Err(Asleep(until).into()),
+                (_, settled) => settled.flatten(),
+            };
+            let settled = OptionFuture::from(settled);
+            let timer = OptionFuture::from(left.map(tokio::time::sleep));
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(Err(cancelled())),
+                () = &mut ended => return Ok(Ok(())),
+                Some(()) = timer => return Ok(Ok(())),
+                Some(()) = settled => {}
+            }
+        }
+    }
+}
+
+/// What a waiting call answers when the run is being stopped.
+pub(super) fn cancelled() -> Failure {
+    failure(FailureKind::Cancelled, "cancelled", "The run is being cancelled.")
+}
+
+/// The time, since 1970.
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
