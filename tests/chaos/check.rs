@@ -9,6 +9,7 @@ use super::{
     clients::{Fate, Seen, World, output},
     faults::Faults,
     journals::{Journals, marker},
+    letters::{self, Arrived, Letterbox},
     runs::{Kind, Plan, Policy},
     upstream::{Call, Upstream},
 };
@@ -27,6 +28,12 @@ pub struct Checked {
     /// Calls that were cut off, and asked again.
     pub repeated: usize,
     pub turns: usize,
+    /// Letters that arrived.
+    pub letters: usize,
+    /// Letters that were sent again.
+    pub sent_again: usize,
+    /// Letters of which nobody knows whether they arrived.
+    pub unknown: usize,
 }
 
 /// A run as the database has it.
@@ -37,7 +44,13 @@ struct Stored {
 }
 
 /// Checks everything, and panics at the first thing that is not as it must be.
-pub async fn all(faults: &mut Faults, world: &World, upstream: &Upstream, seen: &[Seen]) -> Checked {
+pub async fn all(
+    faults: &mut Faults,
+    world: &World,
+    upstream: &Upstream,
+    letterbox: &Letterbox,
+    seen: &[Seen],
+) -> Checked {
     let mut checked = Checked::default();
     let client = faults.server.client();
     // Also runs that nobody knows of come to their end.
@@ -67,6 +80,7 @@ pub async fn all(faults: &mut Faults, world: &World, upstream: &Upstream, seen: 
     checked.lost = stored.values().filter(|run| known.iter().all(|id| run.response["id"] != **id)).count();
     conversations_have_each_turn_once(&mut database, seen, &stored, &mut checked).await;
     calls_are_not_repeated(&lives, &faults.journals, &mut checked);
+    letters_arrive_once(&letterbox.letters(), world, &stored, &mut checked);
     let log = faults.server.log();
     for word in ["panicked", "diverged", "was ended elsewhere", "database refuses"] {
         assert!(!log.contains(word), "the log says `{word}`");
@@ -156,6 +170,8 @@ fn says_what_it_must(plan: &Plan, response: &Value, cut_off: bool) {
                 assert!(status == "incomplete" && plan.text.starts_with(text), "{marker}: {status} {text}");
             }
         }
+        // What became of the letters is compared with those that arrived.
+        Kind::Letters | Kind::IdempotentLetters => assert_eq!((status, items.len()), ("completed", 1), "{marker}"),
         Kind::Chat(policy) => {
             let (last, before) = items.split_last().unwrap_or_else(|| panic!("{marker} says nothing: {response}"));
             assert_eq!((status, *last), ("completed", whole[0]), "{marker}");
@@ -240,6 +256,36 @@ async fn conversations_have_each_turn_once(
         let row = query.bind(conversation.to_owned()).fetch_optional(&mut *database).await.unwrap();
         let found = row.and_then(|row| row.get::<Option<String>, _>(0));
         assert_eq!(json!(found), latest, "{conversation}: its checkpoint");
+    }
+}
+
+/// A letter arrives once, or as often as lives of the server ended before its answer was recorded where it may be sent
+/// again.
+fn letters_arrive_once(
+    letters: &BTreeMap<String, Arrived>,
+    world: &World,
+    stored: &BTreeMap<String, Stored>,
+    checked: &mut Checked,
+) {
+    let none = Arrived::new();
+    for (marker, run) in stored {
+        let plan = world.plan(marker).unwrap();
+        let idempotent = match plan.kind {
+            Kind::Letters => false,
+            Kind::IdempotentLetters => true,
+            _ => continue,
+        };
+        let arrived = letters.get(marker).unwrap_or(&none);
+        checked.letters += arrived.len();
+        if !gives_up(&run.response) {
+            let text = run.response["output"][0]["content"][0]["text"].as_str().unwrap();
+            let (again, unknown) = letters::check(marker, idempotent, plan.letters, text, arrived);
+            checked.sent_again += again;
+            checked.unknown += unknown;
+        }
+    }
+    for marker in letters.keys() {
+        assert!(stored.contains_key(marker), "{marker} posted letters, and does not exist");
     }
 }
 

@@ -28,6 +28,8 @@ use crate::harness::{
 pub struct World {
     /// Where the server listens, or did last.
     url: Arc<Mutex<String>>,
+    /// Where letters go.
+    letterbox: String,
     over: AtomicBool,
     plans: Mutex<BTreeMap<String, Arc<Plan>>>,
 }
@@ -80,8 +82,8 @@ pub enum Fate {
 struct Trouble;
 
 impl World {
-    pub fn new(url: Arc<Mutex<String>>) -> Arc<Self> {
-        Arc::new(Self { url, over: AtomicBool::new(false), plans: Mutex::default() })
+    pub fn new(url: Arc<Mutex<String>>, letterbox: String) -> Arc<Self> {
+        Arc::new(Self { url, letterbox, over: AtomicBool::new(false), plans: Mutex::default() })
     }
 
     /// Lets every client finish what it is at.
@@ -107,11 +109,11 @@ impl Client {
             if self.random.u8(..3) == 0 {
                 let conversation = format!("talk-{}-{}", self.number, self.runs);
                 for _ in 0..self.random.u8(2..5) {
-                    let plan = Plan::turn(self.marker(), &conversation, &mut self.random);
+                    let plan = Plan::turn(self.marker(), &conversation, &self.world.letterbox, &mut self.random);
                     all.push(self.pursue(plan).await);
                 }
             } else {
-                let plan = Plan::new(self.marker(), &mut self.random);
+                let plan = Plan::new(self.marker(), &self.world.letterbox, &mut self.random);
                 all.push(self.pursue(plan).await);
             }
         }

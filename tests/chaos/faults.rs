@@ -6,16 +6,19 @@
 
 use std::{
     collections::BTreeMap,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
+use tempfile::TempDir;
 use tokio::time::sleep;
 
-use super::{journals::Journals, upstream::Upstream};
+use super::{journals::Journals, letters::Letterbox, upstream::Upstream};
 use crate::harness::{
     database::Database,
+    plugins,
     postgres::Postgres,
     server::{Begun, Options, Server},
     wait,
@@ -38,6 +41,8 @@ pub struct Faults {
     pub counts: BTreeMap<&'static str, usize>,
     cluster: Option<Postgres>,
     upstream: Upstream,
+    letterbox: Letterbox,
+    plugins: TempDir,
     url: Arc<Mutex<String>>,
     random: fastrand::Rng,
     /// How long the last whole start took.
@@ -46,9 +51,16 @@ pub struct Faults {
 
 impl Faults {
     /// Starts a server.
-    pub fn start(seed: u64, database: Database, cluster: Option<Postgres>, upstream: Upstream) -> Self {
+    pub fn start(
+        seed: u64,
+        database: Database,
+        cluster: Option<Postgres>,
+        upstream: Upstream,
+        letterbox: Letterbox,
+    ) -> Self {
+        let plugins = plugins::folder(&[plugins::courier()]);
         let begun = Instant::now();
-        let server = Server::start(options(&database, &upstream, 0));
+        let server = Server::start(options(&database, &upstream, &letterbox, plugins.path(), 0));
         Self {
             url: Arc::new(Mutex::new(server.url().to_owned())),
             server,
@@ -58,6 +70,8 @@ impl Faults {
             counts: BTreeMap::new(),
             cluster,
             upstream,
+            letterbox,
+            plugins,
             random: fastrand::Rng::with_seed(!seed),
             start: begun.elapsed(),
         }
@@ -204,7 +218,8 @@ impl Faults {
 
     fn launch(&mut self) {
         self.life += 1;
-        self.server.launch_with(options(&self.database, &self.upstream, self.life));
+        let plugins = self.plugins.path();
+        self.server.launch_with(options(&self.database, &self.upstream, &self.letterbox, plugins, self.life));
     }
 
     /// Starts the server; sometimes kills it at some moment of the start, or right after, and starts it once more.
@@ -245,8 +260,8 @@ impl Faults {
     }
 }
 
-fn options(database: &Database, upstream: &Upstream, life: u64) -> Options {
-    let options = Options::new(database.clone()).survives_full_disk();
+fn options(database: &Database, upstream: &Upstream, letterbox: &Letterbox, plugins: &Path, life: u64) -> Options {
+    let options = Options::new(database.clone()).survives_full_disk().plugins(plugins);
     let options = options.config(&format!("drain_timeout = \"300ms\"\nlease = \"{}s\"", LEASE.as_secs()));
-    upstream.options(options, life)
+    letterbox.options(upstream.options(options, life), life)
 }

@@ -20,6 +20,7 @@
 //! | [`runs`] | what is asked for, and what must come of it |
 //! | [`clients`] | who asks, and comes back until the run has ended |
 //! | [`upstream`] | the model, which counts its calls |
+//! | [`letters`] | where requests with effects arrive, which are counted too |
 //! | [`faults`] | what happens to the server |
 //! | [`journals`] | what was recorded when it was killed |
 //! | [`check`] | what must hold when all is over |
@@ -33,6 +34,7 @@ mod faults;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod journals;
+mod letters;
 mod report;
 mod runs;
 mod upstream;
@@ -48,6 +50,7 @@ use harness::{
     postgres::Postgres,
     process, wait,
 };
+use letters::Letterbox;
 use report::{Again, Report};
 use upstream::Upstream;
 
@@ -99,9 +102,9 @@ async fn round(again: Again, cluster: Option<Postgres>) {
         Some(cluster) => Database::Postgres(cluster.database().await),
         None => Database::Sqlite,
     };
-    let upstream = Upstream::start(again.seed).await;
-    let mut faults = Faults::start(again.seed, database, cluster, upstream.clone());
-    let world = World::new(faults.url());
+    let (upstream, letterbox) = (Upstream::start(again.seed).await, Letterbox::start().await);
+    let mut faults = Faults::start(again.seed, database, cluster, upstream.clone(), letterbox.clone());
+    let world = World::new(faults.url(), letterbox.url());
     let mut clients: JoinSet<Vec<Seen>> =
         (0..CLIENTS).map(|n| Client::new(world.clone(), again.seed, n).work()).collect();
 
@@ -123,7 +126,7 @@ async fn round(again: Again, cluster: Option<Postgres>) {
     };
     wait::within(wait::PATIENCE * 2, "every client sees the end of its run", rest).await;
 
-    let checked = check::all(&mut faults, &world, &upstream, &seen).await;
+    let checked = check::all(&mut faults, &world, &upstream, &letterbox, &seen).await;
     Report { again: &again, took: begun.elapsed(), faults: &faults, seen: &seen, checked }.print();
 }
 

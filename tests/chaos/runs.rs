@@ -8,9 +8,6 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 /// What kind of run it is.
-///
-/// An agent whose calls over HTTP may not be repeated belongs here as one more kind: with a body in [`Plan::new`], a
-/// server that counts beside [`super::upstream`], and its rule in [`super::check`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// Says its input, with a pause behind every word.
@@ -21,6 +18,10 @@ pub enum Kind {
     Keyed,
     /// A model says something.
     Chat(Policy),
+    /// Letters are posted that may be posted once.
+    Letters,
+    /// Letters are posted that may be posted again.
+    IdempotentLetters,
 }
 
 /// What becomes of a call of a model that was cut off: `on_interrupt` of its provider.
@@ -44,8 +45,10 @@ pub struct Plan {
     pub conversation: Option<String>,
     /// Without `stream`.
     pub body: Value,
-    /// What it says if nobody cuts off the model.
+    /// What it says if nobody cuts off the model; empty for letters.
     pub text: String,
+    /// How many letters it posts.
+    pub letters: u64,
 }
 
 impl Policy {
@@ -63,10 +66,12 @@ impl Policy {
 
 impl Kind {
     fn any(random: &mut fastrand::Rng) -> Self {
-        match random.u8(..10) {
+        match random.u8(..14) {
             0 | 1 => Self::Echo,
             2 | 3 => Self::Background,
             4 => Self::Keyed,
+            10 | 11 => Self::Letters,
+            12 | 13 => Self::IdempotentLetters,
             5 | 6 => Self::Chat(Policy::Restart),
             7 | 8 => Self::Chat(Policy::Continue),
             _ => Self::Chat(Policy::Fail),
@@ -75,27 +80,32 @@ impl Kind {
 }
 
 impl Plan {
-    /// A run that stands for itself.
-    pub fn new(marker: String, random: &mut fastrand::Rng) -> Arc<Self> {
+    /// A run that stands for itself. Letters go to `letterbox`.
+    pub fn new(marker: String, letterbox: &str, random: &mut fastrand::Rng) -> Arc<Self> {
         let kind = Kind::any(random);
         let with_key = kind == Kind::Keyed || matches!(kind, Kind::Chat(_)) && random.bool();
-        Arc::new(Self::of(kind, marker, with_key, random))
+        Arc::new(Self::of(kind, marker, letterbox, with_key, random))
     }
 
     /// A turn of a conversation. It has a key: without one, a client that did not see its answer begin could not know
     /// whether the turn was taken.
-    pub fn turn(marker: String, conversation: &str, random: &mut fastrand::Rng) -> Arc<Self> {
+    pub fn turn(marker: String, conversation: &str, letterbox: &str, random: &mut fastrand::Rng) -> Arc<Self> {
         // What fails leaves no trace in a conversation.
-        let kind = if random.bool() { Kind::Keyed } else { Kind::Chat(Policy::ALL[random.usize(..3)]) };
-        let mut plan = Self::of(kind, marker, true, random);
+        let kind = match random.u8(..9) {
+            0..4 => Kind::Keyed,
+            4 => Kind::Letters,
+            _ => Kind::Chat(Policy::ALL[random.usize(..3)]),
+        };
+        let mut plan = Self::of(kind, marker, letterbox, true, random);
         plan.body["conversation"] = conversation.into();
         plan.conversation = Some(conversation.to_owned());
         Arc::new(plan)
     }
 
-    fn of(kind: Kind, marker: String, with_key: bool, random: &mut fastrand::Rng) -> Self {
+    fn of(kind: Kind, marker: String, letterbox: &str, with_key: bool, random: &mut fastrand::Rng) -> Self {
         let words: Vec<_> = (0..random.usize(2..24)).map(|n| format!("w{n}")).collect();
         let input = format!("{marker} {}", words.join(" "));
+        let mut letters = 0;
         let (body, text) = match kind {
             Kind::Echo | Kind::Background | Kind::Keyed => {
                 let delay = random.u64(0..150).to_string();
@@ -108,9 +118,15 @@ impl Plan {
                     "background": random.bool()});
                 (body, script(&marker))
             }
+            Kind::Letters | Kind::IdempotentLetters => {
+                letters = random.u64(1..8);
+                let mode = if kind == Kind::Letters { "once" } else { "idempotent" };
+                let input = format!("{marker} {letterbox} {letters} {mode}");
+                (json!({"model": "courier", "input": input, "background": random.bool()}), String::new())
+            }
         };
         let key = with_key.then(|| format!("key-{marker}"));
-        Self { marker, kind, key, conversation: None, body, text }
+        Self { marker, kind, key, conversation: None, body, text, letters }
     }
 
     /// Whether it is answered before it has ended.

@@ -17,10 +17,23 @@ pub fn hostile() -> &'static Path {
     BUILT.get_or_init(|| build("hostile"))
 }
 
+/// The component that posts letters, built once per process: see its own documentation.
+pub fn courier() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| build("courier"))
+}
+
 /// A folder with the component `hostile` in it.
 pub fn hostile_folder() -> TempDir {
+    folder(&[hostile()])
+}
+
+/// A folder with copies of these components.
+pub fn folder(components: &[&Path]) -> TempDir {
     let folder = scratch::dir("plugins-");
-    std::fs::copy(hostile(), folder.path().join("hostile.wasm")).unwrap();
+    for component in components {
+        std::fs::copy(component, folder.path().join(component.file_name().unwrap())).unwrap();
+    }
     folder
 }
 
