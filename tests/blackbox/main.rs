@@ -20,6 +20,7 @@ mod drain;
 mod functions;
 mod health;
 mod hostile;
+mod http;
 mod idempotency;
 mod input_tokens;
 mod latency;

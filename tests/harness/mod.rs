@@ -19,6 +19,7 @@
 //! | [`keys`] | API keys |
 //! | [`plugins`] | components for the plugin folder |
 //! | [`upstream`] | a model provider with a script |
+//! | [`web`] | a web server that agents send requests to |
 //! | [`wait`] | conditions with deadlines |
 //! | [`process`], [`scratch`] | processes and files that do not outlive the tests |
 
@@ -42,4 +43,5 @@ pub mod scratch;
 pub mod server;
 pub mod upstream;
 pub mod wait;
+pub mod web;
 pub mod websocket;
