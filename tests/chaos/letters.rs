@@ -59,7 +59,7 @@ impl Letterbox {
         let address = &self.address;
         options.config(&format!(
             "[agents.courier.http]\nhosts = [\"{address}\"]\nmethods = [\"POST\"]\nprivate = true\n\
-             [agents.courier.http.secrets]\n\"{address}\" = {{ x-life = \"{life}\" }}"
+             [agents.courier.http.secrets]\n\"http://{address}\" = {{ x-life = \"{life}\" }}"
         ))
     }
 
