@@ -10,7 +10,7 @@ use super::{
     faults::Faults,
     journals::{Journals, marker},
     runs::{Kind, Plan, Policy},
-    upstream::{Call, Upstream},
+    upstream::{Call, Order, Upstream},
 };
 use crate::harness::{client::Client, events::Event, fold::fold, schema};
 
@@ -27,6 +27,10 @@ pub struct Checked {
     /// Calls that were cut off, and asked again.
     pub repeated: usize,
     pub turns: usize,
+    /// Things that were ordered; orders that came twice, as they may; and those of which nobody knew.
+    pub orders: usize,
+    pub ordered_again: usize,
+    pub interrupted: usize,
 }
 
 /// A run as the database has it.
@@ -66,6 +70,7 @@ pub async fn all(faults: &mut Faults, world: &World, upstream: &Upstream, seen: 
     let known: BTreeSet<_> = seen.iter().filter_map(|seen| seen.id.as_ref()).collect();
     checked.lost = stored.values().filter(|run| known.iter().all(|id| run.response["id"] != **id)).count();
     conversations_have_each_turn_once(&mut database, seen, &stored, &mut checked).await;
+    orders_are_taken_once(&upstream.orders(), world, &stored, &mut checked);
     calls_are_not_repeated(&lives, &faults.journals, &mut checked);
     let log = faults.server.log();
     for word in ["panicked", "diverged", "was ended elsewhere", "database refuses"] {
@@ -147,6 +152,10 @@ fn says_what_it_must(plan: &Plan, response: &Value, cut_off: bool) {
             assert_eq!((status, items.as_slice()), ("completed", &whole[..]), "{marker}");
             let words = plan.text.split(' ').count();
             assert_eq!(response["usage"]["output_tokens"], words, "{marker}: its usage");
+        }
+        Kind::Orders => {
+            let [("completed", text)] = items[..] else { panic!("{marker}: {response}") };
+            assert_eq!((status, text.replace('?', "")), ("completed", plan.text.clone()), "{marker}");
         }
         Kind::Chat(Policy::Fail) if status == "failed" => {
             let message = response["error"]["message"].as_str().unwrap();
@@ -241,6 +250,41 @@ async fn conversations_have_each_turn_once(
         let found = row.and_then(|row| row.get::<Option<String>, _>(0));
         assert_eq!(json!(found), latest, "{conversation}: its checkpoint");
     }
+}
+
+/// What may not be ordered again was taken once, or at most once where the agent was told that nobody knows. The rest was
+/// taken, and whoever took it twice could see it by the key.
+fn orders_are_taken_once(orders: &[Order], world: &World, stored: &BTreeMap<String, Stored>, checked: &mut Checked) {
+    let mut keys: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for order in orders {
+        keys.entry(&order.text).or_default().push(&order.key);
+    }
+    let different: BTreeSet<_> = keys.values().map(|keys| keys[0]).collect();
+    assert_eq!(different.len(), keys.len(), "two orders had the same key");
+    for (text, keys) in &keys {
+        let (marker, word) = text.split_once(' ').unwrap();
+        assert!(world.plan(marker).is_some(), "nobody ordered {text}");
+        assert!(keys.iter().all(|key| *key == keys[0]), "{text}: its keys {keys:?}");
+        assert!(keys.len() == 1 || word.starts_with('!'), "{text}: taken {} times", keys.len());
+        checked.ordered_again += keys.len() - 1;
+    }
+    for (marker, run) in stored {
+        if world.plan(marker).is_none_or(|plan| plan.kind != Kind::Orders) {
+            continue;
+        }
+        // Also of a run that was given up: what it said is so.
+        let said = run.response["output"][0]["content"][0]["text"].as_str().unwrap_or_default();
+        for word in said.split_whitespace() {
+            match word.strip_suffix('?') {
+                Some(unknown) => {
+                    assert!(!unknown.starts_with('!'), "{marker}: {unknown} may be ordered again, and was interrupted");
+                    checked.interrupted += 1;
+                }
+                None => assert!(keys.contains_key(&*format!("{marker} {word}")), "{marker}: {word} was not taken"),
+            }
+        }
+    }
+    checked.orders = keys.len();
 }
 
 /// The lives of the server in which the model was asked for a run, by the run's marker.

@@ -11,11 +11,13 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use tempfile::TempDir;
 use tokio::time::sleep;
 
 use super::{journals::Journals, upstream::Upstream};
 use crate::harness::{
     database::Database,
+    plugins,
     postgres::Postgres,
     server::{Begun, Options, Server},
     wait,
@@ -36,6 +38,7 @@ pub struct Faults {
     pub counts: BTreeMap<&'static str, usize>,
     cluster: Option<Postgres>,
     upstream: Upstream,
+    plugins: TempDir,
     url: Arc<Mutex<String>>,
     random: fastrand::Rng,
     /// How long the last whole start took.
@@ -46,7 +49,8 @@ impl Faults {
     /// Starts a server.
     pub fn start(seed: u64, database: Database, cluster: Option<Postgres>, upstream: Upstream) -> Self {
         let begun = Instant::now();
-        let server = Server::start(options(&database, &upstream, 0));
+        let plugins = plugins::folder(plugins::orders());
+        let server = Server::start(options(&database, &upstream, &plugins, 0));
         Self {
             url: Arc::new(Mutex::new(server.url().to_owned())),
             server,
@@ -56,6 +60,7 @@ impl Faults {
             counts: BTreeMap::new(),
             cluster,
             upstream,
+            plugins,
             random: fastrand::Rng::with_seed(!seed),
             start: begun.elapsed(),
         }
@@ -186,7 +191,7 @@ impl Faults {
 
     fn launch(&mut self) {
         self.life += 1;
-        self.server.launch_with(options(&self.database, &self.upstream, self.life));
+        self.server.launch_with(options(&self.database, &self.upstream, &self.plugins, self.life));
     }
 
     /// Starts the server; sometimes kills it at some moment of the start, or right after, and starts it once more.
@@ -227,7 +232,8 @@ impl Faults {
     }
 }
 
-fn options(database: &Database, upstream: &Upstream, life: u64) -> Options {
-    let options = Options::new(database.clone()).survives_full_disk().config("drain_timeout = \"300ms\"");
+fn options(database: &Database, upstream: &Upstream, plugins: &TempDir, life: u64) -> Options {
+    let options =
+        Options::new(database.clone()).plugins(plugins.path()).survives_full_disk().config("drain_timeout = \"300ms\"");
     upstream.options(options, life)
 }

@@ -94,6 +94,8 @@ impl Display for Report<'_> {
         let sum: u64 = resumed.iter().sum();
         row(f, "runs resumed", &format!("{sum}, at {starts} starts, {most} at most"))?;
         row(f, "calls of the model, repeated ones", &format!("{}, {}", checked.calls, checked.repeated))?;
+        let orders = format!("{}, {}, {}", checked.orders, checked.ordered_again, checked.interrupted);
+        row(f, "orders, repeated ones, interrupted ones", &orders)?;
         row(f, "times that clients came back", &seen.iter().map(|seen| seen.returns).sum::<u64>())?;
         let pause = seen.iter().map(|seen| seen.pause).max().unwrap_or_default();
         row(f, "longest time in which a client saw nothing", &format!("{:.1} s", pause.as_secs_f64()))

@@ -8,9 +8,6 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 /// What kind of run it is.
-///
-/// An agent whose calls over HTTP may not be repeated belongs here as one more kind: with a body in [`Plan::new`], a
-/// server that counts beside [`super::upstream`], and its rule in [`super::check`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// Says its input, with a pause behind every word.
@@ -21,6 +18,8 @@ pub enum Kind {
     Keyed,
     /// A model says something.
     Chat(Policy),
+    /// Orders things over HTTP, of which every other one may be ordered again.
+    Orders,
 }
 
 /// What becomes of a call of a model that was cut off: `on_interrupt` of its provider.
@@ -63,13 +62,14 @@ impl Policy {
 
 impl Kind {
     fn any(random: &mut fastrand::Rng) -> Self {
-        match random.u8(..10) {
+        match random.u8(..12) {
             0 | 1 => Self::Echo,
             2 | 3 => Self::Background,
             4 => Self::Keyed,
             5 | 6 => Self::Chat(Policy::Restart),
             7 | 8 => Self::Chat(Policy::Continue),
-            _ => Self::Chat(Policy::Fail),
+            9 => Self::Chat(Policy::Fail),
+            _ => Self::Orders,
         }
     }
 }
@@ -102,6 +102,15 @@ impl Plan {
                 let body = json!({"model": "echo", "input": input, "metadata": {"delay_ms": delay},
                     "background": kind == Kind::Background || kind == Kind::Keyed && random.bool()});
                 (body, input)
+            }
+            Kind::Orders => {
+                let things = words
+                    .iter()
+                    .enumerate()
+                    .map(|(n, word)| if n % 2 == 0 { word.clone() } else { format!("!{word}") });
+                let things = things.fold(String::new(), |text, thing| text + &thing + " ");
+                let input = format!("{marker} {}", things.trim_end());
+                (json!({"model": "orders", "input": input, "background": random.bool()}), things)
             }
             Kind::Chat(policy) => {
                 let body = json!({"model": format!("chat/{}/slow", policy.name()), "input": input,

@@ -1,6 +1,7 @@
-//! A model that says, slowly, what follows from the first word of the user's last message, and keeps count.
+//! A model that says, slowly, what follows from the first word of the user's last message, and keeps count; and a shop,
+//! which takes orders.
 //!
-//! It has an address for each life of the server, so that it knows which of them called, however late the call is read.
+//! The model has an address for each life of the server, so that it knows which of them called, however late the call is read.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -8,6 +9,7 @@ use axum::{
     Json, Router,
     body::Body,
     extract::{Path, State},
+    http::HeaderMap,
     response::IntoResponse,
     routing::post,
 };
@@ -29,7 +31,16 @@ pub struct Call {
     pub life: u64,
 }
 
-/// The model.
+/// An order that the shop has taken.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// Of the run, and what it ordered.
+    pub text: String,
+    /// Its idempotency key.
+    pub key: String,
+}
+
+/// The model and the shop.
 #[derive(Clone, Debug)]
 pub struct Upstream {
     address: String,
@@ -40,13 +51,17 @@ pub struct Upstream {
 struct Shared {
     seed: u64,
     calls: Mutex<Vec<Call>>,
+    orders: Mutex<Vec<Order>>,
 }
 
 impl Upstream {
     /// A model on a port of its own.
     pub async fn start(seed: u64) -> Self {
-        let state = Arc::new(Shared { seed, calls: Mutex::default() });
-        let app = Router::new().route("/{life}/v1/chat/completions", post(answer)).with_state(state.clone());
+        let state = Arc::new(Shared { seed, calls: Mutex::default(), orders: Mutex::default() });
+        let app = Router::new()
+            .route("/{life}/v1/chat/completions", post(answer))
+            .route("/orders", post(order))
+            .with_state(state.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
@@ -55,6 +70,10 @@ impl Upstream {
 
     /// A server that asks this model: under one name for each thing that may become of a call that is cut off.
     pub fn options(&self, options: Options, life: u64) -> Options {
+        let shop = &self.address;
+        let options = options.config(&format!(
+            "[agents.orders]\nconfig.url = \"http://{shop}/orders\"\nhttp.hosts = [\"{shop}\"]\nhttp.private = true"
+        ));
         Policy::ALL.into_iter().fold(options, |options, policy| {
             let policy = policy.name();
             options.config(&format!(
@@ -64,10 +83,24 @@ impl Upstream {
         })
     }
 
-    /// Its calls so far.
+    /// What the shop has taken so far.
+    pub fn orders(&self) -> Vec<Order> {
+        self.state.orders.lock().clone()
+    }
+
+    /// The calls of the model so far.
     pub fn calls(&self) -> Vec<Call> {
         self.state.calls.lock().clone()
     }
+}
+
+/// Takes an order, and says so a while later.
+async fn order(State(state): State<Arc<Shared>>, headers: HeaderMap, text: String) -> &'static str {
+    let mut random = fastrand::Rng::with_seed(state.seed ^ state.orders.lock().len() as u64);
+    let key = headers["idempotency-key"].to_str().unwrap().to_owned();
+    state.orders.lock().push(Order { text, key });
+    tokio::time::sleep(Duration::from_millis(random.u64(0..200))).await;
+    "taken"
 }
 
 async fn answer(

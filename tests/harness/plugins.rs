@@ -17,10 +17,21 @@ pub fn hostile() -> &'static Path {
     BUILT.get_or_init(|| build("hostile"))
 }
 
+/// The component that orders things over HTTP, built once per process: see its own documentation.
+pub fn orders() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| build("orders"))
+}
+
 /// A folder with the component `hostile` in it.
 pub fn hostile_folder() -> TempDir {
+    folder(hostile())
+}
+
+/// A folder with a component in it.
+pub fn folder(component: &Path) -> TempDir {
     let folder = scratch::dir("plugins-");
-    std::fs::copy(hostile(), folder.path().join("hostile.wasm")).unwrap();
+    std::fs::copy(component, folder.path().join(component.file_name().unwrap())).unwrap();
     folder
 }
 

@@ -40,6 +40,8 @@ use crate::{
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection is kept that nobody uses, and how many of them for each host.
 const IDLE: (Duration, usize) = (Duration::from_secs(30), 4);
+/// How many names an agent may look up at once.
+const SEARCHES: usize = 16;
 /// The header that makes a repeated request known to the other side.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// What stands where a secret was.
@@ -215,8 +217,8 @@ impl Access {
         let mut request = client.request(method.clone(), url.clone()).headers(headers);
         if !body.is_empty() {
             request = request.body(body.clone());
-        } else if !method.is_safe() && *method != Method::DELETE {
-            // Some servers want to be told.
+        } else if matches!(*method, Method::POST | Method::PUT | Method::PATCH) {
+            // Where a body is usual, some servers want to be told that there is none.
             request = request.header(header::CONTENT_LENGTH, 0);
         }
         match request.send().await {
@@ -374,7 +376,7 @@ fn secrets(grant: &HttpGrant, lookup: impl Fn(&str) -> Option<String>) -> Result
 
 fn client(private: PrivateNetworks, limits: &HttpLimits) -> Result<Client, String> {
     let client = Client::builder()
-        .dns_resolver(Resolver { private })
+        .dns_resolver(Resolver { private, searches: Arc::new(Semaphore::new(SEARCHES)) })
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .retry(reqwest::retry::never())
@@ -396,6 +398,8 @@ fn client(private: PrivateNetworks, limits: &HttpLimits) -> Result<Client, Strin
 /// Finds the addresses of names, and keeps those back that may not be reached.
 struct Resolver {
     private: PrivateNetworks,
+    /// A search takes a thread until it ends, also when nobody waits for it any more.
+    searches: Arc<Semaphore>,
 }
 
 /// A name has only addresses that may not be reached.
@@ -405,9 +409,15 @@ struct NotPublic;
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let private = self.private.clone();
+        let (private, searches) = (self.private.clone(), self.searches.clone());
         Box::pin(async move {
-            let mut found: Vec<_> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            let place = searches.acquire_owned().await?;
+            let search = tokio::spawn(async move {
+                let found = tokio::net::lookup_host((name.as_str(), 0)).await.map(Vec::from_iter);
+                drop(place);
+                found
+            });
+            let mut found = search.await??;
             if found.is_empty() {
                 return Err(io::Error::other("it has no address").into());
             }
