@@ -52,8 +52,8 @@ impl Journals {
             }
         }
         let rows = sqlx::query(
-            "SELECT responses.request AS request, COALESCE(journal.entries, CAST('' AS BYTEA)) AS entries \
-             FROM responses LEFT JOIN journal ON journal.response_id = responses.id WHERE responses.ended_at IS NULL",
+            "SELECT responses.request AS request, journal.entries AS entries FROM responses \
+             LEFT JOIN journal ON journal.response_id = responses.id WHERE responses.ended_at IS NULL",
         )
         .fetch_all(&mut connection)
         .await
@@ -61,7 +61,9 @@ impl Journals {
         let mut entries: BTreeMap<String, String> = BTreeMap::new();
         for row in rows {
             let marker = marker(&row.get::<String, _>("request"));
-            entries.entry(marker).or_default().push_str(&String::from_utf8(row.get("entries")).unwrap());
+            // A run that was not answered anything yet has no journal.
+            let lines = row.get::<Option<Vec<u8>>, _>("entries").unwrap_or_default();
+            entries.entry(marker).or_default().push_str(&String::from_utf8(lines).unwrap());
         }
         connection.close().await.unwrap();
         for (marker, entries) in entries {
