@@ -252,7 +252,6 @@ fn escape(text: &str, into: &mut String) {
 /// A request under way. Dropping it gives it up.
 #[derive(Debug)]
 pub struct Pending {
-    // Dropped before what it is of.
     task: Task,
     pending: host::Pending,
 }

@@ -558,6 +558,17 @@ async fn so_many_requests_are_open_at_once_and_no_more() {
 }
 
 #[tokio::test]
+async fn more_requests_than_may_be_open_are_sent_in_turn() {
+    let web = Web::start().await;
+    let (server, _folder) = hostile(Database::Sqlite, &only(&web));
+    let all = request("http-all", format!("50 {}", web.url("/say")));
+    let said = text(&server.client().stream(all).await.rest().await);
+    let expected: Vec<_> = (0..50).map(|number| number.to_string()).collect();
+    assert_eq!(said.split_whitespace().collect::<Vec<_>>(), expected);
+    assert_eq!(web.requests().len(), 50);
+}
+
+#[tokio::test]
 async fn an_answer_is_taken_once() {
     let web = Web::start().await;
     let (server, _folder) = hostile(Database::Sqlite, &only(&web));

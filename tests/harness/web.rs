@@ -9,6 +9,7 @@
 //! | `/chunks/N` | the same, without `content-length` |
 //! | `/headers/N` | so many headers |
 //! | `/status/N` | this status |
+//! | `/say/TEXT` | the text |
 //! | any other | `hello` |
 
 use std::{collections::HashMap, convert::Infallible, sync::Arc};
@@ -147,6 +148,7 @@ async fn answer(State(seen): State<Arc<Seen>>, request: Request) -> Response {
             }
             response
         }
+        "say" => argument.to_owned().into_response(),
         "status" => argument.parse::<StatusCode>().unwrap().into_response(),
         _ => "hello".into_response(),
     }

@@ -12,7 +12,6 @@ use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::StreamExt as _;
-use memchr::memmem;
 use reqwest::{
     Client, Method, Response, StatusCode, Url,
     dns::{Addrs, Name, Resolve, Resolving},
@@ -21,18 +20,14 @@ use reqwest::{
 use tokio::sync::Semaphore;
 
 use super::{
-    HttpLimits,
-    address::PrivateNetworks,
-    answer::Answer,
-    pattern::{HostPattern, pattern_of},
-    request::Wanted,
+    HttpLimits, address::PrivateNetworks, answer::Answer, pattern::pattern_of, request::Wanted, secrets::Secrets,
 };
 use crate::{
     metrics::{AgentRequests, LiveRequest},
     plugin::{
         bindings::types::{Failure, FailureKind},
         failure::{failure, shorten},
-        grants::{Filled, GrantError, HttpGrant},
+        grants::{GrantError, HttpGrant},
     },
 };
 
@@ -40,34 +35,23 @@ use crate::{
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection is kept that nobody uses, and how many of them for each host.
 const IDLE: (Duration, usize) = (Duration::from_secs(30), 4);
+/// How many names an agent may look up at once.
+const SEARCHES: usize = 16;
 /// The header that makes a repeated request known to the other side.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-/// What stands where a secret was.
-const HIDDEN: &str = "[secret]";
-/// The shortest text that is hidden: anything shorter stands everywhere, and is no secret.
-const SHORTEST_SECRET: usize = 4;
 
 /// What one agent may reach.
 #[derive(Debug)]
 pub(in crate::plugin) struct Access {
     agent: String,
     grant: HttpGrant,
-    secrets: Vec<Secret>,
+    secrets: Secrets,
     /// None where nothing may be reached.
     client: Option<Client>,
     pub(super) limits: HttpLimits,
     /// The places of all agents.
     places: Arc<Semaphore>,
     pub(super) metrics: Arc<AgentRequests>,
-}
-
-/// A header that the operator puts into requests.
-struct Secret {
-    hosts: HostPattern,
-    name: HeaderName,
-    value: HeaderValue,
-    /// What no answer may show.
-    hidden: Vec<String>,
 }
 
 impl Access {
@@ -88,7 +72,7 @@ impl Access {
                 )));
             }
         }
-        let secrets = secrets(grant, lookup).map_err(wrong)?;
+        let secrets = Secrets::new(grant, lookup).map_err(wrong)?;
         let client = match grant.hosts.is_empty() {
             true => None,
             false => Some(client(grant.private.clone(), &limits).map_err(|error| wrong(format!("hosts: {error}")))?),
@@ -104,7 +88,7 @@ impl Access {
         metrics: Arc<AgentRequests>,
     ) -> Self {
         let (agent, grant) = (agent.to_owned(), HttpGrant::default());
-        Self { agent, grant, secrets: Vec::new(), client: None, limits, places, metrics }
+        Self { agent, grant, secrets: Secrets::default(), client: None, limits, places, metrics }
     }
 
     /// Whether the operator allows a request of this method to this URL.
@@ -157,8 +141,8 @@ impl Access {
             Err(failure) if failure.kind == FailureKind::Denied => &agent.denied,
             Err(_) => &agent.failed,
         });
-        let answer = answer.map(|answer| self.hide(answer));
-        answer.map_err(|failure| Failure { message: self.hide_text(failure.message), ..failure })
+        let answer = answer.map(|answer| self.secrets.hide(answer));
+        answer.map_err(|failure| Failure { message: self.secrets.hide_text(failure.message), ..failure })
     }
 
     async fn follow(&self, wanted: Wanted, key: &str) -> Result<Answer, Failure> {
@@ -206,17 +190,15 @@ impl Access {
     /// Sends one request, to one place.
     async fn hop(&self, method: &Method, url: &Url, headers: &HeaderMap, body: &Bytes) -> Result<Response, Failure> {
         let mut headers = headers.clone();
-        for secret in self.secrets.iter().filter(|secret| secret.hosts.matches_secretly(url)) {
-            headers.insert(secret.name.clone(), secret.value.clone());
-        }
+        self.secrets.put(url, &mut headers);
         let Some(client) = &self.client else {
             return Err(failure(FailureKind::Denied, "host_not_granted", "Nothing may be reached."));
         };
         let mut request = client.request(method.clone(), url.clone()).headers(headers);
         if !body.is_empty() {
             request = request.body(body.clone());
-        } else if !method.is_safe() && *method != Method::DELETE {
-            // Some servers want to be told.
+        } else if matches!(*method, Method::POST | Method::PUT | Method::PATCH) {
+            // Where a body is usual, some servers want to be told that there is none.
             request = request.header(header::CONTENT_LENGTH, 0);
         }
         match request.send().await {
@@ -286,46 +268,6 @@ impl Access {
         }
         Ok(Answer { status, url: url.into(), headers, body })
     }
-
-    /// Takes the operator's secrets out of an answer: a server may tell what it was sent.
-    fn hide(&self, mut answer: Answer) -> Answer {
-        answer.url = self.hide_text(answer.url);
-        for (name, value) in &mut answer.headers {
-            *name = self.hide_text(std::mem::take(name));
-            *value = self.hide_text(std::mem::take(value));
-        }
-        for secret in self.hidden() {
-            if memmem::find(&answer.body, secret.as_bytes()).is_some() {
-                answer.body = without(&answer.body, secret.as_bytes());
-            }
-        }
-        answer
-    }
-
-    fn hide_text(&self, mut text: String) -> String {
-        for secret in self.hidden() {
-            if text.contains(secret) {
-                text = text.replace(secret, HIDDEN);
-            }
-        }
-        text
-    }
-
-    fn hidden(&self) -> impl Iterator<Item = &str> {
-        self.secrets.iter().flat_map(|secret| &secret.hidden).map(String::as_str)
-    }
-}
-
-fn without(body: &[u8], secret: &[u8]) -> Vec<u8> {
-    let mut kept = Vec::with_capacity(body.len());
-    let mut from = 0;
-    for at in memmem::find_iter(body, secret) {
-        kept.extend_from_slice(&body[from..at]);
-        kept.extend_from_slice(HIDDEN.as_bytes());
-        from = at + secret.len();
-    }
-    kept.extend_from_slice(&body[from..]);
-    kept
 }
 
 /// Where a redirect leads; none when the answer is no redirect.
@@ -355,26 +297,9 @@ fn literal(url: &Url) -> Option<IpAddr> {
     url.host_str()?.trim_matches(['[', ']']).parse().ok()
 }
 
-fn secrets(grant: &HttpGrant, lookup: impl Fn(&str) -> Option<String>) -> Result<Vec<Secret>, String> {
-    let mut secrets = Vec::new();
-    for (hosts, headers) in &grant.secrets {
-        for (name, template) in headers {
-            let wrong = |what: &str| format!("secrets.\"{hosts}\".{name} {what}");
-            let header =
-                HeaderName::from_bytes(name.as_bytes()).map_err(|_| wrong("has a name that is no header's"))?;
-            let Filled { value, secrets: mut hidden } = template.fill(&lookup).map_err(|what| wrong(&what))?;
-            let mut value = HeaderValue::from_str(&value).map_err(|_| wrong("has a value that is no header's"))?;
-            value.set_sensitive(true);
-            hidden.retain(|secret| secret.len() >= SHORTEST_SECRET);
-            secrets.push(Secret { hosts: hosts.clone(), name: header, value, hidden });
-        }
-    }
-    Ok(secrets)
-}
-
 fn client(private: PrivateNetworks, limits: &HttpLimits) -> Result<Client, String> {
     let client = Client::builder()
-        .dns_resolver(Resolver { private })
+        .dns_resolver(Resolver { private, searches: Arc::new(Semaphore::new(SEARCHES)) })
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .retry(reqwest::retry::never())
@@ -396,6 +321,8 @@ fn client(private: PrivateNetworks, limits: &HttpLimits) -> Result<Client, Strin
 /// Finds the addresses of names, and keeps those back that may not be reached.
 struct Resolver {
     private: PrivateNetworks,
+    /// A search takes a thread until it ends, also when nobody waits for it any more.
+    searches: Arc<Semaphore>,
 }
 
 /// A name has only addresses that may not be reached.
@@ -405,9 +332,15 @@ struct NotPublic;
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let private = self.private.clone();
+        let (private, searches) = (self.private.clone(), self.searches.clone());
         Box::pin(async move {
-            let mut found: Vec<_> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            let place = searches.acquire_owned().await?;
+            let search = tokio::spawn(async move {
+                let found = tokio::net::lookup_host((name.as_str(), 0)).await.map(Vec::from_iter);
+                drop(place);
+                found
+            });
+            let mut found = search.await??;
             if found.is_empty() {
                 return Err(io::Error::other("it has no address").into());
             }
@@ -418,11 +351,5 @@ impl Resolve for Resolver {
             let found: Addrs = Box::new(found.into_iter());
             Ok(found)
         })
-    }
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Secret").field("hosts", &self.hosts).field("name", &self.name).finish_non_exhaustive()
     }
 }

@@ -8,6 +8,7 @@
 //! - `request` reads what a component asks for.
 //! - `access` is what an agent may reach, and the way there.
 //! - [`pattern`](HostPattern) and `address` are what decides it.
+//! - `secrets` are the headers that the operator puts in.
 //! - `answer` is what comes back, also from the journal.
 
 mod access;
@@ -15,6 +16,7 @@ mod address;
 mod answer;
 mod pattern;
 mod request;
+mod secrets;
 
 use std::{sync::Arc, time::Duration};
 

@@ -8,6 +8,7 @@ use reqwest::{
     header::{HeaderMap, HeaderName, HeaderValue},
 };
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use super::HttpLimits;
 use crate::plugin::{
@@ -98,7 +99,10 @@ impl Wanted {
 fn options(text: Option<&str>) -> Result<Options, Failure> {
     let Some(text) = text else { return Ok(Options::default()) };
     let wrong = |what: String| invalid("invalid_options", format!("`options`: {what}"));
-    let options: Options = serde_json::from_str(text).map_err(|error| wrong(error.to_string()))?;
+    // A list would be taken for the fields in their order.
+    let object: serde_json::Result<Map<String, Value>> = serde_json::from_str(text);
+    let options = object.and_then(|object| serde_json::from_value::<Options>(object.into()));
+    let options = options.map_err(|error| wrong(error.to_string()))?;
     if options.timeout_ms == Some(0) {
         return Err(wrong("`timeout_ms` is 0; it must be at least 1".to_owned()));
     }

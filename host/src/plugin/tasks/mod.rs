@@ -55,6 +55,7 @@ impl OpenTask {
 impl Host for RunState {
     async fn wait_any(&mut self, tasks: Vec<Resource<OpenTask>>) -> wasmtime::Result<Result<Vec<u32>, Failure>> {
         const IMPORT: &str = "tasks.wait-any";
+        self.active(IMPORT)?;
         if tasks.is_empty() {
             let message = "There is no task to wait for: the list is empty.";
             return Ok(Err(failure(FailureKind::Invalid, "no_tasks", message)));

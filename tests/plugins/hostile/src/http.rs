@@ -47,6 +47,17 @@ pub fn race(ms: u64, requests: &str) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Sends a request for each path below a URL, all at the same time, and says their bodies in order.
+pub fn all(count: usize, url: &str) -> Result<(), Failure> {
+    let requests = (0..count).map(|number| outlast_guest::http::get(format!("{url}/{number}")));
+    let mut message = respond::Message::open();
+    for answer in outlast_guest::http::send_all(requests) {
+        message.write(&format!("{} ", answer?.ok()?.text()?));
+    }
+    message.finish();
+    Ok(())
+}
+
 /// Begins a request and gives it up, then says how a second wait and an empty one end.
 pub fn misuse(request: &str) -> Result<(), Failure> {
     let request = read(&serde_json::from_str(request)?);

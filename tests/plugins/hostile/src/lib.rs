@@ -36,6 +36,7 @@
 //! | `http-flood N REQUEST` | begins the request so many times, says how often it could, and the last failure |
 //! | `http-large BYTES REQUEST` | sends the request with such a header, then with such a body |
 //! | `http-at-most MS REQUEST` | waits for the request or for a timer, says which ended |
+//! | `http-all N URL` | sends so many requests at once with the SDK, says their bodies in order |
 //! | `http-misuse REQUEST` | gives a request up, takes an answer twice, waits for nothing |
 //! | `history` | says who said what in the earlier turns |
 //!
@@ -106,12 +107,13 @@ impl Agent for Hostile {
                 http::send(request)?;
                 wait(number(ms)?)?;
             }
-            "http-beside" | "http-race" | "http-flood" | "http-large" | "http-at-most" => {
+            "http-all" | "http-beside" | "http-race" | "http-flood" | "http-large" | "http-at-most" => {
                 let (count, rest) = pair(argument);
                 let count = number(count)?;
                 match behaviour {
                     "http-beside" => http::sleep_beside(count as u64, rest)?,
                     "http-race" => http::race(count as u64, rest)?,
+                    "http-all" => http::all(count, rest)?,
                     "http-flood" => http::flood(count, rest)?,
                     "http-at-most" => http::at_most(count as u64, rest)?,
                     _ => http::large(count, rest)?,
