@@ -53,12 +53,28 @@ struct Arguments {
     /// Leave PostgreSQL out.
     #[arg(long)]
     sqlite_only: bool,
+    /// Measure this part alone.
+    #[arg(long, value_name = "PART")]
+    only: Option<Part>,
     /// Be the floor, and stream these frames.
     #[arg(long, value_name = "FILE", hide = true)]
     floor: Option<PathBuf>,
     /// What cargo says to a benchmark.
     #[arg(long, hide = true)]
     bench: bool,
+}
+
+/// A part of the benchmark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// Streams of `echo`, and the floor.
+    Streams,
+    /// The memory of runs that wait.
+    Waiting,
+    /// Runs that sleep without an instance.
+    Sleeping,
+    /// Starts that resume runs.
+    Resuming,
 }
 
 fn main() {
@@ -84,8 +100,32 @@ async fn measure(arguments: &Arguments) {
         databases.push(("PostgreSQL", Database::postgres().await.unwrap()));
     }
 
+    if arguments.measures(Part::Streams) {
+        streams(&databases, measured, &mut report).await;
+    }
+    for (name, _) in databases.iter().filter(|_| arguments.measures(Part::Waiting)) {
+        eprintln!("{} waiting runs on {name}", waiting::RUNS);
+        report.waiting(name, waiting::measure(fresh(name).await).await);
+    }
+    for (name, _) in databases.iter().filter(|_| arguments.measures(Part::Sleeping)) {
+        eprintln!("{} sleeping runs on {name}", arguments.sleepers());
+        report.sleeping(name, sleeping::measure(fresh(name).await, arguments.sleepers(), arguments.sleep()).await);
+    }
+    for (name, _) in databases.iter().filter(|_| arguments.measures(Part::Resuming)) {
+        eprintln!("{} resumed runs on {name}", resuming::RUNS);
+        report.resuming(name, resuming::measure(fresh(name).await).await);
+    }
+    print!("{report}");
+}
+
+/// A database of this kind that nothing has used.
+async fn fresh(name: &str) -> Database {
+    if name == "SQLite" { Database::Sqlite } else { Database::postgres().await.unwrap() }
+}
+
+async fn streams(databases: &[(&'static str, Database)], measured: Duration, report: &mut Report) {
     let mut servers = Vec::new();
-    for (name, database) in &databases {
+    for (name, database) in databases {
         eprintln!("starting the server on {name}");
         servers.push((*name, Server::start(database.clone())));
     }
@@ -108,28 +148,13 @@ async fn measure(arguments: &Arguments) {
             report.add(Row { what: what.to_owned(), clients, result });
         }
     }
-    drop(servers);
-    drop(floor);
-
-    for (name, _) in &databases {
-        eprintln!("{} waiting runs on {name}", waiting::RUNS);
-        let database = if *name == "SQLite" { Database::Sqlite } else { Database::postgres().await.unwrap() };
-        report.waiting(name, waiting::measure(database).await);
-    }
-    for (name, _) in &databases {
-        eprintln!("{} sleeping runs on {name}", arguments.sleepers());
-        let database = if *name == "SQLite" { Database::Sqlite } else { Database::postgres().await.unwrap() };
-        report.sleeping(name, sleeping::measure(database, arguments.sleepers(), arguments.sleep()).await);
-    }
-    for (name, _) in &databases {
-        eprintln!("{} resumed runs on {name}", resuming::RUNS);
-        let database = if *name == "SQLite" { Database::Sqlite } else { Database::postgres().await.unwrap() };
-        report.resuming(name, resuming::measure(database).await);
-    }
-    print!("{report}");
 }
 
 impl Arguments {
+    fn measures(&self, part: Part) -> bool {
+        self.only.is_none_or(|only| only == part)
+    }
+
     fn sleepers(&self) -> usize {
         self.sleepers.unwrap_or(if self.quick { 5_000 } else { 50_000 })
     }
