@@ -54,6 +54,7 @@
 //! | say something to the client | [`respond`] |
 //! | call a language model | [`model`] |
 //! | wait | [`tasks`] |
+//! | keep something beyond the run | [`state`] |
 //! | tell the operator something | [`log`] |
 //! | fail | [`Failure`] |
 //!
@@ -69,8 +70,8 @@
 //! # Testing
 //!
 //! An agent compiles natively as well, so `cargo test` works for every function that calls nothing of the
-//! server's. Outside the server, the functions of [`respond`], [`model`], [`context`], [`tasks`] and [`log`]
-//! panic: keep the thinking apart from the saying.
+//! server's. Outside the server, the functions of [`respond`], [`model`], [`context`], [`tasks`],
+//! [`state`] and [`log`] panic: keep the thinking apart from the saying.
 
 mod agent;
 #[doc(hidden)]
@@ -81,6 +82,7 @@ pub mod item;
 pub mod log;
 pub mod model;
 pub mod respond;
+pub mod state;
 pub mod tasks;
 
 pub use agent::{Agent, IncompleteReason, Outcome, Turn};

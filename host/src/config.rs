@@ -151,6 +151,13 @@ pub struct Limits {
     /// All that the imports of a run may answer it that has to be kept, so that the run can go on after a crash. Default
     /// `64MiB`.
     pub journal_bytes: ByteSize,
+    /// What an agent may keep for a principal, where `[agents.NAME]` says `state = true`: keys, values, and 100 bytes for
+    /// each of them. Default `1MiB`.
+    pub state_bytes: ByteSize,
+    /// The largest value that an agent may keep. Default `256KiB`.
+    pub state_value_bytes: ByteSize,
+    /// The longest key under which an agent may keep something, in bytes, at most 1024. Default 512.
+    pub state_key_bytes: usize,
     /// The most lines in the log of a run. Default 10000.
     pub log_lines: u64,
     /// How much of a run may wait to be written before its agent is suspended. Default `256KiB`.
@@ -217,6 +224,9 @@ impl Default for Limits {
             output_items: 1_000,
             events: 1_000_000,
             journal_bytes: ByteSize::mib(64),
+            state_bytes: ByteSize::mib(1),
+            state_value_bytes: ByteSize::kib(256),
+            state_key_bytes: 512,
             log_lines: 10_000,
             outbox_bytes: ByteSize::kib(256),
             feed_bytes: ByteSize::kib(64),
@@ -346,6 +356,9 @@ impl Config {
                 return fail(format!("limits.{key} = 0 must be at least 1"));
             }
         }
+        if !(1..=1_024).contains(&limits.state_key_bytes) {
+            return fail(format!("limits.state_key_bytes = {} must be 1 to 1024", limits.state_key_bytes));
+        }
         Ok(self)
     }
 
@@ -365,7 +378,14 @@ impl Config {
 
     /// The limits of plugins.
     pub fn plugin_limits(&self) -> PluginLimits {
-        PluginLimits { memory: bytes(self.limits.memory), log_line: 8_192, log_lines: self.limits.log_lines }
+        PluginLimits {
+            memory: bytes(self.limits.memory),
+            log_line: 8_192,
+            log_lines: self.limits.log_lines,
+            state_bytes: bytes(self.limits.state_bytes),
+            state_value_bytes: bytes(self.limits.state_value_bytes),
+            state_key_bytes: self.limits.state_key_bytes,
+        }
     }
 
     /// The most runs at once, by principal, of those that have a limit of their own.
@@ -483,6 +503,8 @@ mod tests {
         for (toml, expected) in [
             ("lisen = \"x\"", "lisen"),
             ("[limits]\nmemorry = 1", "memorry"),
+            ("[limits]\nstate_key_bytes = 2000", "limits.state_key_bytes = 2000 must be 1 to 1024"),
+            ("[agents.a]\nstate = \"much\"", "agents.a.state: must be a size like `1MiB`, or true or false"),
             ("[limits]\nrun_timeout = \"soon\"", "limits.run_timeout"),
             ("[limits]\nmax_live_runs = 0", "limits.max_live_runs = 0 must be at least 1"),
             ("[limits]\ncancel_grace = \"2s\"", "limits.cancel_grace = \"2s\" must be 0ns to 1s"),

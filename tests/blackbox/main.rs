@@ -35,6 +35,7 @@ mod restart;
 mod resume;
 mod retention;
 mod retrieve;
+mod state;
 mod stored;
 mod subscribers;
 mod takeover;

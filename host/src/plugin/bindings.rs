@@ -15,4 +15,4 @@ wasmtime::component::bindgen!({
     },
 });
 
-pub use self::outlast::agent::{context, log, model, respond, tasks, types};
+pub use self::outlast::agent::{context, log, model, respond, state, tasks, types};

@@ -12,8 +12,9 @@ use super::{
     failure::{Asleep, RunFailure},
     grants::AgentConfig,
     journal::Entry,
+    kept::StateGrant,
     limits::PluginLimits,
-    port::RunPort,
+    port::{RunPort, StatePort},
     state::RunState,
 };
 use crate::model::Models;
@@ -25,6 +26,7 @@ pub struct Agent {
     limits: PluginLimits,
     models: Arc<Models>,
     config: String,
+    state: StateGrant,
     /// What it says about itself.
     pub description: Description,
     /// The sha256 of the component, hexadecimal.
@@ -70,6 +72,12 @@ pub struct RunContext {
     pub entries: Vec<Entry>,
     /// When it began, in nanoseconds since 1970: the time that its clock begins with.
     pub began: u64,
+    /// Where it keeps what outlives it; none when it cannot.
+    pub state: Option<Arc<dyn StatePort>>,
+    /// Filled in by the agent.
+    pub(super) agent: String,
+    /// Filled in by the agent.
+    pub(super) state_grant: StateGrant,
     /// Filled in by the agent.
     pub(super) config: String,
     /// Filled in by the agent.
@@ -89,6 +97,9 @@ impl RunContext {
             idle_after: None,
             entries: Vec::new(),
             began: 0,
+            state: None,
+            agent: String::new(),
+            state_grant: StateGrant::default(),
             port,
             stop,
             config: "{}".to_owned(),
@@ -113,8 +124,14 @@ impl Agent {
     ) -> Result<Self, Refused> {
         let Loaded { pre, sha256, description, uses_models } = engine.load(wasm, &limits).await?;
         let config = configs.get(&description.name).cloned().unwrap_or_default();
+        let state = StateGrant {
+            bytes: config.state.and_then(|size| size.bytes(limits.state_bytes)),
+            key_bytes: limits.state_key_bytes,
+            value_bytes: limits.state_value_bytes,
+        };
         let config = Value::Object(config.config).to_string();
-        Ok(Self { engine: engine.clone(), pre, limits, models, config, description, sha256, loaded_at, uses_models })
+        let engine = engine.clone();
+        Ok(Self { engine, pre, limits, models, config, state, description, sha256, loaded_at, uses_models })
     }
 
     /// Executes one run in an instance of its own, which is gone when this returns or is dropped.
@@ -129,6 +146,8 @@ impl Agent {
             input: std::mem::take(&mut context.input),
         };
         context.config.clone_from(&self.config);
+        context.agent.clone_from(&self.description.name);
+        context.state_grant = self.state;
         context.models = Some(self.models.clone());
         let id = context.response_id.clone();
         let state = RunState::new(&self.description.name, &id, &self.limits, Some(context));

@@ -116,17 +116,18 @@ impl RunState {
         answer: &(impl Serialize + Sync),
     ) -> wasmtime::Result<()> {
         self.listen();
-        let time = self.clock.nanoseconds();
-        let run = self.active(name)?;
-        if !run.journaled {
+        if !self.active(name)?.journaled {
             return Ok(());
         }
-        let entry = Entry { name: name.to_owned(), digest, time, answer: serde_json::to_value(answer)? };
-        run.port.journal(&serde_json::to_string(&entry)?).map_err(|error| Violation(error.to_string()))?;
-        if let Some(room) = run.port.room() {
-            room.await;
-        }
-        Ok(())
+        let entry = self.entry(name, digest, answer)?;
+        self.active(name)?.port.journal(&entry).map_err(|error| Violation(error.to_string()))?;
+        self.wait_for_room(name).await
+    }
+
+    /// The line that says what an import answers now.
+    pub(super) fn entry(&self, name: &str, digest: String, answer: &impl Serialize) -> wasmtime::Result<String> {
+        let (name, time, answer) = (name.to_owned(), self.clock.nanoseconds(), serde_json::to_value(answer)?);
+        Ok(serde_json::to_string(&Entry { name, digest, time, answer })?)
     }
 
     /// Lets the run be heard in the log again once all of it has been replayed.

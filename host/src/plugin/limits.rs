@@ -20,6 +20,12 @@ pub struct PluginLimits {
     pub log_line: usize,
     /// The most lines in the log of a run: `limits.log_lines`.
     pub log_lines: u64,
+    /// What an agent may keep for a principal when it is granted what all may: `limits.state_bytes`.
+    pub state_bytes: usize,
+    /// The largest value that an agent keeps: `limits.state_value_bytes`.
+    pub state_value_bytes: usize,
+    /// The longest key, in bytes: `limits.state_key_bytes`.
+    pub state_key_bytes: usize,
 }
 
 /// Counts what an instance uses and says no by name: a denied allocation would otherwise end as a bare
@@ -83,7 +89,14 @@ mod tests {
 
     #[test]
     fn memory_beyond_the_limit_is_refused_by_name() {
-        let limits = PluginLimits { memory: 16 << 20, log_line: 100, log_lines: 10 };
+        let limits = PluginLimits {
+            memory: 16 << 20,
+            log_line: 100,
+            log_lines: 10,
+            state_bytes: 0,
+            state_value_bytes: 0,
+            state_key_bytes: 0,
+        };
         let mut limiter = Limiter::new(&limits);
         assert!(limiter.memory_growing(0, 16 << 20, None).unwrap());
         let error = limiter.memory_growing(16 << 20, (16 << 20) + 65_536, None).unwrap_err();

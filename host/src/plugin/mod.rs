@@ -5,7 +5,8 @@
 //! `Store` a run, dropped at its end. While a run waits in a host call, its instance is a suspended fibre that
 //! holds no thread.
 //!
-//! There is one file per WIT interface that is served: `respond`, `model`, `tasks`, `context`, `log`.
+//! There is one file per WIT interface that is served: `respond`, `model`, `tasks`, `context`, `log`, and
+//! `state` in `kept`.
 //!
 //! A plugin is hostile until proven otherwise. It has no files, no sockets, no environment and no real clock; its
 //! memory, tables, handles and output are limited; a loop is interrupted every millisecond so that others go on
@@ -19,6 +20,7 @@ mod failure;
 mod grants;
 mod instance;
 mod journal;
+mod kept;
 mod limits;
 mod log;
 mod model;
@@ -36,5 +38,8 @@ pub use grants::AgentConfig;
 pub use instance::{Agent, Outcome, RunContext};
 pub use journal::Entry;
 pub use limits::PluginLimits;
-pub use port::RunPort;
+pub use port::{RunPort, StateChange, StateError, StatePort, StateSpot};
 pub use registry::{BUNDLED, Registry};
+
+/// What an entry of an agent's state counts beside its key and its value, in bytes.
+pub const STATE_ENTRY: u32 = 100;

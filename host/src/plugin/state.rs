@@ -17,6 +17,7 @@ use super::{
     failure::{Diverged, Violation},
     instance::RunContext,
     journal::Replay,
+    kept::Scratch,
     limits::{HANDLES, Limiter, PluginLimits},
     log::RunLog,
     output::Output,
@@ -32,6 +33,8 @@ pub(super) struct RunState {
     pub(super) stderr: Output,
     pub(super) clock: Clock,
     pub(super) replay: Replay,
+    /// What the component keeps for this run alone.
+    pub(super) scratch: Scratch,
     /// None while the component is only asked what it is.
     pub(super) run: Option<RunContext>,
 }
@@ -63,7 +66,8 @@ impl RunState {
             .stderr(stderr.clone());
         let mut table = ResourceTable::new();
         table.set_max_capacity(HANDLES);
-        Self { wasi: wasi.build(), table, limiter: Limiter::new(limits), log, stderr, clock, replay, run }
+        let (limiter, scratch) = (Limiter::new(limits), Scratch::default());
+        Self { wasi: wasi.build(), table, limiter, log, stderr, clock, replay, scratch, run }
     }
 
     /// The run; a trap while the component is only asked what it is.
@@ -84,6 +88,14 @@ impl RunState {
         }
         self.listen();
         Ok(emitted)
+    }
+
+    /// Waits while there is no room for more.
+    pub(super) async fn wait_for_room(&mut self, import: &str) -> wasmtime::Result<()> {
+        if let Some(room) = self.active(import)?.port.room() {
+            room.await;
+        }
+        Ok(())
     }
 }
 

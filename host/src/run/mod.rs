@@ -12,6 +12,7 @@
 //! - [`expiry`](expire) removes what has been kept long enough.
 //! - [`journal`](Journal) has what the imports of a run have answered; it is written with the events.
 //! - [`resume`] makes, at a start, the runs go on that the last stop cut off.
+//! - `state` is what agents keep beyond their runs; it is written with the events too.
 //! - `passivation` takes runs that sleep out of memory.
 //! - `compaction` makes a conversation shorter, with the help of a run; [`seal`](Seal) closes the result.
 
@@ -29,6 +30,7 @@ mod recorder;
 mod request;
 mod resume;
 mod seal;
+mod state;
 mod subscription;
 mod writer;
 

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::{Ended, Ending, Feed, Recorder, Refusal, WriterQueue, journal::Journal};
+use super::{Ended, Ending, Feed, Recorder, Refusal, WriterQueue, journal::Journal, state::KeptWrite};
 use crate::{
     metrics::LiveRun,
     plugin::RunPort,
@@ -83,6 +83,7 @@ pub struct Run {
 pub struct Outbox {
     recorder: Recorder,
     journal: Journal,
+    state: Vec<KeptWrite>,
     queued: bool,
     admission: Option<(NewResponse, oneshot::Sender<Result<(), Refusal>>)>,
     ended: Option<(EndedResponse, Ended)>,
@@ -100,6 +101,8 @@ pub struct Write {
     pub segment: Option<Segment>,
     /// The new entries of its journal.
     pub entries: Option<JournalSegment>,
+    /// What its agent keeps beyond it.
+    pub state: Vec<KeptWrite>,
     /// Its end.
     pub ended: Option<(EndedResponse, Ended)>,
     /// Whether nothing more will come before the next start.
@@ -129,6 +132,7 @@ impl Run {
             outbox: Mutex::new(Outbox {
                 recorder,
                 journal,
+                state: Vec::new(),
                 queued: false,
                 admission: None,
                 ended: None,
@@ -204,6 +208,15 @@ impl Run {
         Ok(emitted)
     }
 
+    /// Writes what the agent keeps beyond the run, in one transaction with the entry of the journal that says so.
+    pub fn keep(self: &Arc<Self>, entry: &str, write: KeptWrite) -> Result<(), EmitError> {
+        let mut outbox = self.outbox.lock();
+        outbox.journal.append(entry)?;
+        outbox.state.push(write);
+        self.queue(&mut outbox);
+        Ok(())
+    }
+
     /// Ends the run. The first call decides; later ones do nothing.
     pub fn end(self: &Arc<Self>, ending: Ending, now: std::time::SystemTime) {
         let mut outbox = self.outbox.lock();
@@ -224,10 +237,11 @@ impl Run {
         outbox.queued = false;
         let (admission, ended) = (outbox.admission.take(), outbox.ended.take());
         let suspended = outbox.suspended;
-        let (segment, entries) = (outbox.recorder.take(), outbox.journal.take());
+        let (segment, entries, state) =
+            (outbox.recorder.take(), outbox.journal.take(), std::mem::take(&mut outbox.state));
         drop(outbox);
         self.room.notify_waiters();
-        Write { run: self, admission, segment, entries, ended, suspended }
+        Write { run: self, admission, segment, entries, state, ended, suspended }
     }
 
     /// Takes the admission alone, to refuse it.
@@ -281,7 +295,8 @@ impl Run {
 
     fn has_room(&self) -> bool {
         let outbox = self.outbox.lock();
-        let pending = outbox.recorder.pending_bytes() + outbox.journal.pending_bytes();
+        let state: usize = outbox.state.iter().map(KeptWrite::bytes).sum();
+        let pending = outbox.recorder.pending_bytes() + outbox.journal.pending_bytes() + state;
         drop(outbox);
         pending + self.feed.unread() <= self.outbox_bytes
     }

@@ -17,6 +17,7 @@ mod ownership;
 mod responses;
 mod secrets;
 mod size;
+mod state;
 
 pub use commit::{Batch, Committed, EndedResponse, NewResponse, WriteConnection};
 pub use conversations::{ConversationHead, ItemRange, NewItem, Written};
@@ -25,6 +26,7 @@ pub use journal::{ActiveRun, JournalSegment};
 pub use open::{Backend, LEASE, Store};
 pub use responses::{StoredResponse, Turn};
 pub use size::StoreSize;
+pub use state::{StateOwner, StatePlace, StateWrite};
 
 #[cfg(test)]
 mod tests;

@@ -28,6 +28,7 @@
 //! | `log N BYTES` | so many log lines of so many bytes |
 //! | `clock` | says the time, a hash order and random numbers |
 //! | `env` | says what is to be seen of the world outside |
+//! | `recall KEY` | says what it keeps for the principal under the key, or `-` |
 //! | `history` | says who said what in the earlier turns |
 //!
 //! Anything else, and an argument that is no number, is failure `invalid`.
@@ -39,7 +40,7 @@ mod sandbox;
 
 use std::time::Duration;
 
-use outlast_guest::{Agent, Failure, Outcome, Turn, respond, tasks};
+use outlast_guest::{Agent, Failure, Outcome, Turn, respond, state, tasks};
 
 struct Hostile;
 
@@ -89,6 +90,10 @@ impl Agent for Hostile {
 
             "clock" => respond::text(&sandbox::clock()),
             "env" => respond::text(&sandbox::environment()),
+            "recall" => {
+                let kept = state::get_bytes(state::Scope::Principal, argument)?;
+                respond::text(&kept.map_or("-".into(), |kept| String::from_utf8_lossy(&kept).into_owned()));
+            }
             "history" => respond::text(&sandbox::history()?),
 
             _ => {
