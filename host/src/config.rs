@@ -109,6 +109,10 @@ pub struct Key {
     /// Whether this key, and not every other one of its principal, may read `/metrics`. Default false.
     #[serde(default)]
     pub metrics: bool,
+    /// Whether this key, and not every other one of its principal, may see and stop the runs of all principals. Default
+    /// false.
+    #[serde(default)]
+    pub admin: bool,
 }
 
 /// Limits, each with its default.
@@ -160,6 +164,8 @@ pub struct Limits {
     pub state_key_bytes: usize,
     /// The most lines in the log of a run. Default 10000.
     pub log_lines: u64,
+    /// How much of the log of a run is kept with it. Default `1MiB`.
+    pub log_bytes: ByteSize,
     /// How much of a run may wait to be written before its agent is suspended. Default `256KiB`.
     pub outbox_bytes: ByteSize,
     /// How much of a run is kept in memory for its subscribers; older events are read from the database. Default
@@ -228,6 +234,7 @@ impl Default for Limits {
             state_value_bytes: ByteSize::kib(256),
             state_key_bytes: 512,
             log_lines: 10_000,
+            log_bytes: ByteSize::mib(1),
             outbox_bytes: ByteSize::kib(256),
             feed_bytes: ByteSize::kib(64),
             connections: 10_000,
@@ -275,7 +282,8 @@ impl Config {
             figment = figment.merge(Toml::file_exact(file));
         }
         let config: Self = figment
-            .merge(Env::prefixed("OUTLAST_").split("__"))
+            // Two are for `outlast runs`, and may be set where a server is started.
+            .merge(Env::prefixed("OUTLAST_").ignore(&["key", "url"]).split("__"))
             .merge(Serialized::defaults(flags))
             .extract()
             .map_err(|error| ConfigError(explain(error)))?;
@@ -401,6 +409,7 @@ impl Config {
             max_runs: self.limits.max_runs,
             idle_after: self.limits.idle_after,
             cancel_grace: self.limits.cancel_grace,
+            log_bytes: bytes(self.limits.log_bytes),
             journal_bytes: bytes(self.limits.journal_bytes),
             outbox_bytes: bytes(self.limits.outbox_bytes),
             feed_bytes: bytes(self.limits.feed_bytes),
@@ -488,12 +497,15 @@ mod tests {
             )?;
             jail.set_env("OUTLAST_DATABASE", "b");
             jail.set_env("OUTLAST_LIMITS__MEMORY", "1MiB");
+            jail.set_env("OUTLAST_KEY", "ol-1");
+            jail.set_env("OUTLAST_AGENTS__ECHO__STATE", "2KiB");
             let flags = Flags { listen: "127.0.0.1:2".parse().ok(), ..Flags::default() };
             let config = Config::read(Some(Path::new("outlast.toml")), &flags).unwrap();
             assert_eq!(config.database, "b");
             assert_eq!(config.listen.port(), 2);
             assert_eq!(config.limits.run_timeout, Duration::from_secs(5));
             assert_eq!(bytes(config.limits.memory), 1 << 20);
+            assert_eq!(config.agents["echo"].state, Some(crate::plugin::StateSize::Size(ByteSize::kib(2))));
             Ok(())
         });
     }

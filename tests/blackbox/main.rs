@@ -35,6 +35,7 @@ mod restart;
 mod resume;
 mod retention;
 mod retrieve;
+mod runs;
 mod state;
 mod stored;
 mod subscribers;

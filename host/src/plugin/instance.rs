@@ -14,7 +14,8 @@ use super::{
     journal::Entry,
     kept::StateGrant,
     limits::PluginLimits,
-    port::{RunPort, StatePort},
+    meter::Meter,
+    port::{LogPort, RunPort, StatePort},
     state::RunState,
 };
 use crate::model::Models;
@@ -74,6 +75,10 @@ pub struct RunContext {
     pub began: u64,
     /// Where it keeps what outlives it; none when it cannot.
     pub state: Option<Arc<dyn StatePort>>,
+    /// Where its log is kept; none when it is not.
+    pub log: Option<Arc<dyn LogPort>>,
+    /// Counts what it uses.
+    pub meter: Arc<Meter>,
     /// Filled in by the agent.
     pub(super) agent: String,
     /// Filled in by the agent.
@@ -98,6 +103,8 @@ impl RunContext {
             entries: Vec::new(),
             began: 0,
             state: None,
+            log: None,
+            meter: Arc::default(),
             agent: String::new(),
             state_grant: StateGrant::default(),
             port,

@@ -223,7 +223,7 @@ impl RunState {
                 "The agent `{agent}` may keep nothing: `state = \"1MiB\"` in `[agents.{agent}]` of the configuration \
                  would allow it."
             );
-            self.log.line(tracing::Level::WARN, "state", &message);
+            self.log.note(tracing::Level::WARN, "state", &message);
             return Ok(Err(failure(FailureKind::Denied, "state_not_granted", message)));
         };
         if key.is_empty() || key.len() > key_bytes {

@@ -1,8 +1,10 @@
 //! How much a plugin may use.
 
+use std::sync::Arc;
+
 use wasmtime::ResourceLimiter;
 
-use super::failure::Violation;
+use super::{Meter, failure::Violation};
 
 /// The most elements of all tables of an instance: functions that can be called indirectly.
 const TABLE_ELEMENTS: usize = 100_000;
@@ -34,11 +36,12 @@ pub struct PluginLimits {
 pub(super) struct Limiter {
     memory: usize,
     used: usize,
+    meter: Arc<Meter>,
 }
 
 impl Limiter {
-    pub(super) fn new(limits: &PluginLimits) -> Self {
-        Self { memory: limits.memory, used: 0 }
+    pub(super) fn new(limits: &PluginLimits, meter: Arc<Meter>) -> Self {
+        Self { memory: limits.memory, used: 0, meter }
     }
 }
 
@@ -50,6 +53,7 @@ impl ResourceLimiter for Limiter {
             return Err(Violation(message).into());
         }
         self.used = wanted;
+        self.meter.grow(wanted as u64);
         Ok(true)
     }
 
@@ -97,8 +101,9 @@ mod tests {
             state_value_bytes: 0,
             state_key_bytes: 0,
         };
-        let mut limiter = Limiter::new(&limits);
+        let mut limiter = Limiter::new(&limits, Arc::default());
         assert!(limiter.memory_growing(0, 16 << 20, None).unwrap());
+        assert_eq!(limiter.meter.used().memory, 16 << 20);
         let error = limiter.memory_growing(16 << 20, (16 << 20) + 65_536, None).unwrap_err();
         assert_eq!(error.to_string(), "asked for 16.1 MiB of memory, limit 16 MiB (limits.memory)");
     }

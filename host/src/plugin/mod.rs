@@ -23,6 +23,7 @@ mod journal;
 mod kept;
 mod limits;
 mod log;
+mod meter;
 mod model;
 mod output;
 mod port;
@@ -34,11 +35,12 @@ mod tasks;
 pub use component::{Description, Refused};
 pub use engine::Engine;
 pub use failure::RunFailure;
-pub use grants::AgentConfig;
+pub use grants::{AgentConfig, StateSize};
 pub use instance::{Agent, Outcome, RunContext};
 pub use journal::Entry;
 pub use limits::PluginLimits;
-pub use port::{RunPort, StateChange, StateError, StatePort, StateSpot};
+pub use meter::{Meter, Used};
+pub use port::{LogLine, LogPort, RunPort, StateChange, StateError, StatePort, StateSpot};
 pub use registry::{BUNDLED, Registry};
 
 /// What an entry of an agent's state counts beside its key and its value, in bytes.

@@ -37,6 +37,25 @@ pub trait RunPort: Send + Sync + 'static {
     fn output(&self) -> Vec<Item>;
 }
 
+/// A line of a run's log.
+#[derive(Clone, Copy, Debug)]
+pub struct LogLine<'a> {
+    /// Counts the lines of the component, so that one that is said again is known; none for a line of the host.
+    pub number: Option<u64>,
+    /// How important it is: `error`, `warn`, `info`, `debug`, `trace`.
+    pub level: &'static str,
+    /// Where it was written: `log`, `stdout`, `stderr`, or a word of the host.
+    pub source: &'a str,
+    /// The line.
+    pub text: &'a str,
+}
+
+/// Where the lines of a run's log go.
+pub trait LogPort: Send + Sync + 'static {
+    /// Keeps a line; false when it was kept before.
+    fn line(&self, line: LogLine<'_>) -> bool;
+}
+
 /// Where a value lies that is kept beyond the run.
 #[derive(Clone, Copy, Debug)]
 pub struct StateSpot<'a> {

@@ -42,7 +42,9 @@ pub(super) struct RunState {
 impl RunState {
     /// The state for a run, or for `describe` when there is none. `seed` decides every random number.
     pub(super) fn new(agent: &str, seed: &str, limits: &PluginLimits, mut run: Option<RunContext>) -> Self {
-        let log = Arc::new(RunLog::new(agent, seed, limits));
+        let port = run.as_ref().and_then(|run| run.log.clone());
+        let meter = run.as_ref().map(|run| run.meter.clone()).unwrap_or_default();
+        let log = Arc::new(RunLog::new(agent, seed, limits, port));
         let stderr = Output::new("stderr", log.clone());
         let clock = Clock::default();
         let entries = run.as_mut().map(|run| {
@@ -66,7 +68,7 @@ impl RunState {
             .stderr(stderr.clone());
         let mut table = ResourceTable::new();
         table.set_max_capacity(HANDLES);
-        let (limiter, scratch) = (Limiter::new(limits), Scratch::default());
+        let (limiter, scratch) = (Limiter::new(limits, meter), Scratch::default());
         Self { wasi: wasi.build(), table, limiter, log, stderr, clock, replay, scratch, run }
     }
 

@@ -287,7 +287,7 @@ impl Manager {
             recorder,
             Journal::new(self.limits.journal_bytes),
             Feed::new(retention, self.limits.feed_bytes),
-            self.limits.outbox_bytes,
+            self.limits.bytes(),
             queue.clone(),
             metrics,
         );
@@ -339,6 +339,8 @@ impl Manager {
         context.history = to_json(&history);
         let state = StateOfRun::new(&self.spaces, run.clone(), request.agent(), request.conversation.clone());
         context.state = Some(Arc::new(state));
+        context.log = Some(Arc::new(Port(run.clone())));
+        context.meter = run.meter.clone();
         context.journaled = run.durable;
         context.idle_after = run.durable.then_some(self.limits.idle_after);
         context.began = created_at.unsigned_abs().saturating_mul(1_000_000);
@@ -396,8 +398,8 @@ impl Manager {
         let age = milliseconds(SystemTime::now()).saturating_sub(created_at);
         let age = Duration::from_millis(age.try_into().unwrap_or_default());
         let metrics = LiveRun::resumed(self.metrics.runs.agent(agent), age);
-        let (outbox_bytes, writer) = (self.limits.outbox_bytes, self.queues.durable.clone());
-        let run = Run::new(ownership, recorder, journal, feed, outbox_bytes, writer, metrics);
+        let (bytes, writer) = (self.limits.bytes(), self.queues.durable.clone());
+        let run = Run::new(ownership, recorder, journal, feed, bytes, writer, metrics);
         self.live.lock().insert(run.id.clone(), run.clone());
         run
     }
@@ -422,6 +424,11 @@ impl Manager {
             execution::finish(&run, ending).await;
             manager.forget(&run);
         });
+    }
+
+    /// A run of any principal that is kept and goes on.
+    pub(super) fn find_any(&self, id: &ResponseId) -> Option<Arc<Run>> {
+        self.live.lock().get(id).filter(|run| run.durable).cloned()
     }
 
     /// A run of this principal that is kept and goes on.

@@ -149,6 +149,8 @@ impl Writer {
                 .iter()
                 .filter_map(|write| write.entries.as_ref().map(|entries| (&write.run.id, entries)))
                 .collect(),
+            logs: writes.iter().filter_map(|write| write.logs.as_ref().map(|logs| (&write.run.id, logs))).collect(),
+            usage: writes.iter().filter_map(|write| write.usage.map(|usage| (&write.run.id, usage))).collect(),
             state: writes.iter().flat_map(|write| write.state.iter().map(|state| state.of(&write.run.id))).collect(),
             ended: writes.iter().filter_map(|write| write.ended.as_ref().map(|(row, _)| row)).collect(),
         };

@@ -16,10 +16,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{
-    Backend, JournalSegment, NewItem, StateWrite, Store, StoreError,
+    Backend, JournalSegment, LogSegment, NewItem, RunUsage, StateWrite, Store, StoreError,
     conversations::{self, GUARDED},
     ownership::Ownership,
-    state,
+    runs, state,
 };
 use crate::protocol::{ConversationId, IdempotencyKey, ResponseId, Segment, Status, TerminalStatus};
 
@@ -104,6 +104,10 @@ pub struct Batch<'a> {
     pub segments: Vec<(&'a ResponseId, &'a Segment)>,
     /// Entries to add to journals.
     pub entries: Vec<(&'a ResponseId, &'a JournalSegment)>,
+    /// Lines to add to logs.
+    pub logs: Vec<(&'a ResponseId, &'a LogSegment)>,
+    /// What runs have used so far.
+    pub usage: Vec<(&'a ResponseId, RunUsage)>,
     /// What agents keep beyond their runs, in the order in which each run wrote it. No two runs write at one place.
     pub state: Vec<StateWrite<'a>>,
     /// Responses that end.
@@ -186,6 +190,14 @@ impl WriteConnection {
         let entries: Vec<_> = batch.entries.iter().filter(|(id, _)| !committed.refused(id)).copied().collect();
         for rows in entries.chunks(ROWS) {
             journal(&mut transaction, rows).await?;
+        }
+        let logs: Vec<_> = batch.logs.iter().filter(|(id, _)| !committed.refused(id)).copied().collect();
+        for rows in logs.chunks(ROWS) {
+            runs::append_logs(&mut transaction, rows).await?;
+        }
+        let usage: Vec<_> = batch.usage.iter().filter(|(id, _)| !committed.refused(id)).copied().collect();
+        for rows in usage.chunks(ROWS) {
+            runs::set_usage(&mut transaction, rows).await?;
         }
         let writes: Vec<_> = batch.state.iter().filter(|write| !committed.refused(write.run)).copied().collect();
         if !writes.is_empty() {

@@ -15,6 +15,7 @@ mod journal;
 mod open;
 mod ownership;
 mod responses;
+mod runs;
 mod secrets;
 mod size;
 mod state;
@@ -25,6 +26,7 @@ pub use error::StoreError;
 pub use journal::{ActiveRun, JournalSegment};
 pub use open::{Backend, LEASE, Store};
 pub use responses::{StoredResponse, Turn};
+pub use runs::{LogSegment, RunFilter, RunRow, RunUsage};
 pub use size::StoreSize;
 pub use state::{StateOwner, StatePlace, StateWrite};
 
