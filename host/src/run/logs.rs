@@ -125,12 +125,13 @@ mod tests {
 
     #[test]
     fn a_log_that_is_full_says_so_once() {
-        let mut logs = Logs::new(60);
+        let one = 1 + super::super::to_json(&Line { time: 1, level: "info", source: "log", text: "some text" }).len();
+        let mut logs = Logs::new(2 * one);
         for number in 0..5 {
             logs.append(line(Some(number), "some text"), 1);
         }
         let text = String::from_utf8(logs.take().unwrap().lines).unwrap();
-        assert_eq!(text.lines().count(), 2 + 1 - usize::from(text.lines().count() == 2), "{text}");
+        assert_eq!(text.lines().count(), 3, "two, and one that says so: {text}");
         assert_eq!(text.matches("limits.log_bytes").count(), 1);
         assert_eq!(logs.heard(), 5);
     }

@@ -97,7 +97,7 @@ pub struct Manager {
     draining: AtomicBool,
     metrics: Arc<Metrics>,
     /// What agents keep beyond their runs.
-    spaces: Spaces,
+    spaces: Arc<Spaces>,
 }
 
 impl Manager {

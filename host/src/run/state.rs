@@ -9,7 +9,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{Arc, Weak},
+    sync::{Arc, OnceLock, Weak},
     time::Duration,
 };
 
@@ -25,6 +25,8 @@ use crate::{
     store::{StateOwner, StatePlace, StateWrite, Store, StoreError},
 };
 
+/// So many spaces may be remembered that are not used any more.
+const SPACES: usize = 64;
 /// The pause before a database that does not answer is asked again.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -55,20 +57,30 @@ macro_rules! answered {
 #[derive(Debug)]
 pub(super) struct Spaces {
     store: Store,
-    open: Mutex<HashMap<StateOwner, Weak<Space>>>,
+    open: Mutex<Open>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    spaces: HashMap<StateOwner, Weak<Space>>,
+    /// At how many those that are not used any more are looked for.
+    sweep: usize,
 }
 
 impl Spaces {
-    pub fn new(store: Store) -> Self {
-        Self { store, open: Mutex::default() }
+    pub fn new(store: Store) -> Arc<Self> {
+        Arc::new(Self { store, open: Mutex::default() })
     }
 
     fn of(&self, owner: StateOwner) -> Arc<Space> {
         let mut open = self.open.lock();
-        if let Some(space) = open.get(&owner).and_then(Weak::upgrade) {
+        if let Some(space) = open.spaces.get(&owner).and_then(Weak::upgrade) {
             return space;
         }
-        open.retain(|_, space| space.strong_count() > 0);
+        if open.spaces.len() >= open.sweep {
+            open.spaces.retain(|_, space| space.strong_count() > 0);
+            open.sweep = 2 * open.spaces.len() + SPACES;
+        }
         let space = Arc::new(Space {
             owner: owner.clone(),
             store: self.store.clone(),
@@ -76,13 +88,13 @@ impl Spaces {
             pending: Mutex::default(),
             settled: Notify::new(),
         });
-        open.insert(owner, Arc::downgrade(&space));
+        open.spaces.insert(owner, Arc::downgrade(&space));
         space
     }
 
     /// Something of this principal was removed elsewhere: how much there is has to be counted anew.
     pub fn recount(&self, principal: &str) {
-        for (owner, space) in &*self.open.lock() {
+        for (owner, space) in &self.open.lock().spaces {
             if let Some(space) = space.upgrade().filter(|_| owner.principal == principal) {
                 space.recount();
             }
@@ -195,16 +207,23 @@ impl Space {
 #[derive(Debug)]
 pub(super) struct StateOfRun {
     run: Arc<Run>,
-    space: Arc<Space>,
+    spaces: Arc<Spaces>,
+    owner: StateOwner,
+    /// From the first use on.
+    space: OnceLock<Arc<Space>>,
     conversation: Option<ConversationId>,
     /// What was written, where nothing of the run is kept.
     own: Mutex<BTreeMap<StatePlace, Option<Arc<[u8]>>>>,
 }
 
 impl StateOfRun {
-    pub fn new(spaces: &Spaces, run: Arc<Run>, agent: &str, conversation: Option<ConversationId>) -> Self {
+    pub fn new(spaces: &Arc<Spaces>, run: Arc<Run>, agent: &str, conversation: Option<ConversationId>) -> Self {
         let owner = StateOwner { principal: run.principal.clone(), agent: agent.to_owned() };
-        Self { run, space: spaces.of(owner), conversation, own: Mutex::default() }
+        Self { run, spaces: spaces.clone(), owner, space: OnceLock::new(), conversation, own: Mutex::default() }
+    }
+
+    fn space(&self) -> &Arc<Space> {
+        self.space.get_or_init(|| self.spaces.of(self.owner.clone()))
     }
 
     fn place(&self, spot: StateSpot<'_>) -> Result<StatePlace, StateError> {
@@ -218,12 +237,12 @@ impl StateOfRun {
 
     async fn value(&self, place: &StatePlace) -> Result<Option<Vec<u8>>, StateError> {
         let own = match self.run.durable {
-            true => self.space.own(&self.run.id, place),
+            true => self.space().own(&self.run.id, place),
             false => self.own.lock().get(place).map(|value| value.as_ref().map(|value| value.to_vec())),
         };
         match own {
             Some(value) => Ok(value),
-            None => answered!(self.space.store.state(&self.space.owner, place)),
+            None => answered!(self.space().store.state(&self.space().owner, place)),
         }
     }
 
@@ -234,7 +253,7 @@ impl StateOfRun {
         if !self.run.durable {
             return self.own.lock().iter().filter_map(|(place, value)| own(place, value.is_some())).collect();
         }
-        let pending = self.space.pending.lock();
+        let pending = self.space().pending.lock();
         let writes = pending.writes.iter().filter(|(_, write)| write.run == self.run.id);
         writes.filter_map(|(place, write)| own(place, write.value.is_some())).collect()
     }
@@ -242,7 +261,7 @@ impl StateOfRun {
     async fn try_keys(&self, spot: StateSpot<'_>, after: &str, most: usize) -> Result<Vec<String>, StateError> {
         let StatePlace { conversation, key: prefix } = self.place(spot)?;
         let own = self.own_keys(&conversation);
-        let Space { store, owner, .. } = &*self.space;
+        let Space { store, owner, .. } = &**self.space();
         let found = answered!(store.state_keys(owner, &conversation, &prefix, after, most + own.len()))?;
         let mut keys: BTreeSet<String> = found.into_iter().collect();
         for (key, there) in own {
@@ -257,14 +276,14 @@ impl StateOfRun {
 
     async fn try_change(&self, change: StateChange<'_>) -> Result<bool, StateError> {
         let place = self.place(change.spot)?;
-        let mut turn = self.space.used.lock().await;
+        let mut turn = self.space().used.lock().await;
         let mine = |pending: &Pending| pending.writes.get(&place).is_none_or(|write| write.run == self.run.id);
-        self.space.wait_until(mine).await;
+        self.space().wait_until(mine).await;
         let before = self.value(&place).await?;
         if change.expected.is_some_and(|expected| expected != before.as_deref()) {
             return Ok(false);
         }
-        let used = self.space.count(&mut turn).await? + self.own_bytes();
+        let used = self.space().count(&mut turn).await? + self.own_bytes();
         let counted = |value: Option<&[u8]>| value.map_or(0, |value| size(&place, value.len()));
         let (less, more) = (counted(before.as_deref()), counted(change.value));
         let after = used.saturating_sub(less) + more;
@@ -276,9 +295,9 @@ impl StateOfRun {
             self.own.lock().insert(place, value);
             return Ok(true);
         }
-        let mut pending = self.space.pending.lock();
+        let mut pending = self.space().pending.lock();
         let number = pending.next;
-        let write = KeptWrite { space: self.space.clone(), place: place.clone(), number, value: value.clone() };
+        let write = KeptWrite { space: self.space().clone(), place: place.clone(), number, value: value.clone() };
         // Under the lock, so that it is not settled before it is pending.
         self.run.keep(change.entry, write).map_err(StateError::Refused)?;
         pending.next += 1;
