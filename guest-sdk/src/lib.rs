@@ -55,6 +55,7 @@
 //! | call a language model | [`model`] |
 //! | send HTTP requests, several at once | [`http`] |
 //! | wait, for whatever comes first | [`tasks`] |
+//! | keep something beyond the run | [`state`] |
 //! | tell the operator something | [`log`] |
 //! | fail | [`Failure`] |
 //!
@@ -70,8 +71,8 @@
 //! # Testing
 //!
 //! An agent compiles natively as well, so `cargo test` works for every function that calls nothing of the
-//! server's. Outside the server, the functions of [`respond`], [`model`], [`http`], [`context`], [`tasks`] and
-//! [`log`] panic: keep the thinking apart from the saying.
+//! server's. Outside the server, the functions of [`respond`], [`model`], [`http`], [`context`], [`tasks`],
+//! [`state`] and [`log`] panic: keep the thinking apart from the saying.
 
 mod agent;
 #[doc(hidden)]
@@ -83,6 +84,7 @@ pub mod item;
 pub mod log;
 pub mod model;
 pub mod respond;
+pub mod state;
 pub mod tasks;
 
 pub use agent::{Agent, IncompleteReason, Outcome, Turn};

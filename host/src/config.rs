@@ -109,6 +109,10 @@ pub struct Key {
     /// Whether this key, and not every other one of its principal, may read `/metrics`. Default false.
     #[serde(default)]
     pub metrics: bool,
+    /// Whether this key, and not every other one of its principal, may see and stop the runs of all principals. Default
+    /// false.
+    #[serde(default)]
+    pub admin: bool,
 }
 
 /// Limits, each with its default.
@@ -151,6 +155,13 @@ pub struct Limits {
     /// All that the imports of a run may answer it that has to be kept, so that the run can go on after a crash. Default
     /// `64MiB`.
     pub journal_bytes: ByteSize,
+    /// What an agent may keep for a principal, where `[agents.NAME]` says `state = true`: keys, values, and 100 bytes for
+    /// each of them. Default `1MiB`.
+    pub state_bytes: ByteSize,
+    /// The largest value that an agent may keep. Default `256KiB`.
+    pub state_value_bytes: ByteSize,
+    /// The longest key under which an agent may keep something, in bytes, at most 1024. Default 512.
+    pub state_key_bytes: usize,
     /// The most lines in the log of a run. Default 10000.
     pub log_lines: u64,
     /// The largest body of a request that an agent sends. Default `1MiB`.
@@ -168,6 +179,8 @@ pub struct Limits {
     /// The longest that a request of an agent may take. Default `5m`.
     #[serde(with = "humantime_serde")]
     pub http_timeout: Duration,
+    /// How much of the log of a run is kept with it. Default `1MiB`.
+    pub log_bytes: ByteSize,
     /// How much of a run may wait to be written before its agent is suspended. Default `256KiB`.
     pub outbox_bytes: ByteSize,
     /// How much of a run is kept in memory for its subscribers; older events are read from the database. Default
@@ -233,6 +246,9 @@ impl Default for Limits {
             output_items: 1_000,
             events: 1_000_000,
             journal_bytes: ByteSize::mib(64),
+            state_bytes: ByteSize::mib(1),
+            state_value_bytes: ByteSize::kib(256),
+            state_key_bytes: 512,
             log_lines: 10_000,
             http_request_bytes: ByteSize::b(http.request_bytes as u64),
             http_response_bytes: ByteSize::b(http.response_bytes as u64),
@@ -241,6 +257,7 @@ impl Default for Limits {
             http_requests: http.requests,
             http_connections: http.connections,
             http_timeout: http.timeout,
+            log_bytes: ByteSize::mib(1),
             outbox_bytes: ByteSize::kib(256),
             feed_bytes: ByteSize::kib(64),
             connections: 10_000,
@@ -288,7 +305,8 @@ impl Config {
             figment = figment.merge(Toml::file_exact(file));
         }
         let config: Self = figment
-            .merge(Env::prefixed("OUTLAST_").split("__"))
+            // Two are for `outlast runs`, and may be set where a server is started.
+            .merge(Env::prefixed("OUTLAST_").ignore(&["key", "url"]).split("__"))
             .merge(Serialized::defaults(flags))
             .extract()
             .map_err(|error| ConfigError(explain(error)))?;
@@ -374,6 +392,9 @@ impl Config {
                 return fail(format!("limits.{key} = 0 must be at least 1"));
             }
         }
+        if !(1..=1_024).contains(&limits.state_key_bytes) {
+            return fail(format!("limits.state_key_bytes = {} must be 1 to 1024", limits.state_key_bytes));
+        }
         Ok(self)
     }
 
@@ -407,6 +428,9 @@ impl Config {
                 connections: limits.http_connections,
                 timeout: limits.http_timeout,
             },
+            state_bytes: bytes(limits.state_bytes),
+            state_value_bytes: bytes(limits.state_value_bytes),
+            state_key_bytes: limits.state_key_bytes,
         }
     }
 
@@ -423,6 +447,7 @@ impl Config {
             max_runs: self.limits.max_runs,
             idle_after: self.limits.idle_after,
             cancel_grace: self.limits.cancel_grace,
+            log_bytes: bytes(self.limits.log_bytes),
             journal_bytes: bytes(self.limits.journal_bytes),
             outbox_bytes: bytes(self.limits.outbox_bytes),
             feed_bytes: bytes(self.limits.feed_bytes),
@@ -510,12 +535,15 @@ mod tests {
             )?;
             jail.set_env("OUTLAST_DATABASE", "b");
             jail.set_env("OUTLAST_LIMITS__MEMORY", "1MiB");
+            jail.set_env("OUTLAST_KEY", "ol-1");
+            jail.set_env("OUTLAST_AGENTS__ECHO__STATE", "2KiB");
             let flags = Flags { listen: "127.0.0.1:2".parse().ok(), ..Flags::default() };
             let config = Config::read(Some(Path::new("outlast.toml")), &flags).unwrap();
             assert_eq!(config.database, "b");
             assert_eq!(config.listen.port(), 2);
             assert_eq!(config.limits.run_timeout, Duration::from_secs(5));
             assert_eq!(bytes(config.limits.memory), 1 << 20);
+            assert_eq!(config.agents["echo"].state, Some(crate::plugin::StateSize::Size(ByteSize::kib(2))));
             Ok(())
         });
     }
@@ -525,6 +553,8 @@ mod tests {
         for (toml, expected) in [
             ("lisen = \"x\"", "lisen"),
             ("[limits]\nmemorry = 1", "memorry"),
+            ("[limits]\nstate_key_bytes = 2000", "limits.state_key_bytes = 2000 must be 1 to 1024"),
+            ("[agents.a]\nstate = \"much\"", "agents.a.state: must be a size like `1MiB`, or true or false"),
             ("[limits]\nrun_timeout = \"soon\"", "limits.run_timeout"),
             ("[limits]\nmax_live_runs = 0", "limits.max_live_runs = 0 must be at least 1"),
             ("[limits]\ncancel_grace = \"2s\"", "limits.cancel_grace = \"2s\" must be 0ns to 1s"),

@@ -36,6 +36,8 @@ mod restart;
 mod resume;
 mod retention;
 mod retrieve;
+mod runs;
+mod state;
 mod stored;
 mod subscribers;
 mod takeover;

@@ -37,6 +37,19 @@ pub fn folder(components: &[&Path]) -> TempDir {
     folder
 }
 
+/// The component that keeps what it is told to, built once per process: see its own documentation.
+pub fn keeper() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| build("keeper"))
+}
+
+/// A folder with the component `keeper` in it.
+pub fn keeper_folder() -> TempDir {
+    let folder = scratch::dir("plugins-");
+    std::fs::copy(keeper(), folder.path().join("keeper.wasm")).unwrap();
+    folder
+}
+
 fn build(package: &str) -> PathBuf {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     // Not the folder of the build that runs now: it may be locked.

@@ -51,6 +51,12 @@ impl Options {
         self
     }
 
+    /// Replaces the configuration file.
+    pub fn reconfigured(mut self, toml: &str) -> Self {
+        self.config = Some(toml.to_owned());
+        self
+    }
+
     /// Sets an environment variable.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.to_owned(), value.to_owned()));
@@ -206,6 +212,11 @@ impl Server {
     /// A client for it.
     pub fn client(&self) -> Client {
         Client::new(&self.url)
+    }
+
+    /// How it was started.
+    pub fn options(&self) -> &Options {
+        &self.options
     }
 
     /// The folder that holds its data.

@@ -14,7 +14,10 @@ use harness::{
 };
 use outlast::{
     protocol::{ConversationId, IdempotencyKey, ResponseId, Segment, Status, TerminalStatus},
-    store::{Batch, EndedResponse, JournalSegment, NewResponse, Store, StoreError},
+    store::{
+        Batch, EndedResponse, JournalSegment, LogSegment, NewResponse, RunUsage, StateOwner, StatePlace, StateWrite,
+        Store, StoreError,
+    },
 };
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -32,6 +35,9 @@ both_databases!(
     whoever_takes_a_run_over_is_its_one_owner,
     attempts_are_counted_until_the_run_gets_on,
     a_component_is_kept_while_it_is_needed,
+    what_agents_keep_is_written_in_order_and_its_owners_alone,
+    what_is_kept_for_a_conversation_that_is_gone_is_not_kept,
+    logs_and_usage_go_with_their_response,
     a_second_owner_is_refused,
     the_schema_is_made_once,
 );
@@ -296,6 +302,87 @@ async fn a_component_is_kept_while_it_is_needed(database: Database) {
     let end = ended(&row.id, TerminalStatus::Completed, 1);
     writer.commit(&Batch { ended: vec![&end], ..Batch::default() }).await.unwrap();
     assert_eq!(kept(&["loaded"]).await, "loaded");
+}
+
+fn owner(principal: &str, agent: &str) -> StateOwner {
+    StateOwner { principal: principal.to_owned(), agent: agent.to_owned() }
+}
+
+fn place(conversation: &str, key: &str) -> StatePlace {
+    StatePlace { conversation: conversation.to_owned(), key: key.to_owned() }
+}
+
+async fn what_agents_keep_is_written_in_order_and_its_owners_alone(database: Database) {
+    let Opened { store, .. } = &open(&database).await;
+    let mut writer = store.writer().await.unwrap();
+    let (ann, bob, other) = (owner("ann", "a"), owner("bob", "a"), owner("ann", "b"));
+    let (run, k, l) = (&id(), place("", "k"), place("", "l"));
+    let write = |owner, place, value| StateWrite { run, owner, place, value };
+    let batch = Batch {
+        state: vec![
+            write(&ann, &k, Some(b"1")),
+            write(&ann, &k, None),
+            write(&ann, &k, Some(b"3")),
+            write(&bob, &k, Some(b"x")),
+            write(&ann, &l, Some(b"1")),
+            write(&ann, &l, None),
+        ],
+        ..Batch::default()
+    };
+    for _ in 0..2 {
+        assert!(writer.commit(&batch).await.unwrap().homeless.is_empty());
+        assert_eq!(store.state(&ann, &k).await.unwrap(), Some(b"3".to_vec()));
+        assert_eq!(store.state(&bob, &k).await.unwrap(), Some(b"x".to_vec()));
+        assert_eq!(store.state(&ann, &l).await.unwrap(), None);
+        assert_eq!(store.state(&other, &k).await.unwrap(), None);
+        assert_eq!((store.state_bytes(&ann, 10).await.unwrap(), store.state_bytes(&other, 10).await.unwrap()), (12, 0));
+    }
+    let batch = Batch { state: vec![write(&ann, &k, None)], ..Batch::default() };
+    writer.commit(&batch).await.unwrap();
+    assert_eq!(store.state(&ann, &k).await.unwrap(), None);
+    assert!(store.state(&bob, &k).await.unwrap().is_some());
+}
+
+async fn what_is_kept_for_a_conversation_that_is_gone_is_not_kept(database: Database) {
+    let Opened { store, .. } = &open(&database).await;
+    let mut writer = store.writer().await.unwrap();
+    let (ann, run, here, gone) = (owner("ann", "a"), &id(), place("c", "k"), place("d", "k"));
+    let conversation = ConversationId::parse("c").unwrap();
+    store.create_conversation("ann", &conversation, 1, "{}", &[]).await.unwrap();
+    let write = |place| StateWrite { run, owner: &ann, place, value: Some(b"1") };
+    let batch = Batch { state: vec![write(&here), write(&gone)], ..Batch::default() };
+    assert!(writer.commit(&batch).await.unwrap().homeless.contains(run));
+    assert!(store.state(&ann, &here).await.unwrap().is_some());
+    assert!(store.state(&ann, &gone).await.unwrap().is_none());
+    assert!(store.delete_conversation("ann", &conversation).await.unwrap());
+    assert!(store.state(&ann, &here).await.unwrap().is_none());
+    assert!(writer.commit(&batch).await.unwrap().homeless.contains(run));
+    assert!(!store.delete_conversation("ann", &conversation).await.unwrap());
+}
+
+async fn logs_and_usage_go_with_their_response(database: Database) {
+    let Opened { store, .. } = &open(&database).await;
+    let mut writer = store.writer().await.unwrap();
+    let row = row(&id());
+    let line = |first: u64, last: u64| LogSegment { first, last, lines: b"{}\n".repeat((last - first + 1) as usize) };
+    let (one, two) = (line(0, 1), line(2, 2));
+    let usage = |cpu| RunUsage { cpu, memory: 2, input_tokens: 3, output_tokens: 4, heard: 5 };
+    let batch = Batch {
+        admitted: vec![&row],
+        logs: vec![(&row.id, &one), (&row.id, &two)],
+        usage: vec![(&row.id, usage(1))],
+        ..Batch::default()
+    };
+    for _ in 0..2 {
+        writer.commit(&batch).await.unwrap();
+        assert_eq!(store.log(&row.id, 0).await.unwrap(), [one.clone(), two.clone()]);
+        assert_eq!(store.log(&row.id, 2).await.unwrap(), std::slice::from_ref(&two));
+    }
+    writer.commit(&Batch { usage: vec![(&row.id, usage(9))], ..Batch::default() }).await.unwrap();
+    let run = store.run(&row.id).await.unwrap().unwrap();
+    assert_eq!((run.usage, run.log_lines, store.log_bytes(&row.id).await.unwrap()), (usage(9), 3, 9));
+    assert!(store.delete_response("ann", &row.id).await.unwrap());
+    assert!(store.run(&row.id).await.unwrap().is_none() && store.log(&row.id, 0).await.unwrap().is_empty());
 }
 
 async fn a_second_owner_is_refused(database: Database) {

@@ -16,12 +16,15 @@ pub(super) enum Key {
         /// The key may also read `/metrics`.
         #[arg(long)]
         metrics: bool,
+        /// The key may also see and stop the runs of all principals, with `outlast runs` and below `/admin`.
+        #[arg(long)]
+        admin: bool,
     },
 }
 
 impl Key {
     pub(super) fn run(self) -> Result<(), String> {
-        let Self::New { name, metrics } = self;
+        let Self::New { name, metrics, admin } = self;
         if name.is_empty() || name.chars().count() > 64 || name.chars().any(char::is_control) {
             return Err("a name has 1 to 64 characters".to_owned());
         }
@@ -32,6 +35,9 @@ impl Key {
         println!("[[keys]]\nname = {name:?}\nsha256 = \"{}\"", hex::encode(Sha256::digest(key.as_bytes())));
         if metrics {
             println!("metrics = true");
+        }
+        if admin {
+            println!("admin = true");
         }
         Ok(())
     }

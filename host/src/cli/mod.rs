@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand.
 
 mod key;
+mod runs;
 mod serve;
 
 use std::process::ExitCode;
@@ -23,6 +24,7 @@ enum Command {
     Serve(serve::Serve),
     #[command(subcommand)]
     Key(key::Key),
+    Runs(runs::Runs),
 }
 
 /// Reads the command line and does what it says.
@@ -30,6 +32,7 @@ pub fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Serve(serve) => serve.run(),
         Command::Key(key) => key.run(),
+        Command::Runs(runs) => runs.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -45,6 +45,8 @@ struct Known {
     rate: Option<Arc<DefaultDirectRateLimiter>>,
     /// Whether it may read the metrics.
     metrics: bool,
+    /// Whether it may see and stop all runs.
+    admin: bool,
 }
 
 impl Keys {
@@ -61,6 +63,7 @@ impl Keys {
             sha256: key.sha256,
             rate: rates.get(&key.name).cloned(),
             metrics: key.metrics,
+            admin: key.admin,
         });
         Self(known.collect())
     }
@@ -85,6 +88,19 @@ impl Keys {
         }
         let message = "This key may not read the metrics. `metrics = true` in its entry of [[keys]] allows it.";
         Err(ApiError::new(ErrorKind::Forbidden, "metrics_not_allowed", message))
+    }
+
+    /// Lets a request with these headers see and stop the runs of all principals.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`admit`](Self::admit), and 403 when the key has not this right.
+    pub fn admit_to_admin(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+        if self.known(headers)?.is_none_or(|known| known.admin) {
+            return Ok(());
+        }
+        let message = "This key may not see the runs of others. `admin = true` in its entry of [[keys]] allows it.";
+        Err(ApiError::new(ErrorKind::Forbidden, "admin_not_allowed", message))
     }
 
     /// The key of a request; none on a server without keys.
@@ -164,6 +180,7 @@ mod tests {
             max_live_runs: None,
             requests_per_second: rate.and_then(NonZeroU32::new),
             metrics: false,
+            admin: false,
         }
     }
 
@@ -192,9 +209,15 @@ mod tests {
     }
 
     #[test]
-    fn the_right_to_the_metrics_is_the_keys_own() {
+    fn a_right_is_the_keys_own() {
         let reader = Key { metrics: true, ..key("ann", b"ol-2", None) };
-        let keys = Keys::new(&[key("ann", b"ol-1", None), reader]);
+        let admin = Key { admin: true, ..key("ann", b"ol-4", None) };
+        let keys = Keys::new(&[key("ann", b"ol-1", None), reader, admin]);
+        assert_eq!(keys.admit_to_admin(&with("Bearer ol-4")), Ok(()));
+        for other in ["Bearer ol-1", "Bearer ol-2"] {
+            assert_eq!(keys.admit_to_admin(&with(other)).unwrap_err().code, "admin_not_allowed");
+        }
+        assert_eq!(keys.admit_to_metrics(&with("Bearer ol-4")).unwrap_err().code, "metrics_not_allowed");
         assert_eq!(keys.admit_to_metrics(&with("Bearer ol-2")), Ok(()));
         let code = |headers: HeaderMap| keys.admit_to_metrics(&headers).unwrap_err().code;
         assert_eq!(code(with("Bearer ol-1")), "metrics_not_allowed");
@@ -206,5 +229,6 @@ mod tests {
     fn without_keys_everybody_is_local() {
         assert_eq!(Keys::default().admit(&HeaderMap::new()), Ok(Principal(LOCAL.to_owned())));
         assert_eq!(Keys::default().admit_to_metrics(&HeaderMap::new()), Ok(()));
+        assert_eq!(Keys::default().admit_to_admin(&HeaderMap::new()), Ok(()));
     }
 }

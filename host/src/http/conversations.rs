@@ -114,7 +114,7 @@ pub(super) async fn delete(
     Extension(Principal(principal)): Extension<Principal>,
     Path(id): Path<String>,
 ) -> Result<Json<Deleted>, ApiError> {
-    if !api.manager.store().delete_conversation(&principal, &parse(&id)?).await? {
+    if !api.manager.delete_conversation(&principal, &parse(&id)?).await? {
         return Err(conversation_not_found(&id));
     }
     Ok(Json(Deleted::new(id, "conversation.deleted")))

@@ -3,6 +3,7 @@
 //! One file per resource. Every answer that is not 2xx has the one error envelope, every answer has an
 //! `x-request-id`.
 
+mod admin;
 mod auth;
 mod body;
 mod compact;
@@ -83,8 +84,15 @@ pub fn router(api: Api) -> Router {
         .routes(routes!(models::list))
         .routes(routes!(models::retrieve))
         .route_layer(middleware::from_fn_with_state(api.clone(), auth::authenticate));
+    let admin = OpenApiRouter::new()
+        .routes(routes!(admin::list))
+        .routes(routes!(admin::show))
+        .routes(routes!(admin::logs))
+        .routes(routes!(admin::cancel))
+        .route_layer(middleware::from_fn_with_state(api.clone(), admin::authenticate));
     let (routes, description) = OpenApiRouter::with_openapi(openapi::Description::openapi())
         .merge(authenticated)
+        .merge(admin)
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
         .routes(routes!(metrics::show))

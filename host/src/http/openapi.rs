@@ -50,6 +50,7 @@ pub(super) struct Snapshot {
         (name = "Responses", description = "Runs and what they say."),
         (name = "Conversations", description = "Items that many responses share."),
         (name = "Models", description = "The agents."),
+        (name = "Operator", description = "The runs of all principals. A key needs the right to them."),
         (name = "Server", description = "How the server is."),
     ),
     security(("key" = [])),

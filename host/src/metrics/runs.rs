@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -12,7 +12,12 @@ use std::{
 use parking_lot::Mutex;
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
     registry::Registry,
 };
 
@@ -26,6 +31,10 @@ pub struct RunMetrics {
     ended: Family<Status, Counter>,
     duration: Durations<Agent>,
     first_output: Durations<Agent>,
+    cpu: Family<Agent, Counter<f64, AtomicU64>>,
+    memory: Family<Agent, Histogram, fn() -> Histogram>,
+    input_tokens: Family<Agent, Counter>,
+    output_tokens: Family<Agent, Counter>,
     /// Runs that the last stop cut off.
     pub resumed: Counter,
     agents: Mutex<HashMap<String, Arc<AgentMetrics>>>,
@@ -48,6 +57,11 @@ struct Status {
     status: &'static str,
 }
 
+/// From 64 KiB to 1 GiB, four times as much each.
+fn memory() -> Histogram {
+    Histogram::new(exponential_buckets(65_536.0, 4.0, 8))
+}
+
 impl Default for RunMetrics {
     fn default() -> Self {
         Self {
@@ -55,6 +69,10 @@ impl Default for RunMetrics {
             ended: Family::default(),
             duration: Family::new_with_constructor(durations),
             first_output: Family::new_with_constructor(durations),
+            cpu: Family::default(),
+            memory: Family::new_with_constructor(memory),
+            input_tokens: Family::default(),
+            output_tokens: Family::default(),
             resumed: Counter::default(),
             agents: Mutex::default(),
         }
@@ -78,6 +96,26 @@ impl RunMetrics {
             "run_first_output_seconds",
             "From a run's admission to the first text, summary or arguments that its agent gave",
             self.first_output.clone(),
+        );
+        registry.register(
+            "agent_cpu_seconds",
+            "Time of a processor that agents took, their calls of the host included",
+            self.cpu.clone(),
+        );
+        registry.register(
+            "agent_memory_peak_bytes",
+            "The most memory that an instance had, counted when it goes",
+            self.memory.clone(),
+        );
+        registry.register(
+            "agent_input_tokens",
+            "Tokens of the input of model calls that agents made",
+            self.input_tokens.clone(),
+        );
+        registry.register(
+            "agent_output_tokens",
+            "Tokens of the output of model calls that agents made",
+            self.output_tokens.clone(),
         );
         registry.register(
             "runs_resumed",
@@ -111,6 +149,10 @@ pub struct AgentMetrics {
     lost: Counter,
     duration: Histogram,
     first_output: Histogram,
+    cpu: Counter<f64, AtomicU64>,
+    memory: Histogram,
+    input_tokens: Counter,
+    output_tokens: Counter,
 }
 
 impl AgentMetrics {
@@ -129,6 +171,10 @@ impl AgentMetrics {
             lost: status("lost"),
             duration: runs.duration.get_or_create_owned(&agent),
             first_output: runs.first_output.get_or_create_owned(&agent),
+            cpu: runs.cpu.get_or_create_owned(&agent),
+            memory: runs.memory.get_or_create_owned(&agent),
+            input_tokens: runs.input_tokens.get_or_create_owned(&agent),
+            output_tokens: runs.output_tokens.get_or_create_owned(&agent),
         }
     }
 }
@@ -141,13 +187,16 @@ pub struct LiveRun {
     /// None when it is over.
     state: Mutex<Option<Held>>,
     has_output: AtomicBool,
+    /// The tokens of the input and the output that were counted.
+    tokens: Mutex<(u64, u64)>,
 }
 
 impl LiveRun {
     /// A run that begins to be admitted.
     pub fn new(agent: Arc<AgentMetrics>) -> Self {
         let state = Mutex::new(Some(Held::new(&agent.queued)));
-        Self { agent, since: Instant::now(), state, has_output: AtomicBool::new(false) }
+        let (has_output, tokens) = (AtomicBool::new(false), Mutex::default());
+        Self { agent, since: Instant::now(), state, has_output, tokens }
     }
 
     /// A run that was admitted so long ago and goes on. Its first output is not measured: it may have been given.
@@ -178,6 +227,24 @@ impl LiveRun {
         if !self.has_output.load(Ordering::Relaxed) && !self.has_output.swap(true, Ordering::Relaxed) {
             self.agent.first_output.observe(self.since.elapsed().as_secs_f64());
         }
+    }
+
+    /// The agent took this much time of a processor.
+    pub fn spend(&self, cpu: Duration) {
+        self.agent.cpu.inc_by(cpu.as_secs_f64());
+    }
+
+    /// The run has used so much before this server counts.
+    pub fn recall(&self, input_tokens: u64, output_tokens: u64) {
+        *self.tokens.lock() = (input_tokens, output_tokens);
+    }
+
+    /// An instance goes, and so much has the run used until now: the most memory in bytes, and tokens.
+    pub fn measured(&self, memory: u64, input_tokens: u64, output_tokens: u64) {
+        self.agent.memory.observe(memory as f64);
+        let (input, output) = std::mem::replace(&mut *self.tokens.lock(), (input_tokens, output_tokens));
+        self.agent.input_tokens.inc_by(input_tokens.saturating_sub(input));
+        self.agent.output_tokens.inc_by(output_tokens.saturating_sub(output));
     }
 
     /// The run has ended; none when this server could not write its end.

@@ -17,4 +17,4 @@ wasmtime::component::bindgen!({
     },
 });
 
-pub use self::outlast::agent::{context, http, log, model, respond, tasks, types};
+pub use self::outlast::agent::{context, http, log, model, respond, state, tasks, types};

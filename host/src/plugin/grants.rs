@@ -2,11 +2,16 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use bytesize::ByteSize;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 
-use super::http::{Access, HostPattern, HttpLimits, PrivateNetworks};
+use super::{
+    http::{Access, HostPattern, HttpLimits, PrivateNetworks},
+    kept::StateGrant,
+    limits::PluginLimits,
+};
 use crate::metrics::RequestMetrics;
 
 /// What the operator says of one agent: the section `[agents.NAME]`.
@@ -17,6 +22,8 @@ pub struct AgentConfig {
     pub config: Map<String, Value>,
     /// Where the agent may send HTTP requests. Default: nowhere.
     pub http: HttpGrant,
+    /// How much it may keep for each principal: a size, or `true` for `limits.state_bytes`. Default: nothing.
+    pub state: Option<StateSize>,
 }
 
 /// Where an agent may send HTTP requests: the section `[agents.NAME.http]`.
@@ -39,6 +46,26 @@ pub struct HttpGrant {
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Template(String);
+
+/// How much an agent may keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(untagged, expecting = "must be a size like `1MiB`, or true or false")]
+pub enum StateSize {
+    /// As much as all may, or nothing.
+    Usual(bool),
+    /// So much.
+    Size(ByteSize),
+}
+
+impl StateSize {
+    /// In bytes, where `usual` is what all may; none for nothing.
+    fn bytes(self, usual: usize) -> Option<usize> {
+        match self {
+            Self::Usual(granted) => granted.then_some(usual),
+            Self::Size(size) => Some(usize::try_from(size.as_u64()).unwrap_or(usize::MAX)),
+        }
+    }
+}
 
 /// What the operator says of all agents, checked.
 #[derive(Debug)]
@@ -75,6 +102,16 @@ impl Grants {
     /// What an agent reads through `context.config`, a JSON object.
     pub(super) fn config(&self, agent: &str) -> String {
         Value::Object(self.configs.get(agent).map(|config| config.config.clone()).unwrap_or_default()).to_string()
+    }
+
+    /// What an agent may keep.
+    pub(super) fn state(&self, agent: &str, limits: &PluginLimits) -> StateGrant {
+        let size = self.configs.get(agent).and_then(|config| config.state);
+        StateGrant {
+            bytes: size.and_then(|size| size.bytes(limits.state_bytes)),
+            key_bytes: limits.state_key_bytes,
+            value_bytes: limits.state_value_bytes,
+        }
     }
 
     /// What an agent may reach.

@@ -12,8 +12,10 @@ use super::{
     grants::Grants,
     http::Access,
     journal::Entry,
+    kept::StateGrant,
     limits::PluginLimits,
-    port::RunPort,
+    meter::Meter,
+    port::{LogPort, RunPort, StatePort},
     state::RunState,
 };
 use crate::model::Models;
@@ -26,6 +28,7 @@ pub struct Agent {
     models: Arc<Models>,
     http: Arc<Access>,
     config: String,
+    state: StateGrant,
     /// What it says about itself.
     pub description: Description,
     /// The sha256 of the component, hexadecimal.
@@ -71,6 +74,16 @@ pub struct RunContext {
     pub entries: Vec<Entry>,
     /// When it began, in nanoseconds since 1970: the time that its clock begins with.
     pub began: u64,
+    /// Where it keeps what outlives it; none when it cannot.
+    pub state: Option<Arc<dyn StatePort>>,
+    /// Where its log is kept; none when it is not.
+    pub log: Option<Arc<dyn LogPort>>,
+    /// Counts what it uses.
+    pub meter: Arc<Meter>,
+    /// Filled in by the agent.
+    pub(super) agent: String,
+    /// Filled in by the agent.
+    pub(super) state_grant: StateGrant,
     /// Filled in by the agent.
     pub(super) config: String,
     /// Filled in by the agent.
@@ -92,6 +105,11 @@ impl RunContext {
             idle_after: None,
             entries: Vec::new(),
             began: 0,
+            state: None,
+            log: None,
+            meter: Arc::default(),
+            agent: String::new(),
+            state_grant: StateGrant::default(),
             port,
             stop,
             config: "{}".to_owned(),
@@ -117,8 +135,9 @@ impl Agent {
     ) -> Result<Self, Refused> {
         let Loaded { pre, sha256, description, uses_models } = engine.load(wasm, &limits).await?;
         let (config, http) = (grants.config(&description.name), grants.http(&description.name));
+        let state = grants.state(&description.name, &limits);
         let engine = engine.clone();
-        Ok(Self { engine, pre, limits, models, http, config, description, sha256, loaded_at, uses_models })
+        Ok(Self { engine, pre, limits, models, http, state, config, description, sha256, loaded_at, uses_models })
     }
 
     /// Executes one run in an instance of its own, which is gone when this returns or is dropped.
@@ -133,6 +152,8 @@ impl Agent {
             input: std::mem::take(&mut context.input),
         };
         context.config.clone_from(&self.config);
+        context.agent.clone_from(&self.description.name);
+        context.state_grant = self.state;
         context.models = Some(self.models.clone());
         context.http = Some(self.http.clone());
         let id = context.response_id.clone();

@@ -140,17 +140,17 @@ impl RunState {
         answer: &(impl Serialize + Sync),
     ) -> wasmtime::Result<()> {
         self.listen();
-        let time = self.clock.nanoseconds();
-        let run = self.active(name)?;
-        if !run.journaled {
+        if !self.active(name)?.journaled {
             return Ok(());
         }
-        let entry = line(name, &digest, time, answer)?;
-        run.port.journal(&entry).map_err(|error| Violation(error.to_string()))?;
-        if let Some(room) = run.port.room() {
-            room.await;
-        }
-        Ok(())
+        let entry = self.entry(name, &digest, answer)?;
+        self.active(name)?.port.journal(&entry).map_err(|error| Violation(error.to_string()))?;
+        self.wait_for_room(name).await
+    }
+
+    /// The line that says what an import answers now.
+    pub(super) fn entry(&self, name: &str, digest: &str, answer: &impl Serialize) -> wasmtime::Result<String> {
+        Ok(line(name, digest, self.clock.nanoseconds(), answer)?)
     }
 
     /// Lets the run be heard in the log again once all of it has been replayed.

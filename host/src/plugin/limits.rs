@@ -1,8 +1,10 @@
 //! How much a plugin may use.
 
+use std::sync::Arc;
+
 use wasmtime::ResourceLimiter;
 
-use super::{failure::Violation, http::HttpLimits};
+use super::{Meter, failure::Violation, http::HttpLimits};
 
 /// The most elements of all tables of an instance: functions that can be called indirectly.
 const TABLE_ELEMENTS: usize = 100_000;
@@ -22,6 +24,12 @@ pub struct PluginLimits {
     pub log_lines: u64,
     /// Of its HTTP requests.
     pub http: HttpLimits,
+    /// What an agent may keep for a principal when it is granted what all may: `limits.state_bytes`.
+    pub state_bytes: usize,
+    /// The largest value that an agent keeps: `limits.state_value_bytes`.
+    pub state_value_bytes: usize,
+    /// The longest key, in bytes: `limits.state_key_bytes`.
+    pub state_key_bytes: usize,
 }
 
 /// Counts what an instance uses and says no by name: a denied allocation would otherwise end as a bare
@@ -30,11 +38,12 @@ pub struct PluginLimits {
 pub(super) struct Limiter {
     memory: usize,
     used: usize,
+    meter: Arc<Meter>,
 }
 
 impl Limiter {
-    pub(super) fn new(limits: &PluginLimits) -> Self {
-        Self { memory: limits.memory, used: 0 }
+    pub(super) fn new(limits: &PluginLimits, meter: Arc<Meter>) -> Self {
+        Self { memory: limits.memory, used: 0, meter }
     }
 }
 
@@ -46,6 +55,7 @@ impl ResourceLimiter for Limiter {
             return Err(Violation(message).into());
         }
         self.used = wanted;
+        self.meter.grow(wanted as u64);
         Ok(true)
     }
 
@@ -85,9 +95,18 @@ mod tests {
 
     #[test]
     fn memory_beyond_the_limit_is_refused_by_name() {
-        let limits = PluginLimits { memory: 16 << 20, log_line: 100, log_lines: 10, http: HttpLimits::default() };
-        let mut limiter = Limiter::new(&limits);
+        let limits = PluginLimits {
+            memory: 16 << 20,
+            log_line: 100,
+            log_lines: 10,
+            http: HttpLimits::default(),
+            state_bytes: 0,
+            state_value_bytes: 0,
+            state_key_bytes: 0,
+        };
+        let mut limiter = Limiter::new(&limits, Arc::default());
         assert!(limiter.memory_growing(0, 16 << 20, None).unwrap());
+        assert_eq!(limiter.meter.used().memory, 16 << 20);
         let error = limiter.memory_growing(16 << 20, (16 << 20) + 65_536, None).unwrap_err();
         assert_eq!(error.to_string(), "asked for 16.1 MiB of memory, limit 16 MiB (limits.memory)");
     }

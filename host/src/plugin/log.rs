@@ -1,6 +1,9 @@
 //! The interface `log`: lines for the operator.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
 
 use tracing::Level;
 
@@ -8,11 +11,11 @@ use super::{
     bindings::log::{Host, Level as WitLevel},
     failure::shorten,
     limits::PluginLimits,
+    port::{LogLine, LogPort},
     state::RunState,
 };
 
 /// The log of one run. A plugin that floods it is cut off, once, with a line that says so.
-#[derive(Debug)]
 pub(super) struct RunLog {
     agent: String,
     response: String,
@@ -21,10 +24,12 @@ pub(super) struct RunLog {
     lines: AtomicU64,
     /// Whether nothing is written, because it was written before.
     quiet: AtomicBool,
+    /// Where the lines are kept.
+    port: Option<Arc<dyn LogPort>>,
 }
 
 impl RunLog {
-    pub(super) fn new(agent: &str, response: &str, limits: &PluginLimits) -> Self {
+    pub(super) fn new(agent: &str, response: &str, limits: &PluginLimits, port: Option<Arc<dyn LogPort>>) -> Self {
         Self {
             agent: agent.to_owned(),
             response: response.to_owned(),
@@ -32,6 +37,7 @@ impl RunLog {
             most: limits.log_lines,
             lines: AtomicU64::new(0),
             quiet: AtomicBool::new(false),
+            port,
         }
     }
 
@@ -45,19 +51,37 @@ impl RunLog {
         self.quiet.load(Ordering::Relaxed)
     }
 
-    /// Writes a line.
+    /// Writes a line of the component.
     pub(super) fn line(&self, level: Level, source: &str, text: &str) {
-        let (agent, response) = (self.agent.as_str(), self.response.as_str());
         let count = self.lines.fetch_add(1, Ordering::Relaxed);
         if count > self.most || self.is_quiet() {
             return;
         }
         if count == self.most {
             let most = self.most;
-            tracing::warn!(target: "plugin", agent, response, "more than {most} lines (limits.log_lines): the rest is dropped");
+            self.write(
+                Some(count),
+                Level::WARN,
+                "host",
+                &format!("more than {most} lines (limits.log_lines): the rest is dropped"),
+            );
             return;
         }
-        let text = shorten(text, self.longest);
+        self.write(Some(count), level, source, &shorten(text, self.longest));
+    }
+
+    /// Writes a line of the host.
+    pub(super) fn note(&self, level: Level, source: &str, text: &str) {
+        self.write(None, level, source, text);
+    }
+
+    fn write(&self, number: Option<u64>, level: Level, source: &str, text: &str) {
+        if let Some(port) = &self.port
+            && !port.line(LogLine { number, level: word(level), source, text })
+        {
+            return;
+        }
+        let (agent, response) = (self.agent.as_str(), self.response.as_str());
         match level {
             Level::ERROR => tracing::error!(target: "plugin", agent, response, source, "{text}"),
             Level::WARN => tracing::warn!(target: "plugin", agent, response, source, "{text}"),
@@ -65,6 +89,22 @@ impl RunLog {
             Level::DEBUG => tracing::debug!(target: "plugin", agent, response, source, "{text}"),
             _ => tracing::trace!(target: "plugin", agent, response, source, "{text}"),
         }
+    }
+}
+
+impl std::fmt::Debug for RunLog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RunLog").field("response", &self.response).finish_non_exhaustive()
+    }
+}
+
+fn word(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "error",
+        Level::WARN => "warn",
+        Level::INFO => "info",
+        Level::DEBUG => "debug",
+        _ => "trace",
     }
 }
 

@@ -5,7 +5,8 @@
 //! `Store` a run, dropped at its end. While a run waits in a host call, its instance is a suspended fibre that
 //! holds no thread.
 //!
-//! There is one file per WIT interface that is served: `respond`, `model`, `tasks`, `http`, `context`, `log`.
+//! There is one file per WIT interface that is served: `respond`, `model`, `tasks`, `http`, `context`, `log`, and
+//! `state` in `kept`.
 //!
 //! A plugin is hostile until proven otherwise. It has no files, no sockets, no environment and no real clock; its
 //! memory, tables, handles and output are limited; a loop is interrupted every millisecond so that others go on
@@ -20,8 +21,10 @@ mod grants;
 mod http;
 mod instance;
 mod journal;
+mod kept;
 mod limits;
 mod log;
+mod meter;
 mod model;
 mod output;
 mod port;
@@ -33,10 +36,14 @@ mod tasks;
 pub use component::{Description, Refused};
 pub use engine::Engine;
 pub use failure::RunFailure;
-pub use grants::{AgentConfig, GrantError, Grants, HttpGrant, Template};
+pub use grants::{AgentConfig, GrantError, Grants, HttpGrant, StateSize, Template};
 pub use http::{HostPattern, HttpLimits, PrivateNetworks};
 pub use instance::{Agent, Outcome, RunContext};
 pub use journal::Entry;
 pub use limits::PluginLimits;
-pub use port::RunPort;
+pub use meter::{Meter, Used};
+pub use port::{LogLine, LogPort, RunPort, StateChange, StateError, StatePort, StateSpot};
 pub use registry::{BUNDLED, Registry};
+
+/// What an entry of an agent's state counts beside its key and its value, in bytes.
+pub const STATE_ENTRY: u32 = 100;

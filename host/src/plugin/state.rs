@@ -17,6 +17,7 @@ use super::{
     failure::{Diverged, Violation},
     instance::RunContext,
     journal::Replay,
+    kept::Scratch,
     limits::{HANDLES, Limiter, PluginLimits},
     log::RunLog,
     output::Output,
@@ -35,6 +36,8 @@ pub(super) struct RunState {
     pub(super) replay: Replay,
     /// What goes on beside the component.
     pub(super) tasks: Tasks,
+    /// What the component keeps for this run alone.
+    pub(super) scratch: Scratch,
     /// None while the component is only asked what it is.
     pub(super) run: Option<RunContext>,
 }
@@ -42,7 +45,9 @@ pub(super) struct RunState {
 impl RunState {
     /// The state for a run, or for `describe` when there is none. `seed` decides every random number.
     pub(super) fn new(agent: &str, seed: &str, limits: &PluginLimits, mut run: Option<RunContext>) -> Self {
-        let log = Arc::new(RunLog::new(agent, seed, limits));
+        let port = run.as_ref().and_then(|run| run.log.clone());
+        let meter = run.as_ref().map(|run| run.meter.clone()).unwrap_or_default();
+        let log = Arc::new(RunLog::new(agent, seed, limits, port));
         let stderr = Output::new("stderr", log.clone());
         let clock = Clock::default();
         let entries = run.as_mut().map(|run| {
@@ -68,7 +73,8 @@ impl RunState {
             .stderr(stderr.clone());
         let mut table = ResourceTable::new();
         table.set_max_capacity(HANDLES);
-        Self { wasi: wasi.build(), table, limiter: Limiter::new(limits), log, stderr, clock, replay, tasks, run }
+        let (limiter, scratch) = (Limiter::new(limits, meter), Scratch::default());
+        Self { wasi: wasi.build(), table, limiter, log, stderr, clock, replay, tasks, scratch, run }
     }
 
     /// The run; a trap while the component is only asked what it is.
@@ -89,6 +95,14 @@ impl RunState {
         }
         self.listen();
         Ok(emitted)
+    }
+
+    /// Waits while there is no room for more.
+    pub(super) async fn wait_for_room(&mut self, import: &str) -> wasmtime::Result<()> {
+        if let Some(room) = self.active(import)?.port.room() {
+            room.await;
+        }
+        Ok(())
     }
 }
 

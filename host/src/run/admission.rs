@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{error, warn};
 
-use super::{Broken, OutputLimits};
+use super::{Broken, OutputLimits, RunBytes};
 use crate::{
     protocol::{ApiError, ErrorKind},
     store::StoreError,
@@ -27,6 +27,8 @@ pub struct RunLimits {
     /// How much of a run may wait to be written, or to be read where it is not kept, before its instance is
     /// suspended: `limits.outbox_bytes`.
     pub outbox_bytes: usize,
+    /// How much of a run's log is kept: `limits.log_bytes`.
+    pub log_bytes: usize,
     /// How much the imports of a run may answer that has to be kept: `limits.journal_bytes`.
     pub journal_bytes: usize,
     /// How much of what was committed is kept in memory for subscribers: `limits.feed_bytes`.
@@ -37,6 +39,12 @@ pub struct RunLimits {
     pub cancel_on_disconnect: bool,
     /// How much a run may say.
     pub output: OutputLimits,
+}
+
+impl RunLimits {
+    pub(super) fn bytes(&self) -> RunBytes {
+        RunBytes { outbox: self.outbox_bytes, log: self.log_bytes }
+    }
 }
 
 /// The places of runs, for the server and for each principal that has a limit of its own, and those of instances.

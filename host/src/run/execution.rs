@@ -1,17 +1,20 @@
 //! The task of a run: from its instance to its end.
 
 use std::{
+    future::poll_fn,
     panic::AssertUnwindSafe,
+    pin::pin,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use futures::FutureExt as _;
+use rustix::time::{ClockId, clock_gettime};
 use tracing::{debug, error, warn};
 
 use super::{Ending, Run, RunLimits, StopReason};
 use crate::{
-    plugin::{Agent, Outcome, RunContext, RunFailure},
+    plugin::{Agent, Outcome, RunContext, RunFailure, Used},
     protocol::ResponseError,
 };
 
@@ -32,8 +35,10 @@ pub(super) async fn execute(
 ) -> Option<Duration> {
     run.begin();
     run.metrics.begin();
-    let attempt = AssertUnwindSafe(attempt(run, &agent, context, limits)).catch_unwind();
-    let ending = match attempt.await {
+    let attempt = AssertUnwindSafe(attempt(run, &agent, context, limits)).catch_unwind().await;
+    let Used { memory, input_tokens, output_tokens, .. } = run.meter.used();
+    run.metrics.measured(memory, input_tokens, output_tokens);
+    let ending = match attempt {
         Ok(Attempt::Asleep(until)) => return Some(until),
         Ok(Attempt::Ended(ending)) => ending,
         Err(_) => {
@@ -64,7 +69,7 @@ pub(super) async fn finish(run: &Arc<Run>, ending: Ending) {
     }
 }
 
-async fn attempt(run: &Run, agent: &Agent, context: RunContext, limits: RunLimits) -> Attempt {
+async fn attempt(run: &Arc<Run>, agent: &Agent, context: RunContext, limits: RunLimits) -> Attempt {
     let stopped = async {
         run.stopping().cancelled().await;
         if run.stop_reason() == Some(StopReason::Suspended) {
@@ -78,13 +83,14 @@ async fn attempt(run: &Run, agent: &Agent, context: RunContext, limits: RunLimit
         () = stopped => None,
         () = tokio::time::sleep(limits.run_timeout) => {
             warn!(response = %run.id, "stopped at limits.run_timeout");
+            run.note("error", "stopped at limits.run_timeout");
             let message = format!(
                 "The agent was stopped: it took longer than {} seconds (limits.run_timeout).",
                 limits.run_timeout.as_secs_f64()
             );
             return Attempt::Ended(Ending::failed(message));
         }
-        result = agent.run(context) => Some(result),
+        result = metered(run, agent.run(context)) => Some(result),
     };
     Attempt::Ended(match (run.stop_reason(), result) {
         // A stop wins over whatever the agent returns after it.
@@ -95,10 +101,30 @@ async fn attempt(run: &Run, agent: &Agent, context: RunContext, limits: RunLimit
         (None, Some(Err(RunFailure { code, client, operator }))) => {
             let name = agent.description.name.as_str();
             warn!(response = %run.id, agent = name, "run failed: {operator}");
+            run.note("error", &operator);
             Ending::Failed(ResponseError { code: code.to_owned(), message: client })
         }
         (None, None) => Ending::Cancelled,
     })
+}
+
+/// Counts the time of a processor that `future` takes: of this thread, each time it is polled.
+async fn metered<T>(run: &Run, future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    poll_fn(|context| {
+        let start = thread_time();
+        let polled = future.as_mut().poll(context);
+        let spent = thread_time().saturating_sub(start);
+        run.meter.spend(spent);
+        run.metrics.spend(spent);
+        polled
+    })
+    .await
+}
+
+fn thread_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
 }
 
 /// The end of a run that was asked to stop.

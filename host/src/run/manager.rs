@@ -27,12 +27,17 @@ use super::{
     milliseconds,
     outbox::{Ownership, Port},
     request::StoredRequest,
-    seconds, to_json,
+    seconds,
+    state::{Spaces, StateOfRun},
+    to_json,
 };
 use crate::{
     metrics::{LiveRun, Metrics},
     plugin::{Agent, Registry, RunContext},
-    protocol::{ApiError, CreateRequest, Fold, IdempotencyKey, Response, ResponseId, Status, identify, input_tokens},
+    protocol::{
+        ApiError, ConversationId, CreateRequest, Fold, IdempotencyKey, Response, ResponseId, Status, identify,
+        input_tokens,
+    },
     store::{NewResponse, Store, StoreError},
 };
 
@@ -91,6 +96,8 @@ pub struct Manager {
     tasks: TaskTracker,
     draining: AtomicBool,
     metrics: Arc<Metrics>,
+    /// What agents keep beyond their runs.
+    spaces: Arc<Spaces>,
 }
 
 impl Manager {
@@ -108,6 +115,7 @@ impl Manager {
             metrics.runs.agent(&agent.description.name);
         }
         Arc::new(Self {
+            spaces: Spaces::new(store.clone()),
             store,
             agents,
             queues,
@@ -279,7 +287,7 @@ impl Manager {
             recorder,
             Journal::new(self.limits.journal_bytes),
             Feed::new(retention, self.limits.feed_bytes),
-            self.limits.outbox_bytes,
+            self.limits.bytes(),
             queue.clone(),
             metrics,
         );
@@ -329,6 +337,10 @@ impl Manager {
         context.input = to_json(opened.as_ref().unwrap_or(&request.input));
         context.request = to_json(&request.fields);
         context.history = to_json(&history);
+        let state = StateOfRun::new(&self.spaces, run.clone(), request.agent(), request.conversation.clone());
+        context.state = Some(Arc::new(state));
+        context.log = Some(Arc::new(Port(run.clone())));
+        context.meter = run.meter.clone();
         context.journaled = run.durable;
         context.idle_after = run.durable.then_some(self.limits.idle_after);
         context.began = created_at.unsigned_abs().saturating_mul(1_000_000);
@@ -386,8 +398,8 @@ impl Manager {
         let age = milliseconds(SystemTime::now()).saturating_sub(created_at);
         let age = Duration::from_millis(age.try_into().unwrap_or_default());
         let metrics = LiveRun::resumed(self.metrics.runs.agent(agent), age);
-        let (outbox_bytes, writer) = (self.limits.outbox_bytes, self.queues.durable.clone());
-        let run = Run::new(ownership, recorder, journal, feed, outbox_bytes, writer, metrics);
+        let (bytes, writer) = (self.limits.bytes(), self.queues.durable.clone());
+        let run = Run::new(ownership, recorder, journal, feed, bytes, writer, metrics);
         self.live.lock().insert(run.id.clone(), run.clone());
         run
     }
@@ -412,6 +424,11 @@ impl Manager {
             execution::finish(&run, ending).await;
             manager.forget(&run);
         });
+    }
+
+    /// A run of any principal that is kept and goes on.
+    pub(super) fn find_any(&self, id: &ResponseId) -> Option<Arc<Run>> {
+        self.live.lock().get(id).filter(|run| run.durable).cloned()
     }
 
     /// A run of this principal that is kept and goes on.
@@ -493,6 +510,13 @@ impl Manager {
     pub async fn delete(&self, principal: &str, id: &ResponseId) -> Result<bool, Refusal> {
         self.cancel(principal, id).await?;
         Ok(self.store.delete_response(principal, id).await?)
+    }
+
+    /// Removes a conversation, its items, and what agents keep for it; false when there is none.
+    pub async fn delete_conversation(&self, principal: &str, id: &ConversationId) -> Result<bool, StoreError> {
+        let deleted = self.store.delete_conversation(principal, id).await?;
+        self.spaces.recount(principal);
+        Ok(deleted)
     }
 
     /// The input items of a response, oldest first; none when there is no such response for this principal.

@@ -12,6 +12,8 @@
 //! - [`expiry`](expire) removes what has been kept long enough.
 //! - [`journal`](Journal) has what the imports of a run have answered; it is written with the events.
 //! - [`resume`] makes, at a start, the runs go on that the last stop cut off.
+//! - `logs` has what agents write for the operator.
+//! - `state` is what agents keep beyond their runs; it is written with the events too.
 //! - `passivation` takes runs that sleep out of memory.
 //! - `compaction` makes a conversation shorter, with the help of a run; [`seal`](Seal) closes the result.
 
@@ -22,13 +24,16 @@ mod expiry;
 mod feed;
 mod history;
 mod journal;
+mod logs;
 mod manager;
+mod operator;
 mod outbox;
 mod passivation;
 mod recorder;
 mod request;
 mod resume;
 mod seal;
+mod state;
 mod subscription;
 mod writer;
 
@@ -37,7 +42,8 @@ pub use expiry::expire;
 pub use feed::{Ended, Feed, Next, Retention};
 pub use journal::Journal;
 pub use manager::{Agents, Created, Manager, Queues, Services};
-pub use outbox::{Outbox, Ownership, Run, StopReason, Write};
+pub use operator::LoggedLine;
+pub use outbox::{Outbox, Ownership, Run, RunBytes, StopReason, Write};
 pub use recorder::{Ending, OutputLimits, Recorder};
 pub use resume::resume;
 pub use seal::{NoRandomness, Seal};

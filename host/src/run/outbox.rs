@@ -5,9 +5,12 @@
 //! and a quiet one at once, and nobody waits for a commit but those who must: when the outbox is full, the
 //! instance is suspended.
 
-use std::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime},
 };
 
 use futures::future::BoxFuture;
@@ -15,12 +18,17 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{Ended, Ending, Feed, Recorder, Refusal, WriterQueue, journal::Journal};
+use super::{
+    Ended, Ending, Feed, Recorder, Refusal, WriterQueue,
+    journal::Journal,
+    logs::{KeptLog, Logs},
+    state::KeptWrite,
+};
 use crate::{
     metrics::LiveRun,
-    plugin::RunPort,
+    plugin::{LogLine, LogPort, Meter, RunPort, Used},
     protocol::{Emission, EmitError, Emitted, FoldError, Item, ItemIndex, ResponseId, Segment},
-    store::{EndedResponse, JournalSegment, NewResponse},
+    store::{EndedResponse, JournalSegment, LogSegment, NewResponse, RunUsage},
 };
 
 /// Why a run is stopped from outside.
@@ -66,6 +74,8 @@ pub struct Run {
     pub feed: Feed,
     /// What is measured of it.
     pub metrics: LiveRun,
+    /// Counts what it uses.
+    pub meter: Arc<Meter>,
     outbox: Mutex<Outbox>,
     outbox_bytes: usize,
     /// The outbox was emptied, or the one reader has read.
@@ -85,6 +95,10 @@ pub struct Run {
 pub struct Outbox {
     recorder: Recorder,
     journal: Journal,
+    state: Vec<KeptWrite>,
+    logs: Logs,
+    /// What was written last: the time of a processor, and how many lines were heard.
+    accounted: (Duration, u64),
     queued: bool,
     admission: Option<(NewResponse, oneshot::Sender<Result<(), Refusal>>)>,
     ended: Option<(EndedResponse, Ended)>,
@@ -102,21 +116,38 @@ pub struct Write {
     pub segment: Option<Segment>,
     /// The new entries of its journal.
     pub entries: Option<JournalSegment>,
+    /// The new lines of its log.
+    pub logs: Option<LogSegment>,
+    /// What it has used so far.
+    pub usage: Option<RunUsage>,
+    /// What its agent keeps beyond it.
+    pub state: Vec<KeptWrite>,
     /// Its end.
     pub ended: Option<(EndedResponse, Ended)>,
     /// Whether nothing more will come before the next start.
     pub suspended: bool,
 }
 
+/// How much of a run is held.
+#[derive(Clone, Copy, Debug)]
+pub struct RunBytes {
+    /// The most that may wait to be written before its instance is suspended: `limits.outbox_bytes`.
+    pub outbox: usize,
+    /// The most of its log that is kept: `limits.log_bytes`.
+    pub log: usize,
+}
+
+/// How much time of a processor a run may use before that is written.
+const ACCOUNT: Duration = Duration::from_millis(100);
+
 impl Run {
-    /// A run that has not been admitted. Its instance is suspended while more than `outbox_bytes` wait to be
-    /// written.
+    /// A run that has not been admitted.
     pub fn new(
         ownership: Ownership,
         recorder: Recorder,
         journal: Journal,
         feed: Feed,
-        outbox_bytes: usize,
+        RunBytes { outbox: outbox_bytes, log: log_bytes }: RunBytes,
         writer: WriterQueue,
         metrics: LiveRun,
     ) -> Arc<Self> {
@@ -129,9 +160,13 @@ impl Run {
             epoch,
             feed,
             metrics,
+            meter: Arc::default(),
             outbox: Mutex::new(Outbox {
                 recorder,
                 journal,
+                state: Vec::new(),
+                logs: Logs::new(log_bytes),
+                accounted: Default::default(),
                 queued: false,
                 admission: None,
                 ended: None,
@@ -208,6 +243,15 @@ impl Run {
         Ok(emitted)
     }
 
+    /// Writes what the agent keeps beyond the run, in one transaction with the entry of the journal that says so.
+    pub fn keep(self: &Arc<Self>, entry: &str, write: KeptWrite) -> Result<(), EmitError> {
+        let mut outbox = self.outbox.lock();
+        outbox.journal.append(entry)?;
+        outbox.state.push(write);
+        self.queue(&mut outbox);
+        Ok(())
+    }
+
     /// Ends the run. The first call decides; later ones do nothing.
     pub fn end(self: &Arc<Self>, ending: Ending, now: std::time::SystemTime) {
         let mut outbox = self.outbox.lock();
@@ -228,10 +272,66 @@ impl Run {
         outbox.queued = false;
         let (admission, ended) = (outbox.admission.take(), outbox.ended.take());
         let suspended = outbox.suspended;
-        let (segment, entries) = (outbox.recorder.take(), outbox.journal.take());
+        let (segment, entries, state) =
+            (outbox.recorder.take(), outbox.journal.take(), std::mem::take(&mut outbox.state));
+        let (logs, usage) = match self.durable {
+            true => (outbox.logs.take(), self.account(&mut outbox, ended.is_some())),
+            false => (None, None),
+        };
         drop(outbox);
         self.room.notify_waiters();
-        Write { run: self, admission, segment, entries, ended, suspended }
+        Write { run: self, admission, segment, entries, logs, usage, state, ended, suspended }
+    }
+
+    /// What the run has used so far, if it has to be written. It is, when lines of the log are: `heard` belongs to them.
+    fn account(&self, outbox: &mut Outbox, ended: bool) -> Option<RunUsage> {
+        let used = self.meter.used();
+        let heard = outbox.logs.heard();
+        let spent = used.cpu.saturating_sub(outbox.accounted.0) >= ACCOUNT;
+        if !(ended || outbox.suspended || spent || heard > outbox.accounted.1) {
+            return None;
+        }
+        outbox.accounted = (used.cpu, heard);
+        let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        Some(RunUsage {
+            cpu: i64::try_from(used.cpu.as_micros()).unwrap_or(i64::MAX),
+            memory: whole(used.memory),
+            input_tokens: whole(used.input_tokens),
+            output_tokens: whole(used.output_tokens),
+            heard: whole(heard),
+        })
+    }
+
+    /// Goes on from what an earlier server has counted and logged.
+    pub fn recall(&self, used: Used, log: KeptLog) {
+        self.meter.add(used);
+        self.metrics.recall(used.input_tokens, used.output_tokens);
+        let mut outbox = self.outbox.lock();
+        outbox.accounted = (used.cpu, log.heard);
+        outbox.logs.resume(log);
+    }
+
+    /// Adds a line to the log; false when it was there before.
+    pub fn log(self: &Arc<Self>, line: LogLine<'_>) -> bool {
+        if !self.durable {
+            return true;
+        }
+        let mut outbox = self.outbox.lock();
+        let new = outbox.logs.append(line, super::milliseconds(SystemTime::now()));
+        if new {
+            self.queue(&mut outbox);
+        }
+        new
+    }
+
+    /// Adds a line of the host to the log.
+    pub fn note(self: &Arc<Self>, level: &'static str, text: &str) {
+        self.log(LogLine { number: None, level, source: "host", text });
+    }
+
+    /// How many lines the log has.
+    pub fn log_lines(&self) -> u64 {
+        self.outbox.lock().logs.count()
     }
 
     /// The entries of the journal are committed up to this one.
@@ -290,7 +390,8 @@ impl Run {
 
     fn has_room(&self) -> bool {
         let outbox = self.outbox.lock();
-        let pending = outbox.recorder.pending_bytes() + outbox.journal.pending_bytes();
+        let state: usize = outbox.state.iter().map(KeptWrite::bytes).sum();
+        let pending = outbox.recorder.pending_bytes() + outbox.journal.pending_bytes() + state;
         drop(outbox);
         pending + self.feed.unread() <= self.outbox_bytes
     }
@@ -314,6 +415,12 @@ impl Run {
 /// The run as its instance sees it.
 #[derive(Debug)]
 pub(super) struct Port(pub Arc<Run>);
+
+impl LogPort for Port {
+    fn line(&self, line: LogLine<'_>) -> bool {
+        self.0.log(line)
+    }
+}
 
 impl RunPort for Port {
     fn emit(&self, emission: Emission<'_>) -> Result<Emitted, EmitError> {

@@ -7,7 +7,7 @@
 //!
 //! A run that cannot be executed again ends as `failed`, with a message that says why, and holds up no other.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt as _, stream};
@@ -18,11 +18,12 @@ use super::{
     compaction::opened_past,
     history,
     journal::{Journal, is_cancelled},
+    logs::KeptLog,
     outbox::Ownership,
     request::StoredRequest,
 };
 use crate::{
-    plugin::{Agent, Entry, RunContext},
+    plugin::{Agent, Entry, RunContext, Used},
     protocol::{ApiError, ResponseId},
     store::{ActiveRun, JournalSegment, Store, StoreError},
 };
@@ -39,6 +40,8 @@ struct Kept {
     log: Bytes,
     events: u64,
     journal: Vec<JournalSegment>,
+    used: Used,
+    logged: KeptLog,
 }
 
 /// Why a run is not executed again.
@@ -86,7 +89,7 @@ pub async fn resume(manager: &Arc<Manager>, active: Vec<ActiveRun>) -> Result<us
 
 /// `attempts`: how often it was resumed since it last got on, this time included.
 async fn resume_one(manager: &Arc<Manager>, kept: Kept, attempts: i64) -> Result<(), StoreError> {
-    let Kept { row, log, events, journal } = kept;
+    let Kept { row, log, events, journal, used, logged } = kept;
     let id = &row.id;
     let recorder = Recorder::replay(id.clone(), log, events, manager.limits().output)
         .map_err(|error| StoreError::Damaged(error.to_string()))?;
@@ -100,6 +103,7 @@ async fn resume_one(manager: &Arc<Manager>, kept: Kept, attempts: i64) -> Result
         Journal::resume(&journal, manager.limits().journal_bytes),
         feed,
     );
+    run.recall(used, logged);
     let prepared = match attempts > ATTEMPTS {
         true => Err(Over::unable(format!("it was resumed {ATTEMPTS} times and did not get on"))),
         false => prepare(manager, &row, &run, &journal).await,
@@ -120,7 +124,7 @@ async fn resume_one(manager: &Arc<Manager>, kept: Kept, attempts: i64) -> Result
 pub(super) async fn again(manager: &Manager, run: &Arc<Run>) -> Result<Option<(Arc<Agent>, RunContext)>, Over> {
     let row = manager.store().active_run(&run.id).await?;
     let row = row.ok_or_else(|| Over::unable("it was removed"))?;
-    let Kept { row, log, events, journal } = Kept::read(manager.store(), row).await?;
+    let Kept { row, log, events, journal, .. } = Kept::read(manager.store(), row).await?;
     let limits = manager.limits();
     let again = Journal::resume(&journal, limits.journal_bytes);
     if (events, again.next()) != run.reached() {
@@ -185,7 +189,23 @@ impl Kept {
     async fn read(store: &Store, row: ActiveRun) -> Result<Self, StoreError> {
         let (log, events) = log(store, &row.id).await?;
         let journal = store.journal(&row.id).await?;
-        Ok(Self { row, log, events, journal })
+        let shown = store.run(&row.id).await?;
+        let whole = |number: i64| number.unsigned_abs();
+        let (used, logged) = match shown {
+            None => (Used::default(), KeptLog::default()),
+            Some(shown) => {
+                let usage = shown.usage;
+                let used = Used {
+                    cpu: Duration::from_micros(whole(usage.cpu)),
+                    memory: whole(usage.memory),
+                    input_tokens: whole(usage.input_tokens),
+                    output_tokens: whole(usage.output_tokens),
+                };
+                let bytes = usize::try_from(store.log_bytes(&row.id).await?).unwrap_or_default();
+                (used, KeptLog { next: whole(shown.log_lines), heard: whole(usage.heard), bytes })
+            }
+        };
+        Ok(Self { row, log, events, journal, used, logged })
     }
 }
 

@@ -149,6 +149,9 @@ impl Writer {
                 .iter()
                 .filter_map(|write| write.entries.as_ref().map(|entries| (&write.run.id, entries)))
                 .collect(),
+            logs: writes.iter().filter_map(|write| write.logs.as_ref().map(|logs| (&write.run.id, logs))).collect(),
+            usage: writes.iter().filter_map(|write| write.usage.map(|usage| (&write.run.id, usage))).collect(),
+            state: writes.iter().flat_map(|write| write.state.iter().map(|state| state.of(&write.run.id))).collect(),
             ended: writes.iter().filter_map(|write| write.ended.as_ref().map(|(row, _)| row)).collect(),
         };
         let (runs, events) = (writes.len(), batch.segments.iter().map(|(_, segment)| segment.events()).sum());
@@ -179,6 +182,7 @@ impl Writer {
         if let [write] = writes.as_slice() {
             error!(response = %write.run.id, %error, "the database refuses this run's events; the run is stopped");
             write.run.stop(StopReason::Unwritable);
+            write.state.iter().for_each(|state| state.settle(true));
             write.run.feed.close(None);
             return Ok(());
         }
@@ -211,7 +215,7 @@ impl Writer {
 
 fn publish(writes: Vec<Write>, committed: &Committed, published: &Published) {
     let (mut events, mut bytes) = (0, 0);
-    for Write { run, admission, segment, entries, ended, suspended } in writes {
+    for Write { run, admission, segment, entries, state, ended, suspended, .. } in writes {
         let refusal = if committed.taken.contains(&run.id) {
             Some(Refusal::KeyTaken)
         } else {
@@ -223,6 +227,8 @@ fn publish(writes: Vec<Write>, committed: &Committed, published: &Published) {
             }
             continue;
         }
+        let homeless = committed.homeless.contains(&run.id);
+        state.iter().for_each(|state| state.settle(homeless));
         let lost = committed.late.contains(&run.id);
         if let Some(entries) = entries.filter(|_| !lost) {
             run.has_committed(entries.last);

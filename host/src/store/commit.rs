@@ -16,9 +16,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{
-    Backend, JournalSegment, NewItem, Store, StoreError,
+    Backend, JournalSegment, LogSegment, NewItem, RunUsage, StateWrite, Store, StoreError,
     conversations::{self, GUARDED},
     ownership::Ownership,
+    runs, state,
 };
 use crate::protocol::{ConversationId, IdempotencyKey, ResponseId, Segment, Status, TerminalStatus};
 
@@ -64,6 +65,8 @@ pub struct Committed {
     pub guarded: HashSet<ResponseId>,
     /// Endings that came too late: the response had ended already, or belongs to another epoch.
     pub late: HashSet<ResponseId>,
+    /// Runs whose conversation is gone, and with it what they kept for it.
+    pub homeless: HashSet<ResponseId>,
 }
 
 impl Committed {
@@ -101,6 +104,12 @@ pub struct Batch<'a> {
     pub segments: Vec<(&'a ResponseId, &'a Segment)>,
     /// Entries to add to journals.
     pub entries: Vec<(&'a ResponseId, &'a JournalSegment)>,
+    /// Lines to add to logs.
+    pub logs: Vec<(&'a ResponseId, &'a LogSegment)>,
+    /// What runs have used so far.
+    pub usage: Vec<(&'a ResponseId, RunUsage)>,
+    /// What agents keep beyond their runs, in the order in which each run wrote it. No two runs write at one place.
+    pub state: Vec<StateWrite<'a>>,
     /// Responses that end.
     pub ended: Vec<&'a EndedResponse>,
 }
@@ -181,6 +190,18 @@ impl WriteConnection {
         let entries: Vec<_> = batch.entries.iter().filter(|(id, _)| !committed.refused(id)).copied().collect();
         for rows in entries.chunks(ROWS) {
             journal(&mut transaction, rows).await?;
+        }
+        let logs: Vec<_> = batch.logs.iter().filter(|(id, _)| !committed.refused(id)).copied().collect();
+        for rows in logs.chunks(ROWS) {
+            runs::append_logs(&mut transaction, rows).await?;
+        }
+        let usage: Vec<_> = batch.usage.iter().filter(|(id, _)| !committed.refused(id)).copied().collect();
+        for rows in usage.chunks(ROWS) {
+            runs::set_usage(&mut transaction, rows).await?;
+        }
+        let writes: Vec<_> = batch.state.iter().filter(|write| !committed.refused(write.run)).copied().collect();
+        if !writes.is_empty() {
+            committed.homeless = state::keep(&mut transaction, backend, &writes).await?;
         }
         for rows in batch.ended.chunks(ROWS) {
             committed.late.extend(end(&mut transaction, rows).await?);

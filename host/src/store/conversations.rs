@@ -139,12 +139,15 @@ impl Store {
         Ok(updated.rows_affected() > 0)
     }
 
-    /// Removes a conversation and its items; false when there is none. Its responses stay, and one that is being
-    /// made goes on.
+    /// Removes a conversation, its items, and what agents keep for it; false when there is none. Its responses stay, and
+    /// one that is being made goes on.
     pub async fn delete_conversation(&self, principal: &str, id: &ConversationId) -> Result<bool, StoreError> {
         let mut transaction = self.pool.begin().await?;
         let mut deleted = 0;
-        for (table, column) in [("conversations", "id"), ("conversation_items", "conversation_id")] {
+        // The conversation first: who keeps something for it has locked it, or finds it gone.
+        for (table, column) in
+            [("conversations", "id"), ("conversation_items", "conversation_id"), ("state", "conversation_id")]
+        {
             let sql = format!("DELETE FROM {table} WHERE principal = $1 AND {column} = $2");
             let query = query(sql).bind(principal.to_owned()).bind(id.as_str().to_owned());
             deleted += query.execute(&mut *transaction).await?.rows_affected();

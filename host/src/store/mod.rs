@@ -15,8 +15,10 @@ mod journal;
 mod open;
 mod ownership;
 mod responses;
+mod runs;
 mod secrets;
 mod size;
+mod state;
 
 pub use commit::{Batch, Committed, EndedResponse, NewResponse, WriteConnection};
 pub use conversations::{ConversationHead, ItemRange, NewItem, Written};
@@ -24,7 +26,9 @@ pub use error::StoreError;
 pub use journal::{ActiveRun, JournalSegment};
 pub use open::{Backend, LEASE, Store};
 pub use responses::{StoredResponse, Turn};
+pub use runs::{LogSegment, RunFilter, RunRow, RunUsage};
 pub use size::StoreSize;
+pub use state::{StateOwner, StatePlace, StateWrite};
 
 #[cfg(test)]
 mod tests;

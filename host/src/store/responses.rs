@@ -99,7 +99,7 @@ impl Store {
             .await?
             .rows_affected();
         if deleted > 0 {
-            for table in ["events", "journal"] {
+            for table in ["events", "journal", "run_logs", "run_usage"] {
                 delete(&mut transaction, table, "response_id", &[id]).await?;
             }
         }
@@ -129,7 +129,9 @@ impl Store {
         let ids: Vec<&ResponseId> = ids.iter().collect();
         let mut transaction = self.pool.begin().await?;
         delete(&mut transaction, "responses", "id", &ids).await?;
-        delete(&mut transaction, "events", "response_id", &ids).await?;
+        for table in ["events", "run_logs", "run_usage"] {
+            delete(&mut transaction, table, "response_id", &ids).await?;
+        }
         transaction.commit().await?;
         Ok(ids.len() as u64)
     }

@@ -190,6 +190,7 @@ impl Shown {
             Ok(completion) => completion,
             Err(error) => return Ok(Err(error.into())),
         };
+        run.count(&completion.usage);
         let mut said = Said {
             reasoning: Vec::new(),
             message: Vec::new(),

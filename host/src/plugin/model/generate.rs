@@ -159,7 +159,12 @@ async fn read_next(run: &mut RunState, handle: &Resource<OpenGeneration>) -> was
             Next::Piece(delta.into())
         }
         Ok(Ok(None)) => {
-            let completion = generation.completion().map(|completion| whole(completion, open.call.partial.as_deref()));
+            let completion = generation.completion();
+            if let Ok(completion) = &completion {
+                run.count(&completion.usage);
+            }
+            let open = run.table.get_mut(handle)?;
+            let completion = completion.map(|completion| whole(completion, open.call.partial.as_deref()));
             Next::End(completion.map(Completion::from).map_err(Failure::from))
         }
         Ok(Err(error)) => Next::End(Err(error.into())),

@@ -61,6 +61,13 @@ impl RunState {
         })
     }
 
+    /// Counts what a call took that has ended.
+    fn count(&self, usage: &model::Usage) {
+        if let Some(run) = &self.run {
+            run.meter.tokens(usage.input_tokens, usage.output_tokens);
+        }
+    }
+
     /// What happens to a call that was in flight when the server stopped.
     fn on_interrupt(&mut self, import: &str, call: &Call) -> wasmtime::Result<OnInterrupt> {
         Ok(self.models_of(import)?.on_interrupt(call.model.as_deref()))

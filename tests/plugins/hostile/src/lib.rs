@@ -38,6 +38,7 @@
 //! | `http-at-most MS REQUEST` | waits for the request or for a timer, says which ended |
 //! | `http-all N URL` | sends so many requests at once with the SDK, says their bodies in order |
 //! | `http-misuse REQUEST` | gives a request up, takes an answer twice, waits for nothing |
+//! | `recall KEY` | says what it keeps for the principal under the key, or `-` |
 //! | `history` | says who said what in the earlier turns |
 //!
 //! Anything else, and an argument that is no number, is failure `invalid`.
@@ -50,7 +51,7 @@ mod sandbox;
 
 use std::time::Duration;
 
-use outlast_guest::{Agent, Failure, Outcome, Turn, respond, tasks};
+use outlast_guest::{Agent, Failure, Outcome, Turn, respond, state, tasks};
 
 struct Hostile;
 
@@ -128,6 +129,10 @@ impl Agent for Hostile {
 
             "clock" => respond::text(&sandbox::clock()),
             "env" => respond::text(&sandbox::environment()),
+            "recall" => {
+                let kept = state::get_bytes(state::Scope::Principal, argument)?;
+                respond::text(&kept.map_or("-".into(), |kept| String::from_utf8_lossy(&kept).into_owned()));
+            }
             "history" => respond::text(&sandbox::history()?),
 
             _ => {

@@ -1,0 +1,292 @@
+//! The interface `state`: what a component keeps beyond its run.
+//!
+//! Every answer is in the journal. What is written for longer than the run is committed together with its entry: a run
+//! that is executed again has both or neither.
+
+use std::collections::BTreeMap;
+
+use base64::{Engine as _, prelude::BASE64_STANDARD as BASE64};
+
+use super::{
+    bindings::{
+        state::{Host, Scope},
+        types::{Failure, FailureKind},
+    },
+    failure::Violation,
+    journal::digest,
+    port::{StateChange, StateError, StateSpot},
+    state::RunState,
+    tasks::cancelled,
+};
+
+/// The most keys of one answer.
+const PAGE: usize = 1_000;
+
+/// How much an agent may keep.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct StateGrant {
+    /// In all, for a principal; none when it is granted nothing.
+    pub bytes: Option<usize>,
+    /// Of a key.
+    pub key_bytes: usize,
+    /// Of a value.
+    pub value_bytes: usize,
+}
+
+/// What is kept for the run alone.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    values: BTreeMap<String, Vec<u8>>,
+    bytes: usize,
+}
+
+impl Scratch {
+    fn apply(&mut self, key: String, value: Option<Vec<u8>>) {
+        self.bytes = self.after(&key, value.as_deref());
+        match value {
+            Some(value) => self.values.insert(key, value),
+            None => self.values.remove(&key),
+        };
+    }
+
+    /// How much there would be with this.
+    fn after(&self, key: &str, value: Option<&[u8]>) -> usize {
+        let size = |value: &[u8]| key.len() + value.len() + super::STATE_ENTRY as usize;
+        let before = self.values.get(key).map_or(0, |value| size(value));
+        self.bytes - before + value.map_or(0, size)
+    }
+
+    fn change(
+        &mut self,
+        key: &str,
+        expected: Option<Option<&[u8]>>,
+        value: Option<&[u8]>,
+        most: usize,
+    ) -> Result<bool, StateError> {
+        if expected.is_some_and(|expected| expected != self.values.get(key).map(Vec::as_slice)) {
+            return Ok(false);
+        }
+        let after = self.after(key, value);
+        if after > self.bytes && after > most {
+            return Err(StateError::Full { used: after, most });
+        }
+        self.apply(key.to_owned(), value.map(<[u8]>::to_vec));
+        Ok(true)
+    }
+
+    fn keys(&self, prefix: &str, after: &str) -> Vec<String> {
+        let keys = self.values.keys().filter(|key| key.starts_with(prefix) && key.as_str() > after);
+        keys.take(PAGE).cloned().collect()
+    }
+}
+
+/// What is to be written.
+struct Change {
+    scope: Scope,
+    key: String,
+    expected: Option<Option<Vec<u8>>>,
+    value: Option<Vec<u8>>,
+}
+
+impl Host for RunState {
+    async fn get(&mut self, scope: Scope, key: String) -> wasmtime::Result<Result<Option<Vec<u8>>, Failure>> {
+        const IMPORT: &str = "state.get";
+        let arguments = digest(&[&[scope as u8], key.as_bytes()]);
+        let text = match self.replayed::<Result<Option<String>, Failure>>(IMPORT, &arguments)? {
+            Some(answer) => answer,
+            None => {
+                let answer = match self.granted(IMPORT, &key, None)? {
+                    Err(failure) => Err(failure),
+                    Ok(_) if scope == Scope::Run => Ok(self.scratch.values.get(&key).cloned()),
+                    Ok(_) => {
+                        let read = self.kept(IMPORT)?.get(spot(scope, &key)).await;
+                        self.clock.advance();
+                        match failed(read)? {
+                            Err(Failure { kind: FailureKind::Cancelled, .. }) => return Ok(Err(cancelled())),
+                            answer => answer,
+                        }
+                    }
+                };
+                let answer = answer.map(|value| value.map(|value| BASE64.encode(value)));
+                self.record(IMPORT, arguments, &answer).await?;
+                answer
+            }
+        };
+        let decode = |text: String| BASE64.decode(text).map_err(wasmtime::Error::new);
+        Ok(match text {
+            Ok(value) => Ok(value.map(decode).transpose()?),
+            Err(failure) => Err(failure),
+        })
+    }
+
+    async fn set(&mut self, scope: Scope, key: String, value: Vec<u8>) -> wasmtime::Result<Result<(), Failure>> {
+        let arguments = digest(&[&[scope as u8], key.as_bytes(), &value]);
+        let change = Change { scope, key, expected: None, value: Some(value) };
+        Ok(self.change("state.set", arguments, change).await?.map(drop))
+    }
+
+    async fn delete(&mut self, scope: Scope, key: String) -> wasmtime::Result<Result<(), Failure>> {
+        let arguments = digest(&[&[scope as u8], key.as_bytes()]);
+        let change = Change { scope, key, expected: None, value: None };
+        Ok(self.change("state.delete", arguments, change).await?.map(drop))
+    }
+
+    async fn replace(
+        &mut self,
+        scope: Scope,
+        key: String,
+        expected: Option<Vec<u8>>,
+        value: Option<Vec<u8>>,
+    ) -> wasmtime::Result<Result<bool, Failure>> {
+        let there = [u8::from(expected.is_some()), u8::from(value.is_some())];
+        let bytes = |value: &Option<Vec<u8>>| value.clone().unwrap_or_default();
+        let arguments = digest(&[&[scope as u8], key.as_bytes(), &there, &bytes(&expected), &bytes(&value)]);
+        self.change("state.replace", arguments, Change { scope, key, expected: Some(expected), value }).await
+    }
+
+    async fn list_keys(
+        &mut self,
+        scope: Scope,
+        prefix: String,
+        after: Option<String>,
+    ) -> wasmtime::Result<Result<Vec<String>, Failure>> {
+        const IMPORT: &str = "state.list-keys";
+        let after = after.unwrap_or_default();
+        let arguments = digest(&[&[scope as u8], prefix.as_bytes(), after.as_bytes()]);
+        if let Some(answer) = self.replayed(IMPORT, &arguments)? {
+            return Ok(answer);
+        }
+        let answer = match self.granted(IMPORT, "-", None)? {
+            Err(failure) => Err(failure),
+            Ok(_) if scope == Scope::Run => Ok(self.scratch.keys(&prefix, &after)),
+            Ok(_) => {
+                let read = self.kept(IMPORT)?.keys(spot(scope, &prefix), &after, PAGE).await;
+                self.clock.advance();
+                match failed(read)? {
+                    Err(Failure { kind: FailureKind::Cancelled, .. }) => return Ok(Err(cancelled())),
+                    answer => answer,
+                }
+            }
+        };
+        self.record(IMPORT, arguments, &answer).await?;
+        Ok(answer)
+    }
+}
+
+impl RunState {
+    /// Writes, and answers whether the value was the expected one.
+    async fn change(
+        &mut self,
+        import: &str,
+        arguments: String,
+        change: Change,
+    ) -> wasmtime::Result<Result<bool, Failure>> {
+        let Change { scope, key, expected, value } = change;
+        if let Some(answer) = self.replayed::<Result<bool, Failure>>(import, &arguments)? {
+            // What lives in the instance lives anew.
+            if scope == Scope::Run && matches!(answer, Ok(true)) {
+                self.scratch.apply(key, value);
+            }
+            return Ok(answer);
+        }
+        let (is, will) = (expected.as_ref().map(Option::as_deref), value.as_deref());
+        let answer = match self.granted(import, &key, will)? {
+            Err(failure) => Err(failure),
+            Ok(most) if scope == Scope::Run => failed(self.scratch.change(&key, is, will, most))?,
+            Ok(most) => {
+                let entry = self.entry(import, &arguments, &Ok::<_, Failure>(true))?;
+                let port = self.kept(import)?;
+                let change = StateChange { spot: spot(scope, &key), expected: is, value: will, most, entry: &entry };
+                match failed(port.change(change).await)? {
+                    Ok(true) => {
+                        // The entry lies with what it is about.
+                        self.listen();
+                        self.wait_for_room(import).await?;
+                        return Ok(Ok(true));
+                    }
+                    Err(Failure { kind: FailureKind::Cancelled, .. }) => return Ok(Err(cancelled())),
+                    answer => answer,
+                }
+            }
+        };
+        self.record(import, arguments, &answer).await?;
+        Ok(answer)
+    }
+
+    /// How much this agent may keep, if it may keep anything, and this key and value are right.
+    fn granted(&mut self, import: &str, key: &str, value: Option<&[u8]>) -> wasmtime::Result<Result<usize, Failure>> {
+        let run = self.active(import)?;
+        let StateGrant { bytes, key_bytes, value_bytes } = run.state_grant;
+        let Some(bytes) = bytes else {
+            let agent = &run.agent;
+            let message = format!(
+                "The agent `{agent}` may keep nothing: `state = \"1MiB\"` in `[agents.{agent}]` of the configuration \
+                 would allow it."
+            );
+            self.log.note(tracing::Level::WARN, "state", &message);
+            return Ok(Err(failure(FailureKind::Denied, "state_not_granted", message)));
+        };
+        if key.is_empty() || key.len() > key_bytes {
+            let message =
+                format!("A key has {} bytes; it must have 1 to {key_bytes} (limits.state_key_bytes).", key.len());
+            return Ok(Err(failure(FailureKind::Invalid, "invalid_key", message)));
+        }
+        if let Some(length) = value.map(<[u8]>::len).filter(|length| *length > value_bytes) {
+            let message = format!("A value has {length} bytes, limit {value_bytes} (limits.state_value_bytes).");
+            return Ok(Err(failure(FailureKind::Limit, "value_too_large", message)));
+        }
+        Ok(Ok(bytes))
+    }
+
+    fn kept(&mut self, import: &str) -> wasmtime::Result<std::sync::Arc<dyn super::StatePort>> {
+        let kept = self.active(import)?.state.clone();
+        kept.ok_or_else(|| wasmtime::Error::msg("a run without state"))
+    }
+}
+
+/// The place of a key, in a scope that is wider than the run.
+fn spot(scope: Scope, key: &str) -> StateSpot<'_> {
+    StateSpot { of_conversation: scope == Scope::Conversation, key }
+}
+
+/// What a component reads of an error; an error where its run has to end.
+fn failed<T>(result: Result<T, StateError>) -> wasmtime::Result<Result<T, Failure>> {
+    let error = match result {
+        Ok(value) => return Ok(Ok(value)),
+        Err(error) => error,
+    };
+    let message = error.to_string();
+    Ok(Err(match error {
+        StateError::NoConversation => failure(FailureKind::NotFound, "no_conversation", message),
+        StateError::Full { .. } => failure(FailureKind::Limit, "state_full", message),
+        StateError::Stopped => cancelled(),
+        StateError::Unreadable => failure(FailureKind::Unavailable, "state_unreadable", message),
+        StateError::Refused(_) => return Err(Violation(message).into()),
+    }))
+}
+
+fn failure(kind: FailureKind, code: &str, message: String) -> Failure {
+    Failure { kind, code: code.to_owned(), message, retry_after_ms: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_for_the_run_is_counted() {
+        let mut scratch = Scratch::default();
+        let most = 2 * (1 + 10 + super::super::STATE_ENTRY as usize);
+        assert!(scratch.change("a", None, Some(&[0; 10]), most).unwrap());
+        assert!(scratch.change("b", None, Some(&[0; 10]), most).unwrap());
+        let full = scratch.change("b", None, Some(&[0; 11]), most).unwrap_err();
+        assert!(matches!(full, StateError::Full { used, .. } if used == most + 1));
+        assert!(scratch.change("b", None, Some(&[0; 9]), 0).unwrap(), "less is always right");
+        assert!(!scratch.change("a", Some(None), Some(&[1]), most).unwrap());
+        assert!(scratch.change("a", Some(Some(&[0; 10])), None, most).unwrap());
+        assert_eq!(scratch.keys("", ""), ["b"]);
+        assert!(scratch.keys("", "b").is_empty() && scratch.keys("c", "").is_empty());
+        scratch.apply("b".to_owned(), None);
+        assert_eq!(scratch.bytes, 0);
+    }
+}
