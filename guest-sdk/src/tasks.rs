@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::Failure;
-use crate::bindings::outlast::agent::tasks as host;
+use crate::host::tasks as host;
 
 /// Waits, holding no thread of the server. Part of a millisecond counts as a whole one. The server's run
 /// timeout bounds all waiting of a run.
