@@ -8,6 +8,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod assistant;
 mod auth;
 mod bad_input;
 mod cancel;

@@ -1,27 +1,39 @@
 //! Components for the plugin folder.
 
 use std::{
+    collections::HashMap,
     path::{Path, PathBuf},
     process::Command,
-    sync::OnceLock,
+    sync::{LazyLock, Mutex},
 };
 
 use tempfile::TempDir;
 
 use super::scratch;
 
-/// The component that misbehaves on demand, built once per process. Its first word chooses what it does: see its
-/// own documentation.
-pub fn hostile() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| build("hostile"))
+/// The component that misbehaves on demand. Its first word chooses what it does: see its own documentation.
+pub fn hostile() -> PathBuf {
+    component("hostile")
 }
 
 /// A folder with the component `hostile` in it.
 pub fn hostile_folder() -> TempDir {
+    folder("hostile")
+}
+
+/// A folder with the component of this package of the workspace in it.
+pub fn folder(package: &str) -> TempDir {
     let folder = scratch::dir("plugins-");
-    std::fs::copy(hostile(), folder.path().join("hostile.wasm")).unwrap();
+    std::fs::copy(component(package), folder.path().join(format!("{package}.wasm"))).unwrap();
     folder
+}
+
+/// The component of a package of the workspace, built once per process.
+pub fn component(package: &str) -> PathBuf {
+    static BUILT: LazyLock<Mutex<HashMap<String, PathBuf>>> = LazyLock::new(Mutex::default);
+    // One after the other: each build uses all processors.
+    let mut built = BUILT.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    built.entry(package.to_owned()).or_insert_with(|| build(package)).clone()
 }
 
 fn build(package: &str) -> PathBuf {
