@@ -30,6 +30,8 @@ mod models;
 mod modes;
 mod outage;
 mod passivation;
+mod plugin_run;
+mod plugin_test;
 mod plugins;
 mod properties;
 mod restart;

@@ -19,12 +19,14 @@ use super::{
 use crate::model::Models;
 
 /// A loaded component that answers as an agent.
+#[derive(Clone)]
 pub struct Agent {
     engine: Engine,
     pre: AgentPre<RunState>,
     limits: PluginLimits,
     models: Arc<Models>,
     config: String,
+    scripted_time: Option<Duration>,
     /// What it says about itself.
     pub description: Description,
     /// The sha256 of the component, hexadecimal.
@@ -74,6 +76,8 @@ pub struct RunContext {
     pub(super) config: String,
     /// Filled in by the agent.
     pub(super) models: Option<Arc<Models>>,
+    /// Filled in by the agent: what its clock begins with, since 1970, if that is a script's.
+    pub(super) scripted_time: Option<Duration>,
 }
 
 impl RunContext {
@@ -93,6 +97,7 @@ impl RunContext {
             stop,
             config: "{}".to_owned(),
             models: None,
+            scripted_time: None,
         }
     }
 }
@@ -114,7 +119,34 @@ impl Agent {
         let Loaded { pre, sha256, description, uses_models } = engine.load(wasm, &limits).await?;
         let config = configs.get(&description.name).cloned().unwrap_or_default();
         let config = Value::Object(config.config).to_string();
-        Ok(Self { engine: engine.clone(), pre, limits, models, config, description, sha256, loaded_at, uses_models })
+        Ok(Self {
+            engine: engine.clone(),
+            pre,
+            limits,
+            models,
+            config,
+            scripted_time: None,
+            description,
+            sha256,
+            loaded_at,
+            uses_models,
+        })
+    }
+
+    /// The same component with another configuration.
+    #[must_use]
+    pub fn with_config(mut self, config: &AgentConfig) -> Self {
+        self.config = Value::Object(config.config.clone()).to_string();
+        self
+    }
+
+    /// The same component in a test: with these models, and a clock that begins with `time`, since 1970, and goes on
+    /// only when the component sleeps, which takes no time.
+    #[must_use]
+    pub fn scripted(mut self, models: Arc<Models>, time: Duration) -> Self {
+        self.models = models;
+        self.scripted_time = Some(time);
+        self
     }
 
     /// Executes one run in an instance of its own, which is gone when this returns or is dropped.
@@ -130,6 +162,7 @@ impl Agent {
         };
         context.config.clone_from(&self.config);
         context.models = Some(self.models.clone());
+        context.scripted_time = self.scripted_time;
         let id = context.response_id.clone();
         let state = RunState::new(&self.description.name, &id, &self.limits, Some(context));
         let mut store = self.engine.store(state);

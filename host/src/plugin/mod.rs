@@ -37,4 +37,4 @@ pub use instance::{Agent, Outcome, RunContext};
 pub use journal::Entry;
 pub use limits::PluginLimits;
 pub use port::RunPort;
-pub use registry::{BUNDLED, Registry};
+pub use registry::{BUNDLED, Registry, read_component};
