@@ -14,8 +14,9 @@ pub trait Agent {
     /// One or two sentences on what the agent does: at most 1,024 characters.
     const ABOUT: &'static str;
 
-    /// The JSON Schema of the configuration that the agent reads with [`context::config`](crate::context::config); none when it
-    /// takes no configuration. The server calls this once at load, when nothing else can be called.
+    /// The JSON Schema of the configuration that the agent reads with [`context::config`](crate::context::config),
+    /// usually [`schema`](crate::schema()) of the type that it reads; none when it takes no configuration. The server
+    /// calls this once at load, when nothing else can be called.
     fn config_schema() -> Option<Value> {
         None
     }

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-use crate::bindings::outlast::agent::context as host;
+use crate::host::context as host;
 use crate::{Failure, Item};
 
 /// The request as the client sent it, without its input.
@@ -32,6 +32,23 @@ pub fn history() -> Result<Vec<Item>, Failure> {
 /// The configuration that the operator gave this agent; an empty object when there is none. Give every
 /// field of `T` a default (`#[serde(default)]`), and describe `T` in
 /// [`config_schema`](crate::Agent::config_schema).
+///
+/// ```
+/// use outlast_guest::{context, mock::Mock};
+/// use serde_json::json;
+///
+/// #[derive(Default, serde::Deserialize, schemars::JsonSchema)]
+/// #[serde(default, deny_unknown_fields)]
+/// struct Config {
+///     /// How the agent speaks.
+///     tone: String,
+/// }
+///
+/// let run = Mock::new().config(json!({"tone": "dry"})).call(context::config::<Config>);
+/// assert_eq!(run.result.unwrap().tone, "dry");
+/// let run = Mock::new().config(json!({"voice": "dry"})).call(context::config::<Config>);
+/// assert_eq!(run.result.err().unwrap().code, "invalid_config");
+/// ```
 ///
 /// # Errors
 ///
@@ -81,6 +98,29 @@ pub struct Request {
     pub rest: Map<String, Value>,
 }
 
+impl Request {
+    /// The options that a model understands, only those that the client sent: `temperature`, `tools` and so on.
+    pub fn model_options(&self) -> Map<String, Value> {
+        let options = [
+            ("temperature", self.temperature.map(Value::from)),
+            ("top_p", self.top_p.map(Value::from)),
+            ("max_output_tokens", self.max_output_tokens.map(Value::from)),
+            ("reasoning", self.reasoning.clone()),
+            ("text", self.text.clone()),
+            ("tools", self.tools.clone()),
+            ("tool_choice", self.tool_choice.clone()),
+            ("parallel_tool_calls", self.parallel_tool_calls.map(Value::from)),
+        ];
+        options.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+    }
+
+    /// The names of the functions that the client offers and runs itself.
+    pub fn client_functions(&self) -> Vec<String> {
+        let tools = self.tools.as_ref().and_then(Value::as_array).into_iter().flatten();
+        tools.filter_map(|tool| tool["name"].as_str().map(str::to_owned)).collect()
+    }
+}
+
 fn null_is_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
@@ -101,6 +141,30 @@ mod tests {
         assert_eq!(request.temperature, Some(0.5));
         assert_eq!(request.top_p, None);
         assert_eq!(request.rest["truncation"], "auto");
+    }
+
+    #[test]
+    fn only_what_the_client_sent_becomes_an_option() {
+        let sent = json!({"temperature": 0.0, "max_output_tokens": 16, "text": {"format": {"type": "text"}}});
+        let mut body = sent.clone();
+        body["model"] = "chat".into();
+        body["top_p"] = Value::Null;
+        body["truncation"] = "auto".into();
+        let request: Request = serde_json::from_value(body).unwrap();
+        assert_eq!(Value::Object(request.model_options()), sent);
+    }
+
+    #[test]
+    fn every_option_that_a_model_understands_is_passed_on() {
+        let sent = json!({
+            "temperature": 0.7, "top_p": 0.9, "max_output_tokens": 64,
+            "reasoning": {"effort": "low"}, "text": {"format": {"type": "json_object"}},
+            "tools": [{"type": "function", "name": "add", "parameters": {}}], "tool_choice": "auto",
+            "parallel_tool_calls": false
+        });
+        let request: Request = serde_json::from_value(sent.clone()).unwrap();
+        assert_eq!(Value::Object(request.model_options()), sent);
+        assert_eq!(request.client_functions(), ["add"]);
     }
 
     #[test]

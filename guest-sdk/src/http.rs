@@ -44,7 +44,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::bindings::outlast::agent::http as host;
+use crate::host::http as host;
 use crate::tasks::{Task, milliseconds, wait_any};
 use crate::{Failure, FailureKind};
 

@@ -64,6 +64,20 @@ impl Item {
     }
 }
 
+/// A message of the user.
+impl From<&str> for Item {
+    fn from(text: &str) -> Self {
+        Self::user(text)
+    }
+}
+
+/// A message of the user.
+impl From<String> for Item {
+    fn from(text: String) -> Self {
+        Self::user(text)
+    }
+}
+
 /// An object without `type` is a message, as in the protocol. What does not fit its type is `Other`.
 impl<'de> Deserialize<'de> for Item {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -6,7 +6,7 @@
 //!
 //! # A complete agent
 //!
-//! ```no_run
+//! ```
 //! use outlast_guest::{Agent, Failure, Outcome, Turn, respond};
 //!
 //! struct Shout;
@@ -22,6 +22,9 @@
 //! }
 //!
 //! outlast_guest::agent!(Shout);
+//!
+//! # let run = outlast_guest::mock::Mock::new().input("hello").run::<Shout>();
+//! # assert_eq!(run.text(), "HELLO");
 //! ```
 //!
 //! The crate that holds it is a library that links like a program:
@@ -53,8 +56,9 @@
 //! | read the request, the earlier turns, the configuration | [`context`] |
 //! | say something to the client | [`respond`] |
 //! | call a language model | [`model`] |
+//! | give a model tools | [`ToolLoop`], [`tools`] |
 //! | send HTTP requests, several at once | [`http`] |
-//! | wait, for whatever comes first | [`tasks`] |
+//! | know the time, wait for whatever comes first | [`clock`], [`tasks`] |
 //! | keep something beyond the run | [`state`] |
 //! | tell the operator something | [`log`] |
 //! | fail | [`Failure`] |
@@ -70,28 +74,43 @@
 //!
 //! # Testing
 //!
-//! An agent compiles natively as well, so `cargo test` works for every function that calls nothing of the
-//! server's. Outside the server, the functions of [`respond`], [`model`], [`http`], [`context`], [`tasks`],
-//! [`state`] and [`log`] panic: keep the thinking apart from the saying.
+//! `cargo test` runs an agent natively, in a [`mock`] of the server with scripted models, HTTP answers and clock. Outside
+//! a mock, the functions of [`respond`], [`model`], [`http`], [`context`], [`clock`], [`tasks`], [`state`] and [`log`]
+//! panic.
+//!
+//! `outlast plugin run` and `outlast plugin test` run the component itself, without a server.
 
 mod agent;
 #[doc(hidden)]
 pub mod bindings;
+pub mod clock;
 pub mod context;
 mod failure;
+mod host;
 pub mod http;
 pub mod item;
 pub mod log;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod mock;
 pub mod model;
 pub mod respond;
+mod schema;
 pub mod state;
 pub mod tasks;
+mod tool_loop;
+pub mod tools;
 
 pub use agent::{Agent, IncompleteReason, Outcome, Turn};
 #[doc(inline)]
 pub use bindings::outlast::agent::types::{FailureKind, Usage};
 pub use failure::Failure;
 pub use item::Item;
+pub use schema::schema;
+pub use tool_loop::ToolLoop;
+
+// For crates that do not want to depend on them.
+#[doc(no_inline)]
+pub use {schemars, serde, serde_json};
 
 /// What the expansion of [`agent!`] refers to.
 #[doc(hidden)]

@@ -1,16 +1,19 @@
 //! Lines for the operator. Clients never see them.
 //!
-//! ```no_run
+//! ```
 //! use outlast_guest::log;
 //!
-//! let (found, wanted) = (2, 3);
-//! log::warn!("found {found} of {wanted}");
+//! let run = outlast_guest::mock::Mock::new().call(|| {
+//!     let (found, wanted) = (2, 3);
+//!     log::warn!("found {found} of {wanted}");
+//! });
+//! assert_eq!(run.log[0].message, "found 2 of 3");
 //! ```
 
-use crate::bindings::outlast::agent::log as host;
+use crate::host::log as host;
 
 #[doc(inline)]
-pub use host::Level;
+pub use crate::bindings::outlast::agent::log::Level;
 
 #[doc(inline)]
 pub use crate::{__debug as debug, __error as error, __info as info, __trace as trace, __warn as warn};

@@ -2,49 +2,56 @@
 //!
 //! [`forward`] is the usual case: what the model says goes straight to the client.
 //!
-//! ```no_run
+//! ```
 //! use outlast_guest::{Failure, Outcome, Turn, model};
 //!
 //! fn run(turn: Turn) -> Result<Outcome, Failure> {
-//!     let request = model::Request::new().instructions("Answer in rhyme.").input(turn.input);
+//!     let request = model::Request::of(turn)?.preamble("Answer in rhyme.");
 //!     Ok(model::forward(request)?.outcome())
 //! }
+//! # let run = outlast_guest::mock::Mock::new().answer("Well met, my pet").call(|| run(Turn::default()));
+//! # assert_eq!(run.text(), "Well met, my pet");
 //! ```
+//!
+//! With functions that the agent runs itself, use a [`ToolLoop`](crate::ToolLoop).
 //!
 //! [`generate`] lets the agent see every piece and decide what the client sees.
 //!
-//! ```no_run
+//! ```
 //! use outlast_guest::{Failure, Item, model, respond};
 //!
-//! fn title(text: &str) -> Result<String, Failure> {
+//! fn title(text: &str) -> Result<(), Failure> {
 //!     let request = model::Request::new()
 //!         .model("gpt-4o-mini")
 //!         .instructions("Give this text a title of at most five words.")
 //!         .input([Item::user(text)])
 //!         .option("temperature", 0.2);
 //!     let mut generation = model::generate(request)?;
-//!     let mut title = String::new();
-//!     for delta in &mut generation {
-//!         if let model::Delta::Text(text) = delta {
-//!             title.push_str(&text);
-//!         }
+//!     let mut title = respond::Message::open();
+//!     for text in generation.texts() {
+//!         title.write(&text.to_uppercase());
 //!     }
+//!     title.finish();
 //!     respond::report_usage(generation.finish()?.usage);
-//!     Ok(title)
+//!     Ok(())
 //! }
+//! # let run = outlast_guest::mock::Mock::new().answer("On bread").call(|| title("…"));
+//! # assert_eq!(run.text(), "ON BREAD");
 //! ```
+//!
+//! [`ask`] waits for an answer that the client does not see at all.
 //!
 //! The server repeats what can be repeated safely: refused connections, 429 and 5xx before the first token.
 //! A failure that arrives here has had its retries.
 
 use serde_json::{Map, Value};
 
-use crate::bindings::outlast::agent::model as host;
+use crate::host::model as host;
 use crate::item::{FunctionCall, Item};
-use crate::{Failure, IncompleteReason, Outcome, Usage};
+use crate::{Failure, IncompleteReason, Outcome, Turn, Usage, context, respond};
 
 #[doc(inline)]
-pub use host::Delta;
+pub use crate::bindings::outlast::agent::model::Delta;
 
 /// Calls a model and sends what it says straight to the client, reasoning summaries included; returns when
 /// the model has finished. The usage is added to the response's.
@@ -68,6 +75,17 @@ pub fn forward(request: Request) -> Result<Completion, Failure> {
 /// As [`forward`]; trouble after the first piece is reported by [`Generation::finish`].
 pub fn generate(request: Request) -> Result<Generation, Failure> {
     Ok(Generation(host::generate(&request.try_into()?)?))
+}
+
+/// Calls a model and waits for the whole answer, which the client does not see. The usage is added to the response's.
+///
+/// # Errors
+///
+/// As [`forward`].
+pub fn ask(request: Request) -> Result<Completion, Failure> {
+    let completion = generate(request)?.finish()?;
+    respond::report_usage(completion.usage);
+    Ok(completion)
 }
 
 /// The names of the models that this agent may call, as far as the operator lists them.
@@ -97,6 +115,23 @@ impl Request {
         Self::default()
     }
 
+    /// What a turn asks, as a client means it that talks to a model: the model that it named, its instructions, the
+    /// earlier turns and this one's input, and those sampling parameters and functions that it sent.
+    ///
+    /// # Errors
+    ///
+    /// `invalid_json` when the request or the history is not what the protocol says.
+    pub fn of(turn: Turn) -> Result<Self, Failure> {
+        let request = context::request()?;
+        Ok(Self {
+            model: turn.model,
+            options: request.model_options(),
+            client_functions: request.client_functions(),
+            instructions: request.instructions,
+            input: context::history()?.into_iter().chain(turn.input).collect(),
+        })
+    }
+
     /// Names the model.
     #[must_use]
     pub fn model(mut self, model: impl Into<String>) -> Self {
@@ -108,6 +143,17 @@ impl Request {
     #[must_use]
     pub fn instructions(mut self, instructions: impl Into<String>) -> Self {
         self.instructions = Some(instructions.into());
+        self
+    }
+
+    /// Puts instructions before those that are there: the agent's own before the client's.
+    #[must_use]
+    pub fn preamble(mut self, preamble: impl Into<String>) -> Self {
+        let preamble = preamble.into();
+        self.instructions = Some(match self.instructions.filter(|instructions| !instructions.is_empty()) {
+            Some(instructions) => format!("{preamble}\n\n{instructions}"),
+            None => preamble,
+        });
         self
     }
 
@@ -174,8 +220,16 @@ impl Iterator for Generation {
 }
 
 impl Generation {
+    /// The pieces of the answer's text; all others are passed over.
+    pub fn texts(&mut self) -> impl Iterator<Item = String> {
+        self.filter_map(|delta| match delta {
+            Delta::Text(text) => Some(text),
+            Delta::Reasoning(_) | Delta::Other(_) => None,
+        })
+    }
+
     /// Waits for the end, passing over the pieces that were not read, and returns the whole answer. Its
-    /// usage is the agent's to report, with [`respond::report_usage`](crate::respond::report_usage).
+    /// usage is the agent's to report, with [`respond::report_usage`].
     ///
     /// # Errors
     ///
@@ -262,6 +316,7 @@ impl From<String> for FinishReason {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mock::{Answer, Mock};
     use serde_json::json;
 
     fn completion(finish_reason: &str) -> Completion {
@@ -300,6 +355,52 @@ mod tests {
     fn the_functions_of_the_client_are_an_option() {
         let request = host::Request::try_from(Request::new().client_functions(["add"])).unwrap();
         assert_eq!(request.options.as_deref(), Some(r#"{"client_functions":["add"]}"#));
+    }
+
+    #[test]
+    fn the_model_is_asked_what_the_client_asked() {
+        let turn = Turn { model: Some("gpt-4o".into()), input: vec![Item::user("and yours?")], ..Turn::default() };
+        let mock = Mock::new()
+            .request("instructions", "Be brief.")
+            .request("temperature", 0.5)
+            .history("my name is Ada")
+            .history(Item::assistant("hello Ada"));
+        let request = mock.call(|| Request::of(turn)).result.unwrap().preamble("Rhyme.");
+        assert_eq!(request.model.as_deref(), Some("gpt-4o"));
+        assert_eq!(request.instructions.as_deref(), Some("Rhyme.\n\nBe brief."));
+        assert_eq!(
+            request.input,
+            [Item::user("my name is Ada"), Item::assistant("hello Ada"), Item::user("and yours?")]
+        );
+        assert_eq!(Value::Object(request.options), json!({"temperature": 0.5}));
+    }
+
+    #[test]
+    fn without_a_name_the_default_model_is_asked() {
+        let request = Mock::new().call(|| Request::of(Turn::default())).result.unwrap();
+        assert_eq!((request.model, request.instructions), (None, None));
+    }
+
+    #[test]
+    fn an_answer_that_is_asked_for_is_counted_and_not_shown() {
+        let usage = Usage { input_tokens: 3, output_tokens: 1, ..Usage::default() };
+        let run = Mock::new().answer(Answer::new().text("no").usage(usage)).call(|| ask(Request::new()));
+        assert_eq!(run.result.unwrap().text(), "no");
+        assert!(run.output.is_empty());
+        assert_eq!(run.usage, usage);
+    }
+
+    #[test]
+    fn a_stream_that_breaks_says_so_at_its_end() {
+        let broken = Answer::new().text("a").fail(Failure::unavailable("gone", "gone"));
+        let run = Mock::new().answer(broken).call(|| {
+            let mut generation = generate(Request::new())?;
+            let texts: Vec<_> = generation.texts().collect();
+            Ok::<_, Failure>((texts, generation.finish()))
+        });
+        let (texts, end) = run.result.unwrap();
+        assert_eq!(texts, ["a"]);
+        assert_eq!(end.unwrap_err().code, "gone");
     }
 
     #[test]

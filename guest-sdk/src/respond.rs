@@ -4,7 +4,7 @@
 //! write an ill-formed stream. What is written is committed before a client sees it. A call may wait when
 //! the client or the database is slower than the agent.
 //!
-//! ```no_run
+//! ```
 //! use outlast_guest::{Failure, respond, tasks};
 //! use std::fmt::Write;
 //! use std::time::Duration;
@@ -19,6 +19,8 @@
 //!     message.finish();
 //!     Ok(())
 //! }
+//! # let run = outlast_guest::mock::Mock::new().call(count_down);
+//! # assert_eq!(run.text(), "3… 2… 1… now");
 //! ```
 //!
 //! A message that is not finished, because `?` left the function for example, is closed when it goes out of
@@ -27,7 +29,7 @@
 use std::fmt;
 
 use crate::Usage;
-use crate::bindings::outlast::agent::respond as host;
+use crate::host::respond as host;
 
 /// Says one whole message.
 pub fn text(text: &str) {

@@ -30,7 +30,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::Failure;
-use crate::bindings::outlast::agent::state as host;
+use crate::host::state as host;
 
 #[doc(inline)]
 pub use host::Scope;

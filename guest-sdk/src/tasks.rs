@@ -23,7 +23,7 @@
 use std::time::Duration;
 
 use crate::Failure;
-use crate::bindings::outlast::agent::tasks as host;
+use crate::host::tasks as host;
 
 #[doc(inline)]
 pub use host::Task;

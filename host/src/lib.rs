@@ -18,11 +18,12 @@
 //! - [`store`]: what is kept. The only place with SQL.
 //! - [`metrics`]: what an operator watches. Known to every room that measures itself.
 //! - [`config`], [`cli`]: how an operator talks to it.
-//! - [`server`]: puts the rooms together.
+//! - [`server`]: puts the rooms together; `local`: the same without HTTP, for the terminal.
 
 pub mod cli;
 pub mod config;
 pub mod http;
+mod local;
 mod machine;
 pub mod metrics;
 pub mod model;

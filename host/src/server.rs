@@ -37,6 +37,9 @@ pub enum StartError {
     /// A bundled agent.
     #[error("{0}")]
     Bundled(Refused),
+    /// A folder for a while.
+    #[error("cannot make a temporary folder: {0}")]
+    Scratch(std::io::Error),
     /// The WebAssembly engine.
     #[error("cannot run WebAssembly on this machine: {0}")]
     Engine(String),

@@ -8,6 +8,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod assistant;
 mod auth;
 mod bad_input;
 mod cancel;
@@ -30,6 +31,8 @@ mod models;
 mod modes;
 mod outage;
 mod passivation;
+mod plugin_run;
+mod plugin_test;
 mod plugins;
 mod properties;
 mod restart;

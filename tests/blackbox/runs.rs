@@ -29,7 +29,7 @@ both_databases!(
 /// A server with the components `hostile` and `keeper`.
 fn server(options: Options) -> Server {
     let folder = plugins::hostile_folder();
-    std::fs::copy(plugins::keeper(), folder.path().join("keeper.wasm")).unwrap();
+    std::fs::copy(plugins::component("keeper"), folder.path().join("keeper.wasm")).unwrap();
     // It stays for the next start.
     Server::start(options.plugins(&folder.keep()))
 }

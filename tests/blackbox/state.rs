@@ -28,7 +28,7 @@ const GRANT: &str = "[agents.keeper]\nstate = \"64KiB\"";
 
 /// A server with the component `keeper`, and this configuration.
 fn keeper(database: Database, config: &str) -> Server {
-    let folder = plugins::keeper_folder();
+    let folder = plugins::folder("keeper");
     std::fs::copy(plugins::hostile(), folder.path().join("hostile.wasm")).unwrap();
     // It stays for the next start.
     let folder = folder.keep();

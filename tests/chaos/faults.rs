@@ -58,7 +58,7 @@ impl Faults {
         upstream: Upstream,
         letterbox: Letterbox,
     ) -> Self {
-        let plugins = plugins::folder(&[plugins::courier()]);
+        let plugins = plugins::folder("courier");
         let begun = Instant::now();
         let server = Server::start(options(&database, &upstream, &letterbox, plugins.path(), 0));
         Self {

@@ -8,6 +8,7 @@
 //! | [`server`] | the binary as a process: start, kill, stop, restart, measure |
 //! | [`postgres`] | a throw-away PostgreSQL |
 //! | [`database`] | which database a test runs on, and the macro that runs it on both |
+//! | [`cli`] | the binary's other subcommands |
 //! | [`client`] | HTTP requests and their answers |
 //! | [`events`] | server-sent events, read strictly |
 //! | [`raw`] | HTTP over a bare socket: writes, slow readers, cut connections |
@@ -26,6 +27,7 @@
 // Each of the programs that share this uses a part of it.
 #![allow(dead_code, unused_imports, unused_macros)]
 
+pub mod cli;
 pub mod client;
 pub mod database;
 pub mod description;

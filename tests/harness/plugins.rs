@@ -1,53 +1,39 @@
 //! Components for the plugin folder.
 
 use std::{
+    collections::HashMap,
     path::{Path, PathBuf},
     process::Command,
-    sync::OnceLock,
+    sync::{LazyLock, Mutex},
 };
 
 use tempfile::TempDir;
 
 use super::scratch;
 
-/// The component that misbehaves on demand, built once per process. Its first word chooses what it does: see its
-/// own documentation.
-pub fn hostile() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| build("hostile"))
-}
-
-/// The component that posts letters, built once per process: see its own documentation.
-pub fn courier() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| build("courier"))
+/// The component that misbehaves on demand. Its first word chooses what it does: see its own documentation.
+pub fn hostile() -> PathBuf {
+    component("hostile")
 }
 
 /// A folder with the component `hostile` in it.
 pub fn hostile_folder() -> TempDir {
-    folder(&[hostile()])
+    folder("hostile")
 }
 
-/// A folder with copies of these components.
-pub fn folder(components: &[&Path]) -> TempDir {
+/// A folder with the component of this package of the workspace in it.
+pub fn folder(package: &str) -> TempDir {
     let folder = scratch::dir("plugins-");
-    for component in components {
-        std::fs::copy(component, folder.path().join(component.file_name().unwrap())).unwrap();
-    }
+    std::fs::copy(component(package), folder.path().join(format!("{package}.wasm"))).unwrap();
     folder
 }
 
-/// The component that keeps what it is told to, built once per process: see its own documentation.
-pub fn keeper() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| build("keeper"))
-}
-
-/// A folder with the component `keeper` in it.
-pub fn keeper_folder() -> TempDir {
-    let folder = scratch::dir("plugins-");
-    std::fs::copy(keeper(), folder.path().join("keeper.wasm")).unwrap();
-    folder
+/// The component of a package of the workspace, built once per process.
+pub fn component(package: &str) -> PathBuf {
+    static BUILT: LazyLock<Mutex<HashMap<String, PathBuf>>> = LazyLock::new(Mutex::default);
+    // One after the other: each build uses all processors.
+    let mut built = BUILT.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    built.entry(package.to_owned()).or_insert_with(|| build(package)).clone()
 }
 
 fn build(package: &str) -> PathBuf {

@@ -18,7 +18,7 @@ use super::{
 };
 
 /// The server under test, built by cargo for these tests.
-const BINARY: &str = env!("CARGO_BIN_EXE_outlast");
+pub(super) const BINARY: &str = env!("CARGO_BIN_EXE_outlast");
 
 /// How a server is started.
 #[derive(Clone, Debug)]

@@ -40,7 +40,12 @@ impl Upstream {
 
     /// A server that asks this provider.
     pub fn options(&self, options: Options) -> Options {
-        options.config(&format!("[providers.up]\nbase_url = \"http://{}/v1\"", self.address))
+        options.config(&self.providers())
+    }
+
+    /// The lines of a configuration that name this provider.
+    pub fn providers(&self) -> String {
+        format!("[providers.up]\nbase_url = \"http://{}/v1\"", self.address)
     }
 
     /// Lets the answers go on that [`stall`].

@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand.
 
 mod key;
+mod plugin;
 mod runs;
 mod serve;
 
@@ -25,6 +26,8 @@ enum Command {
     #[command(subcommand)]
     Key(key::Key),
     Runs(runs::Runs),
+    #[command(subcommand)]
+    Plugin(plugin::Plugin),
 }
 
 /// Reads the command line and does what it says.
@@ -33,6 +36,7 @@ pub fn main() -> ExitCode {
         Command::Serve(serve) => serve.run(),
         Command::Key(key) => key.run(),
         Command::Runs(runs) => runs.run(),
+        Command::Plugin(plugin) => plugin.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -15,6 +15,7 @@
 //!   chat          the Chat Completions API: most providers, gateways and local servers; our own client
 //!                 (`request` writes what is sent, `answer` reads what comes)
 //!   native        Anthropic and Gemini in their own words, through `genai`
+//!   script        what a test says, in place of a provider
 //! generation    the pieces, and the whole answer at the end
 //! ```
 //!
@@ -32,6 +33,7 @@ mod models;
 mod native;
 mod provider;
 mod request;
+mod script;
 mod settings;
 
 pub use config::{ModelConfigError, ModelsConfig, OnInterrupt, ProviderConfig, ProviderKind, Secret};
@@ -39,6 +41,7 @@ pub use conversation::Call;
 pub use error::{ModelError, ModelErrorKind};
 pub use generation::{CallDelta, Completion, Delta, Generation, Usage, call_item, message_item, reasoning_item};
 pub use models::{Models, Target};
+pub use script::{Script, ScriptedAnswer};
 
 /// Makes `ring` the cryptography of every TLS connection of this process, unless there is a choice already.
 pub fn install_tls() {

@@ -1,6 +1,10 @@
 //! The configured providers, and who answers to which name.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
 
 use super::{
     config::{ModelConfigError, ModelsConfig, OnInterrupt},
@@ -9,6 +13,7 @@ use super::{
     generation::Generation,
     install_tls,
     provider::Provider,
+    script::{self, Script},
     settings::Settings,
 };
 use crate::metrics::ModelMetrics;
@@ -21,6 +26,8 @@ const USUAL: &str = "openai";
 pub struct Models {
     providers: BTreeMap<String, Arc<Provider>>,
     default_model: Option<String>,
+    /// What answers instead of a provider, in a test.
+    script: Option<Arc<Script>>,
 }
 
 /// A model of a provider. Shown as `provider/model`.
@@ -62,13 +69,25 @@ impl Models {
             let metrics = metrics.provider(name, &listed.collect());
             providers.insert(name.clone(), Arc::new(Provider::new(name, provider, metrics)?));
         }
-        let models = Self { providers, default_model: config.default_model.clone() };
+        let models = Self { providers, default_model: config.default_model.clone(), script: None };
         if let Some(name) = &models.default_model {
             models
                 .resolve(None)
                 .map_err(|error| ModelConfigError(format!("default_model = \"{name}\": {}", error.message)))?;
         }
         Ok(models)
+    }
+
+    /// A provider that says what a script says, and answers to every name.
+    pub fn scripted(script: Arc<Script>, metrics: &ModelMetrics) -> Self {
+        let name = script::NAME;
+        let metrics = metrics.provider(name, &BTreeSet::from([name]));
+        let provider = Arc::new(Provider::scripted(script.clone(), metrics));
+        Self {
+            providers: BTreeMap::from([(name.to_owned(), provider)]),
+            default_model: Some(name.to_owned()),
+            script: Some(script),
+        }
     }
 
     /// Whether there is no provider.
@@ -97,6 +116,9 @@ impl Models {
     ///
     /// There is no such model, the call is wrong, or the provider did not begin to answer.
     pub async fn start(&self, call: Call) -> Result<Generation, ModelError> {
+        if let Some(script) = &self.script {
+            script.ask(&call);
+        }
         let target = self.resolve(call.model.as_deref())?;
         let (turns, settings) = (call.turns()?, Settings::read(&call.options)?);
         target.provider.start(target.model, &turns, &settings).await

@@ -20,6 +20,7 @@ use super::{
     error::ModelError,
     generation::Generation,
     native::{Native, NativeRequest, NativeStream},
+    script::{self, Script, ScriptedStream},
     settings::Settings,
 };
 use crate::metrics::{LiveCall, ProviderMetrics};
@@ -36,18 +37,21 @@ pub(super) struct Provider {
 enum Client {
     Chat(Chat),
     Native(Native),
+    Script(Arc<Script>),
 }
 
 /// A request, ready to be sent more than once.
 enum Request {
     Chat(Bytes),
     Native(Box<NativeRequest>),
+    Script,
 }
 
 /// An answer that is coming in.
 pub(super) enum Upstream {
     Chat(Box<ChatStream>),
     Native(Box<NativeStream>),
+    Script(ScriptedStream),
 }
 
 impl Provider {
@@ -90,6 +94,12 @@ impl Provider {
         Ok(Self { name: name.to_owned(), config: config.clone(), key, client, metrics })
     }
 
+    /// A provider that says what a script says.
+    pub(super) fn scripted(script: Arc<Script>, metrics: Arc<ProviderMetrics>) -> Self {
+        let config = ProviderConfig { max_retries: 0, ..ProviderConfig::default() };
+        Self { name: script::NAME.to_owned(), config, key: None, client: Client::Script(script), metrics }
+    }
+
     /// Sends a call until it begins to be answered, or there is no more hope.
     pub(super) async fn start(
         self: Arc<Self>,
@@ -100,6 +110,7 @@ impl Provider {
         let request = match &self.client {
             Client::Chat(chat) => Request::Chat(chat.body(&model, turns, settings)),
             Client::Native(native) => Request::Native(Box::new(native.request(&model, turns, settings)?)),
+            Client::Script(_) => Request::Script,
         };
         let mut live = LiveCall::new(self.metrics.clone());
         let config = &self.config;
@@ -136,6 +147,7 @@ impl Provider {
             (Client::Native(native), Request::Native(request)) => {
                 Upstream::Native(Box::new(native.send(request.as_ref().clone()).await?))
             }
+            (Client::Script(script), Request::Script) => Upstream::Script(script.answer()?),
             _ => return Err(ModelError::invalid("a request of another provider")),
         };
         match upstream.next().await? {
@@ -175,6 +187,7 @@ impl Upstream {
         match self {
             Self::Chat(stream) => stream.next().await,
             Self::Native(stream) => stream.next().await,
+            Self::Script(stream) => stream.next(),
         }
     }
 }

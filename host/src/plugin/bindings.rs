@@ -4,7 +4,8 @@
 wasmtime::component::bindgen!({
     path: "../wit",
     world: "agent",
-    imports: { default: async | trappable },
+    // Each call is a span with what it was asked and what it answered, for who follows every step.
+    imports: { default: async | trappable | tracing | verbose_tracing },
     exports: { default: async },
     // What an import answered is an entry of the journal.
     additional_derives: [serde::Serialize, serde::Deserialize],

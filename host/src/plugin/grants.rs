@@ -68,7 +68,7 @@ impl StateSize {
 }
 
 /// What the operator says of all agents, checked.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Grants {
     configs: BTreeMap<String, AgentConfig>,
     access: BTreeMap<String, Arc<Access>>,

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -21,6 +22,7 @@ use super::{
 use crate::model::Models;
 
 /// A loaded component that answers as an agent.
+#[derive(Clone)]
 pub struct Agent {
     engine: Engine,
     pre: AgentPre<RunState>,
@@ -29,6 +31,7 @@ pub struct Agent {
     http: Arc<Access>,
     config: String,
     state: StateGrant,
+    scripted_time: Option<Duration>,
     /// What it says about itself.
     pub description: Description,
     /// The sha256 of the component, hexadecimal.
@@ -90,6 +93,8 @@ pub struct RunContext {
     pub(super) models: Option<Arc<Models>>,
     /// Filled in by the agent.
     pub(super) http: Option<Arc<Access>>,
+    /// Filled in by the agent: what its clock begins with, since 1970, if that is a script's.
+    pub(super) scripted_time: Option<Duration>,
 }
 
 impl RunContext {
@@ -115,6 +120,7 @@ impl RunContext {
             config: "{}".to_owned(),
             models: None,
             http: None,
+            scripted_time: None,
         }
     }
 }
@@ -136,8 +142,36 @@ impl Agent {
         let Loaded { pre, sha256, description, uses_models } = engine.load(wasm, &limits).await?;
         let (config, http) = (grants.config(&description.name), grants.http(&description.name));
         let state = grants.state(&description.name, &limits);
-        let engine = engine.clone();
-        Ok(Self { engine, pre, limits, models, http, state, config, description, sha256, loaded_at, uses_models })
+        Ok(Self {
+            engine: engine.clone(),
+            pre,
+            limits,
+            models,
+            http,
+            state,
+            config,
+            scripted_time: None,
+            description,
+            sha256,
+            loaded_at,
+            uses_models,
+        })
+    }
+
+    /// The same component with another configuration.
+    #[must_use]
+    pub fn with_config(mut self, config: Map<String, Value>) -> Self {
+        self.config = Value::Object(config).to_string();
+        self
+    }
+
+    /// The same component in a test: with these models, and a clock that begins with `time`, since 1970, and goes on
+    /// only when the component sleeps, which takes no time.
+    #[must_use]
+    pub fn scripted(mut self, models: Arc<Models>, time: Duration) -> Self {
+        self.models = models;
+        self.scripted_time = Some(time);
+        self
     }
 
     /// Executes one run in an instance of its own, which is gone when this returns or is dropped.
@@ -156,6 +190,7 @@ impl Agent {
         context.state_grant = self.state;
         context.models = Some(self.models.clone());
         context.http = Some(self.http.clone());
+        context.scripted_time = self.scripted_time;
         let id = context.response_id.clone();
         let state = RunState::new(&self.description.name, &id, &self.limits, Some(context));
         let mut store = self.engine.store(state);

@@ -22,6 +22,7 @@ pub(super) struct RunLog {
     longest: usize,
     most: u64,
     lines: AtomicU64,
+    notes: AtomicU64,
     /// Whether nothing is written, because it was written before.
     quiet: AtomicBool,
     /// Where the lines are kept.
@@ -36,6 +37,7 @@ impl RunLog {
             longest: limits.log_line,
             most: limits.log_lines,
             lines: AtomicU64::new(0),
+            notes: AtomicU64::new(0),
             quiet: AtomicBool::new(false),
             port,
         }
@@ -70,8 +72,11 @@ impl RunLog {
         self.write(Some(count), level, source, &shorten(text, self.longest));
     }
 
-    /// Writes a line of the host.
+    /// Writes a line of the host. Of them, too, there are at most `limits.log_lines`: a component may cause many.
     pub(super) fn note(&self, level: Level, source: &str, text: &str) {
+        if self.notes.fetch_add(1, Ordering::Relaxed) >= self.most {
+            return;
+        }
         self.write(None, level, source, text);
     }
 

@@ -43,7 +43,7 @@ pub use journal::Entry;
 pub use limits::PluginLimits;
 pub use meter::{Meter, Used};
 pub use port::{LogLine, LogPort, RunPort, StateChange, StateError, StatePort, StateSpot};
-pub use registry::{BUNDLED, Registry};
+pub use registry::{BUNDLED, Registry, read_component};
 
 /// What an entry of an agent's state counts beside its key and its value, in bytes.
 pub const STATE_ENTRY: u32 = 100;

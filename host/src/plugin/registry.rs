@@ -72,7 +72,7 @@ impl Registry {
         let mut refused = Vec::new();
         for path in paths {
             let shown = path.display().to_string();
-            let added = match read(&path).await {
+            let added = match read_component(&path).await {
                 Ok(wasm) => self.add(&wasm, now).await,
                 Err(why) => Err(why),
             };
@@ -91,12 +91,22 @@ impl Registry {
     /// It does not fit, or its name is taken.
     pub async fn add(&mut self, wasm: &[u8], now: i64) -> Result<Arc<Agent>, Refused> {
         let agent = Agent::load(&self.engine, wasm, self.limits, self.models.clone(), &self.grants, now).await?;
+        let agent = self.insert(agent)?;
+        self.wasm.push((agent.sha256.clone(), wasm.to_vec()));
+        Ok(agent)
+    }
+
+    /// Serves an agent that was loaded.
+    ///
+    /// # Errors
+    ///
+    /// Its name is taken.
+    pub fn insert(&mut self, agent: Agent) -> Result<Arc<Agent>, Refused> {
         let name = agent.description.name.clone();
         if self.agents.contains_key(&name) {
             return Err(Refused(format!("there is an agent named `{name}` already")));
         }
         let agent = Arc::new(agent);
-        self.wasm.push((agent.sha256.clone(), wasm.to_vec()));
         self.agents.insert(name, agent.clone());
         Ok(agent)
     }
@@ -135,7 +145,12 @@ impl Registry {
     }
 }
 
-async fn read(path: &Path) -> Result<Vec<u8>, Refused> {
+/// Reads a component's file.
+///
+/// # Errors
+///
+/// It cannot be read, or is too large.
+pub async fn read_component(path: &Path) -> Result<Vec<u8>, Refused> {
     let cannot = |error: std::io::Error| Refused(format!("it cannot be read: {error}"));
     let size = tokio::fs::metadata(path).await.map_err(cannot)?.len();
     if size > COMPONENT_BYTES {

@@ -49,9 +49,9 @@ impl RunState {
         let meter = run.as_ref().map(|run| run.meter.clone()).unwrap_or_default();
         let log = Arc::new(RunLog::new(agent, seed, limits, port));
         let stderr = Output::new("stderr", log.clone());
-        let clock = Clock::default();
+        let clock = Clock { scripted: run.as_ref().is_some_and(|run| run.scripted_time.is_some()), ..Clock::default() };
         let entries = run.as_mut().map(|run| {
-            clock.set(Duration::from_nanos(run.began));
+            clock.set(run.scripted_time.unwrap_or(Duration::from_nanos(run.began)));
             std::mem::take(&mut run.entries)
         });
         let (replay, answers) = Replay::new(entries.unwrap_or_default());
@@ -115,22 +115,28 @@ impl WasiView for RunState {
 /// The time as a component sees it: it begins with the run and stands still between the host calls that wait, so that
 /// the same answers of the host make the same run.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Clock(Arc<AtomicU64>);
+pub(super) struct Clock {
+    nanoseconds: Arc<AtomicU64>,
+    /// Whether it goes on only when the component sleeps, which takes no time.
+    pub(super) scripted: bool,
+}
 
 impl Clock {
     /// Sets the time to now. Called when a host call that waited returns.
     pub(super) fn advance(&self) {
-        self.set(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
+        if !self.scripted {
+            self.set(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
+        }
     }
 
     /// Sets the time, since 1970; it never goes back.
     pub(super) fn set(&self, time: Duration) {
-        self.0.fetch_max(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.nanoseconds.fetch_max(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// The time, in nanoseconds since 1970.
     pub(super) fn nanoseconds(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.nanoseconds.load(Ordering::Relaxed)
     }
 }
 

@@ -78,6 +78,29 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
 mod tests {
     use super::*;
     use outlast_guest::FailureKind;
+    use outlast_guest::mock::Mock;
+
+    #[test]
+    fn it_says_every_word_after_the_delay() {
+        let run = Mock::new()
+            .input("one two  three")
+            .request("metadata", std::collections::BTreeMap::from([("delay_ms", "500")]))
+            .run::<Echo>();
+        assert_eq!(run.result, Ok(Outcome::Completed));
+        assert_eq!(run.deltas, ["one ", "two  ", "three"]);
+        assert_eq!(run.slept, Duration::from_secs(1));
+        assert_eq!((run.usage.input_tokens, run.usage.output_tokens), (3, 3));
+    }
+
+    #[test]
+    fn a_cancel_leaves_the_message_unfinished() {
+        let mock =
+            Mock::new().input("one two").request("metadata", std::collections::BTreeMap::from([("delay_ms", "500")]));
+        let run = mock.cancel_after(Duration::from_millis(200)).run::<Echo>();
+        assert_eq!(run.failure().kind, FailureKind::Cancelled);
+        assert_eq!((run.text().as_str(), run.slept), ("one ", Duration::from_millis(200)));
+        assert_eq!(run.output[0].as_message().unwrap().rest["status"], "incomplete");
+    }
 
     fn split(text: &str) -> Vec<&str> {
         words(text).collect()

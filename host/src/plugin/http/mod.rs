@@ -160,7 +160,7 @@ impl RunState {
             && failure.kind == FailureKind::Denied
         {
             access.metrics.denied.inc();
-            self.log.line(tracing::Level::WARN, "http", &failure.message);
+            self.log.note(tracing::Level::WARN, "http", &failure.message);
         }
         self.record(import, arguments, &wanted.as_ref().map(drop)).await?;
         match wanted {
@@ -186,7 +186,7 @@ impl RunState {
             if let Err(failure) = &answer
                 && failure.kind == FailureKind::Denied
             {
-                log.line(tracing::Level::WARN, "http", &failure.message);
+                log.note(tracing::Level::WARN, "http", &failure.message);
             }
             answer
         });

@@ -1,0 +1,25 @@
+//! `outlast plugin`: plugins, one file per subcommand.
+
+mod case;
+mod compare;
+mod run;
+mod test;
+mod trace;
+
+use clap::Subcommand;
+
+/// Write plugins and try them.
+#[derive(Debug, Subcommand)]
+pub(super) enum Plugin {
+    Run(run::Run),
+    Test(test::Test),
+}
+
+impl Plugin {
+    pub(super) fn run(self) -> Result<(), String> {
+        match self {
+            Self::Run(run) => run.run(),
+            Self::Test(test) => test.run(),
+        }
+    }
+}
