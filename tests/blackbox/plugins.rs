@@ -67,7 +67,7 @@ async fn a_core_module_is_refused_as_one() {
 
 #[tokio::test]
 async fn a_truncated_component_is_refused() {
-    let whole = fs::read(&plugins::hostile()).unwrap();
+    let whole = fs::read(plugins::hostile()).unwrap();
     refused("half.wasm", &whole[..whole.len() / 2], &["refused"]).await;
 }
 
@@ -94,7 +94,7 @@ async fn a_component_that_wants_the_network_is_refused() {
 
 #[tokio::test]
 async fn a_second_agent_of_the_same_name_is_refused() {
-    let component = fs::read(&plugins::hostile()).unwrap();
+    let component = fs::read(plugins::hostile()).unwrap();
     refused("second.wasm", &component, &["refused", "`hostile`"]).await;
 }
 
