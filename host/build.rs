@@ -15,7 +15,9 @@ fn main() {
     for input in ["wit", "guest-sdk", "plugins", "Cargo.toml", "Cargo.lock"] {
         println!("cargo::rerun-if-changed={}", workspace.join(input).display());
     }
-    println!("cargo::rerun-if-changed=migrations");
+    for embedded in ["migrations", "templates"] {
+        println!("cargo::rerun-if-changed={embedded}");
+    }
 
     let target_dir = PathBuf::from(variable("OUT_DIR")).join("guests");
     let mut cargo = Command::new(variable("CARGO"));

@@ -31,6 +31,7 @@ mod models;
 mod modes;
 mod outage;
 mod passivation;
+mod plugin_new;
 mod plugin_run;
 mod plugin_test;
 mod plugins;

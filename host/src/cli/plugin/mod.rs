@@ -2,6 +2,7 @@
 
 mod case;
 mod compare;
+mod new;
 mod run;
 mod test;
 mod trace;
@@ -11,6 +12,7 @@ use clap::Subcommand;
 /// Write plugins and try them.
 #[derive(Debug, Subcommand)]
 pub(super) enum Plugin {
+    New(new::New),
     Run(run::Run),
     Test(test::Test),
 }
@@ -18,6 +20,7 @@ pub(super) enum Plugin {
 impl Plugin {
     pub(super) fn run(self) -> Result<(), String> {
         match self {
+            Self::New(new) => new.run(),
             Self::Run(run) => run.run(),
             Self::Test(test) => test.run(),
         }

@@ -10,7 +10,7 @@ use std::{
 use clap::Args;
 use serde_json::{Map, Value};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing_subscriber::{EnvFilter, Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use tracing_subscriber::{EnvFilter, Layer as _, layer::SubscriberExt as _};
 
 use super::trace;
 use crate::{
@@ -66,7 +66,7 @@ impl Run {
         let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).without_time().compact();
         let log = log.with_ansi(std::io::stderr().is_terminal());
         let calls = self.trace.then(|| trace::layer(|call| eprintln!("{call}")));
-        tracing_subscriber::registry().with(calls).with(log.with_filter(filter)).init();
+        trace::subscribe(tracing_subscriber::registry().with(calls).with(log.with_filter(filter)))?;
         // Before Ctrl-C is heard: it must end what waits for a terminal.
         let fields = self.fields()?;
         let runtime = tokio::runtime::Runtime::new().map_err(|error| format!("cannot start threads: {error}"))?;

@@ -11,7 +11,7 @@ use std::{
 use clap::Args;
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
-use tracing_subscriber::{Layer as _, filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use tracing_subscriber::{Layer as _, filter::Targets, layer::SubscriberExt as _};
 
 use super::{
     case::{self, Case},
@@ -66,7 +66,7 @@ impl Test {
         let (calls, lines) = (written.clone(), written.clone());
         let log = Lines(lines).with_filter(Targets::new().with_target("plugin", tracing::Level::TRACE));
         let calls = trace::layer(move |call| calls.lock().trace.push(call.import));
-        tracing_subscriber::registry().with(calls).with(log).init();
+        trace::subscribe(tracing_subscriber::registry().with(calls).with(log))?;
         let runtime = tokio::runtime::Runtime::new().map_err(|error| format!("cannot start threads: {error}"))?;
         let tested = runtime.block_on(async {
             let mut interrupt = interrupts()?;
