@@ -20,6 +20,8 @@
 //! - [`config`], [`cli`]: how an operator talks to it.
 //! - [`server`]: puts the rooms together.
 
+#![deny(unsafe_code)]
+
 pub mod cli;
 pub mod config;
 pub mod http;

@@ -4,14 +4,14 @@ use std::{net::SocketAddr, panic::resume_unwind, sync::Arc, time::SystemTime};
 
 use tokio::{net::TcpListener, runtime::Handle, task::JoinSet};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::{
-    config::{Config, bytes},
+    config::{self, CacheConfig, Config, bytes},
     http::{self, Api, ApiLimits, ConnectionLimits, Keys},
     metrics::Metrics,
     model::{ModelConfigError, Models},
-    plugin::{Engine, GrantError, Grants, Refused, Registry},
+    plugin::{CacheError, Engine, GrantError, Grants, Refused, Registry},
     run::{self, Manager, Queues, Seal, Services, Writer},
     store::{Store, StoreError},
 };
@@ -37,6 +37,9 @@ pub enum StartError {
     /// A bundled agent.
     #[error("{0}")]
     Bundled(Refused),
+    /// The folder for compiled code.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
     /// The WebAssembly engine.
     #[error("cannot run WebAssembly on this machine: {0}")]
     Engine(String),
@@ -80,7 +83,7 @@ impl Server {
         let keep = config.lease / 3;
         let writers = [durable, ephemeral].map(|writer| writer.run(keep)).into_iter().collect();
 
-        let engine = Engine::new().map_err(|error| StartError::Engine(format!("{error:#}")))?;
+        let engine = cached(Engine::new().map_err(|error| StartError::Engine(format!("{error:#}")))?, &config.cache)?;
         let now = run::seconds(SystemTime::now());
         let mut registry = Registry::new(engine, plugin_limits, models.clone(), grants);
         registry.add_bundled(now).await.map_err(StartError::Bundled)?;
@@ -175,5 +178,27 @@ impl Server {
             info!("stopped");
         }
         served
+    }
+}
+
+/// The engine, with the folder for compiled code that the configuration names.
+fn cached(engine: Engine, cache: &CacheConfig) -> Result<Engine, CacheError> {
+    match cache {
+        CacheConfig::Enabled(false) => Ok(engine),
+        CacheConfig::Folder(folder) => engine.cached_in(folder),
+        CacheConfig::Enabled(true) => match config::default_cache(|name| std::env::var_os(name)) {
+            None => {
+                warn!("there is no folder for compiled code: neither XDG_CACHE_HOME nor HOME is set, nor `cache`");
+                Ok(engine)
+            }
+            // Nobody asked for it: a server without a place to write starts all the same, later.
+            Some(folder) => match engine.clone().cached_in(&folder) {
+                Err(error @ CacheError::Io(..)) => {
+                    warn!("compiled code is not kept: {error}");
+                    Ok(engine)
+                }
+                opened => opened,
+            },
+        },
     }
 }

@@ -10,6 +10,7 @@ mod harness;
 
 mod auth;
 mod bad_input;
+mod cache;
 mod cancel;
 mod compact;
 mod configuration;

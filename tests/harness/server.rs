@@ -124,11 +124,12 @@ impl Server {
         // Nothing of the environment of the tests reaches the server.
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();
-            if ["OUTLAST_", "OPENAI_", "RUST_LOG"].iter().any(|prefix| text.starts_with(prefix)) {
+            if ["OUTLAST_", "OPENAI_", "RUST_LOG", "XDG_"].iter().any(|prefix| text.starts_with(prefix)) {
                 command.env_remove(&name);
             }
         }
         let options = &self.options;
+        command.env("XDG_CACHE_HOME", scratch::caches());
         command.current_dir(self.dir.path()).arg("serve");
         if !options.args.iter().any(|argument| argument == "--listen") {
             command.args(["--listen", "127.0.0.1:0"]);

@@ -12,6 +12,7 @@
 //! and a stop is heard. Whatever it does ends its own run and nothing else.
 
 mod bindings;
+mod cache;
 mod component;
 mod context;
 mod engine;
@@ -30,6 +31,7 @@ mod respond;
 mod state;
 mod tasks;
 
+pub use cache::{CacheError, CodeCache};
 pub use component::{Description, Refused};
 pub use engine::Engine;
 pub use failure::RunFailure;

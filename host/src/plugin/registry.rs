@@ -6,11 +6,18 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
+use futures::{StreamExt as _, stream};
 use parking_lot::Mutex;
-
 use tracing::warn;
 
-use super::{component::Refused, engine::Engine, grants::Grants, instance::Agent, limits::PluginLimits};
+use super::{
+    component::Refused,
+    engine::{self, Engine},
+    grants::Grants,
+    instance::Agent,
+    limits::PluginLimits,
+};
 use crate::model::Models;
 
 /// The agents that come with the server: name and component.
@@ -31,7 +38,7 @@ pub struct Registry {
     /// Components that are not served any more, for the runs that began with them; by their sha256.
     retired: Mutex<HashMap<String, Arc<Agent>>>,
     /// The components that were loaded, until they are taken.
-    wasm: Vec<(String, Vec<u8>)>,
+    wasm: Vec<(String, Bytes)>,
 }
 
 impl Registry {
@@ -47,8 +54,14 @@ impl Registry {
     ///
     /// One of them does not fit: the server was built wrongly.
     pub async fn add_bundled(&mut self, now: i64) -> Result<(), Refused> {
-        for (name, wasm) in BUNDLED {
-            self.add(wasm, now).await.map_err(|Refused(why)| Refused(format!("the bundled agent {name}: {why}")))?;
+        let loaded = futures::future::join_all(BUNDLED.map(|(name, wasm)| {
+            let wasm = Bytes::from_static(wasm);
+            let loading = self.load(name, wasm.clone(), now);
+            async move { (name, loading.await.map(|agent| (agent, wasm))) }
+        }));
+        for (name, loaded) in loaded.await {
+            let added = loaded.and_then(|(agent, wasm)| self.add(agent, wasm));
+            added.map_err(|Refused(why)| Refused(format!("the bundled agent {name}: {why}")))?;
         }
         Ok(())
     }
@@ -70,13 +83,12 @@ impl Registry {
         }
         paths.sort();
         let mut refused = Vec::new();
-        for path in paths {
+        let loading: Vec<_> = paths.iter().map(|path| self.load_file(path, now)).collect();
+        // Several at once, in the order of their names.
+        let loaded: Vec<_> = stream::iter(loading).buffered(engine::cores()).collect().await;
+        for (path, loaded) in paths.iter().zip(loaded) {
             let shown = path.display().to_string();
-            let added = match read(&path).await {
-                Ok(wasm) => self.add(&wasm, now).await,
-                Err(why) => Err(why),
-            };
-            if let Err(why) = added {
+            if let Err(why) = loaded.and_then(|(agent, wasm)| self.add(agent, wasm)) {
                 warn!(plugin = shown, "refused: {why}");
                 refused.push((shown, why));
             }
@@ -84,25 +96,29 @@ impl Registry {
         Ok(refused)
     }
 
-    /// Loads one component.
-    ///
-    /// # Errors
-    ///
-    /// It does not fit, or its name is taken.
-    pub async fn add(&mut self, wasm: &[u8], now: i64) -> Result<Arc<Agent>, Refused> {
-        let agent = Agent::load(&self.engine, wasm, self.limits, self.models.clone(), &self.grants, now).await?;
+    async fn load_file(&self, path: &Path, now: i64) -> Result<(Agent, Bytes), Refused> {
+        let wasm = read(path).await?;
+        let agent = self.load(&path.display().to_string(), wasm.clone(), now).await?;
+        Ok((agent, wasm))
+    }
+
+    async fn load(&self, shown: &str, wasm: Bytes, now: i64) -> Result<Agent, Refused> {
+        Agent::load(&self.engine, shown, wasm, self.limits, self.models.clone(), &self.grants, now).await
+    }
+
+    fn add(&mut self, agent: Agent, wasm: Bytes) -> Result<(), Refused> {
         let name = agent.description.name.clone();
         if self.agents.contains_key(&name) {
             return Err(Refused(format!("there is an agent named `{name}` already")));
         }
         let agent = Arc::new(agent);
-        self.wasm.push((agent.sha256.clone(), wasm.to_vec()));
-        self.agents.insert(name, agent.clone());
-        Ok(agent)
+        self.wasm.push((agent.sha256.clone(), wasm));
+        self.agents.insert(name, agent);
+        Ok(())
     }
 
     /// Takes the components that were loaded since the last call: their sha256 and bytes.
-    pub fn take_wasm(&mut self) -> Vec<(String, Vec<u8>)> {
+    pub fn take_wasm(&mut self) -> Vec<(String, Bytes)> {
         std::mem::take(&mut self.wasm)
     }
 
@@ -117,8 +133,8 @@ impl Registry {
     /// # Errors
     ///
     /// It does not fit.
-    pub async fn load_retired(&self, wasm: &[u8], loaded_at: i64) -> Result<Arc<Agent>, Refused> {
-        let agent = Agent::load(&self.engine, wasm, self.limits, self.models.clone(), &self.grants, loaded_at).await?;
+    pub async fn load_retired(&self, wasm: Vec<u8>, loaded_at: i64) -> Result<Arc<Agent>, Refused> {
+        let agent = self.load("a component that a run began with", wasm.into(), loaded_at).await?;
         let agent = Arc::new(agent);
         self.retired.lock().insert(agent.sha256.clone(), agent.clone());
         Ok(agent)
@@ -135,11 +151,11 @@ impl Registry {
     }
 }
 
-async fn read(path: &Path) -> Result<Vec<u8>, Refused> {
+async fn read(path: &Path) -> Result<Bytes, Refused> {
     let cannot = |error: std::io::Error| Refused(format!("it cannot be read: {error}"));
     let size = tokio::fs::metadata(path).await.map_err(cannot)?.len();
     if size > COMPONENT_BYTES {
         return Err(Refused(format!("it has {size} bytes, and at most {COMPONENT_BYTES} are loaded")));
     }
-    tokio::fs::read(path).await.map_err(cannot)
+    Ok(tokio::fs::read(path).await.map_err(cannot)?.into())
 }
