@@ -51,6 +51,8 @@ pub struct Config {
     /// The folder for compiled code, so that a component is compiled once. It must be the server's own. `false`: none.
     /// Default: `outlast` in `$XDG_CACHE_HOME` or `~/.cache`.
     pub cache: CacheConfig,
+    /// A file that the server writes its process id into, and locks while it runs. Default: none.
+    pub pid_file: Option<PathBuf>,
     /// What is logged, in the words of `tracing`: `info`, `debug`, `outlast=debug,plugin=info`. Default `info,genai=off`.
     pub log: String,
     /// How log lines look. Default `text`.
@@ -220,6 +222,7 @@ impl Default for Config {
             database: "outlast.db".to_owned(),
             plugins: None,
             cache: CacheConfig::default(),
+            pid_file: None,
             log: "info,genai=off".to_owned(),
             log_format: LogFormat::Text,
             lease: LEASE,

@@ -18,6 +18,7 @@
 //! - [`store`]: what is kept. The only place with SQL.
 //! - [`metrics`]: what an operator watches. Known to every room that measures itself.
 //! - [`config`], [`cli`]: how an operator talks to it.
+//! - `reload`: follows the plugin folder while the server runs.
 //! - [`server`]: puts the rooms together.
 
 #![deny(unsafe_code)]
@@ -30,6 +31,7 @@ pub mod metrics;
 pub mod model;
 pub mod plugin;
 pub mod protocol;
+mod reload;
 pub mod run;
 pub mod server;
 pub mod store;

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, panic::resume_unwind, sync::Arc, time::SystemTime};
 
-use tokio::{net::TcpListener, runtime::Handle, task::JoinSet};
+use tokio::{net::TcpListener, runtime::Handle, sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -11,7 +11,8 @@ use crate::{
     http::{self, Api, ApiLimits, ConnectionLimits, Keys},
     metrics::Metrics,
     model::{ModelConfigError, Models},
-    plugin::{CacheError, Engine, GrantError, Grants, Refused, Registry},
+    plugin::{CacheError, Engine, Folder, GrantError, Grants, Refused, Registry, Trust},
+    reload::{self, LookError},
     run::{self, Manager, Queues, Seal, Services, Writer},
     store::{Store, StoreError},
 };
@@ -55,6 +56,7 @@ pub struct Server {
     config: Config,
     models: Arc<Models>,
     writers: JoinSet<Result<(), StoreError>>,
+    folder: Option<Folder>,
 }
 
 impl Server {
@@ -86,16 +88,19 @@ impl Server {
         let engine = cached(Engine::new().map_err(|error| StartError::Engine(format!("{error:#}")))?, &config.cache)?;
         let now = run::seconds(SystemTime::now());
         let mut registry = Registry::new(engine, plugin_limits, models.clone(), grants);
-        registry.add_bundled(now).await.map_err(StartError::Bundled)?;
-        if let Some(folder) = &config.plugins {
-            let cannot = |error| StartError::Plugins(folder.display().to_string(), error);
-            registry.add_folder(folder, now).await.map_err(cannot)?;
-        }
-
-        for (sha256, wasm) in registry.take_wasm() {
+        for (sha256, wasm) in registry.add_bundled(now).await.map_err(StartError::Bundled)? {
             store.keep_component(&sha256, &wasm, run::milliseconds(SystemTime::now())).await?;
         }
-        let served: Vec<&str> = registry.iter().map(|agent| agent.sha256.as_str()).collect();
+        let mut folder = config.plugins.clone().map(Folder::new);
+        if let Some(folder) = &mut folder {
+            let looked = reload::look(folder, &registry, &store, Trust::Now).await;
+            looked.map_err(|error| match error {
+                LookError::Folder(error) => StartError::Plugins(folder.path().display().to_string(), error),
+                LookError::Store(error) => error.into(),
+            })?;
+        }
+        let served = registry.served();
+        let served: Vec<&str> = served.iter().map(|agent| agent.sha256.as_str()).collect();
         store.remove_components(&served).await?;
 
         let seal = Seal::of(&store).await?;
@@ -124,7 +129,7 @@ impl Server {
             },
             metrics,
         };
-        Ok(Self { listener, address, manager, api, config, models, writers })
+        Ok(Self { listener, address, manager, api, config, models, writers, folder })
     }
 
     /// Where the server listens.
@@ -142,24 +147,26 @@ impl Server {
         &self.models
     }
 
-    /// Serves until `stop`. Then readiness is false and new runs are refused, the runs that go on have
+    /// Serves until `stop`; `hangup` is notified when the plugin folder is to be looked at. Then readiness is false and new runs are refused, the runs that go on have
     /// `drain_timeout` to finish, the others are left to the next start or ended, every stream ends, and the database is
     /// closed.
     ///
     /// # Errors
     ///
     /// Another server has taken over the database: this one stops where it stands.
-    pub async fn serve(self, stop: CancellationToken) -> Result<(), StoreError> {
-        let Self { listener, manager, api, config, mut writers, .. } = self;
+    pub async fn serve(self, stop: CancellationToken, hangup: Arc<Notify>) -> Result<(), StoreError> {
+        let Self { listener, manager, api, config, mut writers, folder, .. } = self;
         let closing = CancellationToken::new();
         let limits =
             ConnectionLimits { connections: config.limits.connections, header_timeout: config.limits.header_timeout };
         let metrics = api.metrics.clone();
         let connections = tokio::spawn(http::serve(listener, http::router(api), limits, metrics, closing.clone()));
         let expiry = tokio::spawn(run::expire(manager.store().clone(), config.retention, stop.clone()));
+        let reload = tokio::spawn(reload::follow(manager.clone(), folder, hangup));
         let stopped = async {
             stop.cancelled().await;
             info!("shutting down");
+            reload.abort();
             manager.drain(config.drain_timeout).await;
             closing.cancel();
             if let Err(error) = connections.await {
@@ -172,6 +179,7 @@ impl Server {
         };
         writers.shutdown().await;
         expiry.abort();
+        reload.abort();
         // What goes on at a server that was replaced is cut off, and waited for by nobody.
         if served.is_ok() {
             manager.store().close().await;

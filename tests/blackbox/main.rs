@@ -32,6 +32,7 @@ mod outage;
 mod passivation;
 mod plugins;
 mod properties;
+mod reload;
 mod restart;
 mod resume;
 mod retention;

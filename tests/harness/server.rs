@@ -18,7 +18,7 @@ use super::{
 };
 
 /// The server under test, built by cargo for these tests.
-const BINARY: &str = env!("CARGO_BIN_EXE_outlast");
+pub const BINARY: &str = env!("CARGO_BIN_EXE_outlast");
 
 /// How a server is started.
 #[derive(Clone, Debug)]
@@ -255,6 +255,11 @@ impl Server {
     /// Asks it to stop. It goes on until it has drained.
     pub fn terminate(&self) {
         self.signal(Signal::TERM);
+    }
+
+    /// Tells it to look at its plugin folder.
+    pub fn hang_up(&self) {
+        self.signal(Signal::HUP);
     }
 
     /// Stops its clock: it does nothing until [`Server::cont`].

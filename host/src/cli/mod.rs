@@ -1,6 +1,8 @@
 //! The command line: one file per subcommand.
 
 mod key;
+mod pid_file;
+mod plugin;
 mod serve;
 
 use std::process::ExitCode;
@@ -23,6 +25,8 @@ enum Command {
     Serve(serve::Serve),
     #[command(subcommand)]
     Key(key::Key),
+    #[command(subcommand)]
+    Plugin(plugin::Plugin),
 }
 
 /// Reads the command line and does what it says.
@@ -30,6 +34,7 @@ pub fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Serve(serve) => serve.run(),
         Command::Key(key) => key.run(),
+        Command::Plugin(plugin) => plugin.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
