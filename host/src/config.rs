@@ -9,6 +9,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    ffi::OsString,
     net::SocketAddr,
     num::NonZeroU32,
     path::{Path, PathBuf},
@@ -47,6 +48,11 @@ pub struct Config {
     pub lease: Duration,
     /// A folder whose `*.wasm` files are loaded as agents. Default: none.
     pub plugins: Option<PathBuf>,
+    /// The folder for compiled code, so that a component is compiled once. It must be the server's own. `false`: none.
+    /// Default: `outlast` in `$XDG_CACHE_HOME` or `~/.cache`.
+    pub cache: CacheConfig,
+    /// A file that the server writes its process id into, and locks while it runs. Default: none.
+    pub pid_file: Option<PathBuf>,
     /// What is logged, in the words of `tracing`: `info`, `debug`, `outlast=debug,plugin=info`. Default `info,genai=off`.
     pub log: String,
     /// How log lines look. Default `text`.
@@ -70,6 +76,22 @@ pub struct Config {
     pub agents: BTreeMap<String, AgentConfig>,
     /// Limits.
     pub limits: Limits,
+}
+
+/// The folder for compiled code.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(untagged, expecting = "the path of a folder, or false")]
+pub enum CacheConfig {
+    /// The default folder, or none.
+    Enabled(bool),
+    /// This folder.
+    Folder(PathBuf),
+}
+
+impl Default for CacheConfig {
+    fn default() -> Self {
+        Self::Enabled(true)
+    }
 }
 
 /// How log lines look.
@@ -212,6 +234,8 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 8642)),
             database: "outlast.db".to_owned(),
             plugins: None,
+            cache: CacheConfig::default(),
+            pid_file: None,
             log: "info,genai=off".to_owned(),
             log_format: LogFormat::Text,
             lease: LEASE,
@@ -469,6 +493,14 @@ impl Config {
     }
 }
 
+/// The folder for compiled code that is used when none is named: `outlast` in `$XDG_CACHE_HOME` or `~/.cache`.
+pub(crate) fn default_cache(lookup: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    // A path that is not absolute is to be ignored, says the XDG Base Directory Specification.
+    let folder = |name| lookup(name).map(PathBuf::from).filter(|folder| folder.is_absolute());
+    let caches = folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")));
+    Some(caches?.join("outlast"))
+}
+
 /// A size as a number.
 pub(crate) fn bytes(size: ByteSize) -> usize {
     usize::try_from(size.as_u64()).unwrap_or(usize::MAX)
@@ -546,6 +578,22 @@ mod tests {
             assert_eq!(config.agents["echo"].state, Some(crate::plugin::StateSize::Size(ByteSize::kib(2))));
             Ok(())
         });
+    }
+
+    #[test]
+    fn the_cache_is_a_folder_or_none() {
+        assert_eq!(read("").unwrap().cache, CacheConfig::Enabled(true));
+        assert_eq!(read("cache = false").unwrap().cache, CacheConfig::Enabled(false));
+        assert_eq!(read("cache = \"/c\"").unwrap().cache, CacheConfig::Folder("/c".into()));
+        assert!(read("cache = 7").unwrap_err().contains("the path of a folder, or false"));
+
+        let found = |variables: &[(&str, &str)]| {
+            let given = |name: &str| Some(variables.iter().find(|(known, _)| *known == name)?.1.into());
+            default_cache(given)
+        };
+        assert_eq!(found(&[("XDG_CACHE_HOME", "/x"), ("HOME", "/h")]), Some("/x/outlast".into()));
+        assert_eq!(found(&[("XDG_CACHE_HOME", "x"), ("HOME", "/h")]), Some("/h/.cache/outlast".into()));
+        assert_eq!(found(&[]), None);
     }
 
     #[test]

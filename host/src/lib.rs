@@ -18,7 +18,10 @@
 //! - [`store`]: what is kept. The only place with SQL.
 //! - [`metrics`]: what an operator watches. Known to every room that measures itself.
 //! - [`config`], [`cli`]: how an operator talks to it.
+//! - `reload`: follows the plugin folder while the server runs.
 //! - [`server`]: puts the rooms together; `local`: the same without HTTP, for the terminal.
+
+#![deny(unsafe_code)]
 
 pub mod cli;
 pub mod config;
@@ -29,6 +32,7 @@ pub mod metrics;
 pub mod model;
 pub mod plugin;
 pub mod protocol;
+mod reload;
 pub mod run;
 pub mod server;
 pub mod store;

@@ -72,7 +72,8 @@ impl Local {
         let wasm = read_component(component).await?;
         let now = run::seconds(SystemTime::now());
         let limits = self.config.plugin_limits();
-        Agent::load(&self.engine, &wasm, limits, self.models.clone(), &self.grants, now).await
+        let shown = component.display().to_string();
+        Agent::load(&self.engine, &shown, wasm, limits, self.models.clone(), &self.grants, now).await
     }
 
     /// A manager of this agent's runs.
@@ -82,8 +83,8 @@ impl Local {
     /// The database does not answer.
     pub async fn manager(&self, agent: Agent) -> Result<Arc<Manager>, StartError> {
         let limits = self.config.plugin_limits();
-        let mut registry = Registry::new(self.engine.clone(), limits, self.models.clone(), self.grants.clone());
-        registry.insert(agent).map_err(StartError::Bundled)?;
+        let registry = Registry::new(self.engine.clone(), limits, self.models.clone(), self.grants.clone());
+        registry.serve([(agent.description.name.clone(), Arc::new(agent))].into());
         let services = Services {
             queues: Queues { durable: self.queue.clone(), ephemeral: self.queue.clone() },
             seal: Seal::of(&self.store).await?,

@@ -2,16 +2,17 @@
 
 use std::{net::SocketAddr, panic::resume_unwind, sync::Arc, time::SystemTime};
 
-use tokio::{net::TcpListener, runtime::Handle, task::JoinSet};
+use tokio::{net::TcpListener, runtime::Handle, sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::{
-    config::{Config, bytes},
+    config::{self, CacheConfig, Config, bytes},
     http::{self, Api, ApiLimits, ConnectionLimits, Keys},
     metrics::Metrics,
     model::{ModelConfigError, Models},
-    plugin::{Engine, GrantError, Grants, Refused, Registry},
+    plugin::{CacheError, Engine, Folder, GrantError, Grants, Refused, Registry, Trust},
+    reload::{self, LookError},
     run::{self, Manager, Queues, Seal, Services, Writer},
     store::{Store, StoreError},
 };
@@ -40,6 +41,9 @@ pub enum StartError {
     /// A folder for a while.
     #[error("cannot make a temporary folder: {0}")]
     Scratch(std::io::Error),
+    /// The folder for compiled code.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
     /// The WebAssembly engine.
     #[error("cannot run WebAssembly on this machine: {0}")]
     Engine(String),
@@ -55,6 +59,7 @@ pub struct Server {
     config: Config,
     models: Arc<Models>,
     writers: JoinSet<Result<(), StoreError>>,
+    folder: Option<Folder>,
 }
 
 impl Server {
@@ -83,19 +88,22 @@ impl Server {
         let keep = config.lease / 3;
         let writers = [durable, ephemeral].map(|writer| writer.run(keep)).into_iter().collect();
 
-        let engine = Engine::new().map_err(|error| StartError::Engine(format!("{error:#}")))?;
+        let engine = cached(Engine::new().map_err(|error| StartError::Engine(format!("{error:#}")))?, &config.cache)?;
         let now = run::seconds(SystemTime::now());
         let mut registry = Registry::new(engine, plugin_limits, models.clone(), grants);
-        registry.add_bundled(now).await.map_err(StartError::Bundled)?;
-        if let Some(folder) = &config.plugins {
-            let cannot = |error| StartError::Plugins(folder.display().to_string(), error);
-            registry.add_folder(folder, now).await.map_err(cannot)?;
-        }
-
-        for (sha256, wasm) in registry.take_wasm() {
+        for (sha256, wasm) in registry.add_bundled(now).await.map_err(StartError::Bundled)? {
             store.keep_component(&sha256, &wasm, run::milliseconds(SystemTime::now())).await?;
         }
-        let served: Vec<&str> = registry.iter().map(|agent| agent.sha256.as_str()).collect();
+        let mut folder = config.plugins.clone().map(Folder::new);
+        if let Some(folder) = &mut folder {
+            let looked = reload::look(folder, &registry, &store, Trust::Now).await;
+            looked.map_err(|error| match error {
+                LookError::Folder(error) => StartError::Plugins(folder.path().display().to_string(), error),
+                LookError::Store(error) => error.into(),
+            })?;
+        }
+        let served = registry.served();
+        let served: Vec<&str> = served.iter().map(|agent| agent.sha256.as_str()).collect();
         store.remove_components(&served).await?;
 
         let seal = Seal::of(&store).await?;
@@ -124,7 +132,7 @@ impl Server {
             },
             metrics,
         };
-        Ok(Self { listener, address, manager, api, config, models, writers })
+        Ok(Self { listener, address, manager, api, config, models, writers, folder })
     }
 
     /// Where the server listens.
@@ -142,24 +150,26 @@ impl Server {
         &self.models
     }
 
-    /// Serves until `stop`. Then readiness is false and new runs are refused, the runs that go on have
+    /// Serves until `stop`; `hangup` is notified when the plugin folder is to be looked at. Then readiness is false and new runs are refused, the runs that go on have
     /// `drain_timeout` to finish, the others are left to the next start or ended, every stream ends, and the database is
     /// closed.
     ///
     /// # Errors
     ///
     /// Another server has taken over the database: this one stops where it stands.
-    pub async fn serve(self, stop: CancellationToken) -> Result<(), StoreError> {
-        let Self { listener, manager, api, config, mut writers, .. } = self;
+    pub async fn serve(self, stop: CancellationToken, hangup: Arc<Notify>) -> Result<(), StoreError> {
+        let Self { listener, manager, api, config, mut writers, folder, .. } = self;
         let closing = CancellationToken::new();
         let limits =
             ConnectionLimits { connections: config.limits.connections, header_timeout: config.limits.header_timeout };
         let metrics = api.metrics.clone();
         let connections = tokio::spawn(http::serve(listener, http::router(api), limits, metrics, closing.clone()));
         let expiry = tokio::spawn(run::expire(manager.store().clone(), config.retention, stop.clone()));
+        let reload = tokio::spawn(reload::follow(manager.clone(), folder, hangup));
         let stopped = async {
             stop.cancelled().await;
             info!("shutting down");
+            reload.abort();
             manager.drain(config.drain_timeout).await;
             closing.cancel();
             if let Err(error) = connections.await {
@@ -172,11 +182,34 @@ impl Server {
         };
         writers.shutdown().await;
         expiry.abort();
+        reload.abort();
         // What goes on at a server that was replaced is cut off, and waited for by nobody.
         if served.is_ok() {
             manager.store().close().await;
             info!("stopped");
         }
         served
+    }
+}
+
+/// The engine, with the folder for compiled code that the configuration names.
+fn cached(engine: Engine, cache: &CacheConfig) -> Result<Engine, CacheError> {
+    match cache {
+        CacheConfig::Enabled(false) => Ok(engine),
+        CacheConfig::Folder(folder) => engine.cached_in(folder),
+        CacheConfig::Enabled(true) => match config::default_cache(|name| std::env::var_os(name)) {
+            None => {
+                warn!("there is no folder for compiled code: neither XDG_CACHE_HOME nor HOME is set, nor `cache`");
+                Ok(engine)
+            }
+            // Nobody asked for it: a server without a place to write starts all the same, later.
+            Some(folder) => match engine.clone().cached_in(&folder) {
+                Err(error @ CacheError::Io(..)) => {
+                    warn!("compiled code is not kept: {error}");
+                    Ok(engine)
+                }
+                opened => opened,
+            },
+        },
     }
 }

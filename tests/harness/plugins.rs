@@ -65,3 +65,30 @@ fn build(package: &str) -> PathBuf {
     assert!(output.status.success(), "building {package} failed:\n{}", String::from_utf8_lossy(&output.stderr));
     target.join("wasm32-wasip2/guest").join(format!("{package}.wasm"))
 }
+
+/// The component `hostile` in another version, 0 to 9: what it says of a behaviour that does not exist is [`said_by`] it.
+pub fn version(number: u8) -> Vec<u8> {
+    assert!(number < 10);
+    let mut wasm = std::fs::read(hostile()).unwrap();
+    let (old, new) = (b"no such behaviour", said_by(number));
+    assert_eq!(old.len(), new.len());
+    let places: Vec<_> =
+        wasm.windows(old.len()).enumerate().filter(|(_, text)| text == old).map(|(at, _)| at).collect();
+    assert!(!places.is_empty(), "hostile has no such words any more");
+    for place in places {
+        wasm[place..place + new.len()].copy_from_slice(new.as_bytes());
+    }
+    wasm
+}
+
+/// What the version of this number says.
+pub fn said_by(number: u8) -> String {
+    format!("version {number} of mine")
+}
+
+/// Puts a file into a folder as one should: whole, by a rename.
+pub fn put(folder: &Path, name: &str, bytes: &[u8]) {
+    let temporary = folder.join(format!(".{name}.new"));
+    std::fs::write(&temporary, bytes).unwrap();
+    std::fs::rename(temporary, folder.join(name)).unwrap();
+}

@@ -19,6 +19,11 @@ pub fn dir(prefix: &str) -> TempDir {
     dir
 }
 
+/// The folder for caches that all servers of this process share.
+pub fn caches() -> PathBuf {
+    root().join("caches")
+}
+
 fn root() -> &'static Path {
     static ROOT: OnceLock<(PathBuf, Child)> = OnceLock::new();
     let (path, _sweeper) = ROOT.get_or_init(|| {

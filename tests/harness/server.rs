@@ -18,7 +18,7 @@ use super::{
 };
 
 /// The server under test, built by cargo for these tests.
-pub(super) const BINARY: &str = env!("CARGO_BIN_EXE_outlast");
+pub const BINARY: &str = env!("CARGO_BIN_EXE_outlast");
 
 /// How a server is started.
 #[derive(Clone, Debug)]
@@ -130,11 +130,12 @@ impl Server {
         // Nothing of the environment of the tests reaches the server.
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();
-            if ["OUTLAST_", "OPENAI_", "RUST_LOG"].iter().any(|prefix| text.starts_with(prefix)) {
+            if ["OUTLAST_", "OPENAI_", "RUST_LOG", "XDG_"].iter().any(|prefix| text.starts_with(prefix)) {
                 command.env_remove(&name);
             }
         }
         let options = &self.options;
+        command.env("XDG_CACHE_HOME", scratch::caches());
         command.current_dir(self.dir.path()).arg("serve");
         if !options.args.iter().any(|argument| argument == "--listen") {
             command.args(["--listen", "127.0.0.1:0"]);
@@ -277,6 +278,11 @@ impl Server {
     /// Asks it to stop. It goes on until it has drained.
     pub fn terminate(&self) {
         self.signal(Signal::TERM);
+    }
+
+    /// Tells it to look at its plugin folder.
+    pub fn hang_up(&self) {
+        self.signal(Signal::HUP);
     }
 
     /// Stops its clock: it does nothing until [`Server::cont`].

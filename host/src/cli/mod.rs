@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand.
 
 mod key;
+mod pid_file;
 mod plugin;
 mod runs;
 mod serve;

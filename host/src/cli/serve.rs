@@ -1,8 +1,9 @@
 //! `outlast serve`: the server.
 
-use std::{io::IsTerminal as _, net::SocketAddr, path::PathBuf};
+use std::{io::IsTerminal as _, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use clap::Args;
+use tokio::sync::Notify;
 use tokio::{
     runtime::{Builder, Runtime},
     signal::unix::{SignalKind, signal},
@@ -10,6 +11,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
+use super::pid_file::PidFile;
 use crate::{
     config::{Config, Flags, LogFormat},
     server::Server,
@@ -20,7 +22,8 @@ use crate::{
 ///
 /// Every setting has a place in the configuration file, can be given in the environment (OUTLAST_LISTEN,
 /// OUTLAST_LIMITS__RUN_TIMEOUT, …), and some have a flag here. Flags win over the environment, the environment
-/// over the file. SIGTERM and Ctrl-C stop the server in order; a second one stops it at once.
+/// over the file. SIGTERM and Ctrl-C stop the server in order; a second one stops it at once. SIGHUP makes it look at
+/// the plugin folder.
 #[derive(Debug, Args)]
 pub(super) struct Serve {
     /// The configuration file (TOML). Without it, defaults and the environment hold.
@@ -56,17 +59,20 @@ impl Serve {
 
 async fn serve(config: Config, guests: &Runtime) -> Result<(), String> {
     let stop = CancellationToken::new();
-    watch_signals(stop.clone())?;
+    let hangup = Arc::new(Notify::new());
+    watch_signals(stop.clone(), hangup.clone())?;
+    let _pid_file = config.pid_file.as_deref().map(PidFile::write).transpose()?;
     let server = Server::start(config, guests.handle().clone()).await.map_err(|error| error.to_string())?;
     greet(&server);
-    server.serve(stop).await.map_err(|error| error.to_string())
+    server.serve(stop, hangup).await.map_err(|error| error.to_string())
 }
 
 /// Says where the server is and what it has.
 fn greet(server: &Server) {
     let url = format!("http://{}", server.address());
     let manager = server.manager();
-    let agents: Vec<_> = manager.agents().iter().map(|agent| agent.description.name.as_str()).collect();
+    let agents = manager.agents().served();
+    let agents: Vec<_> = agents.iter().map(|agent| agent.description.name.as_str()).collect();
     let backend = match manager.store().backend() {
         Backend::Sqlite => "SQLite",
         Backend::Postgres => "PostgreSQL",
@@ -107,12 +113,17 @@ fn log(config: &Config) -> Result<(), String> {
     Ok(())
 }
 
-fn watch_signals(stop: CancellationToken) -> Result<(), String> {
+fn watch_signals(stop: CancellationToken, hangup: Arc<Notify>) -> Result<(), String> {
     let watch = |kind| signal(kind).map_err(|error| format!("cannot watch signals: {error}"));
     let (mut terminate, mut interrupt) = (watch(SignalKind::terminate())?, watch(SignalKind::interrupt())?);
+    let mut reload = watch(SignalKind::hangup())?;
     tokio::spawn(async move {
         loop {
             tokio::select! {
+                _ = reload.recv() => {
+                    hangup.notify_one();
+                    continue;
+                }
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }

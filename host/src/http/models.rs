@@ -41,7 +41,7 @@ pub(super) struct Model {
     responses((status = 200, description = "The agents.", body = ModelList)),
 )]
 pub(super) async fn list(State(api): State<Api>) -> Json<ModelList> {
-    let data = api.manager.agents().iter().map(|agent| model(agent)).collect();
+    let data = api.manager.agents().served().iter().map(|agent| model(agent)).collect();
     Json(ModelList { object: "list", data })
 }
 

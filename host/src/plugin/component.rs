@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use wasmtime::{Store, component::Component};
@@ -48,10 +49,10 @@ pub(super) struct Loaded {
 
 impl Engine {
     /// Compiles a component, checks that it fits, and asks it what it is.
-    pub(super) async fn load(&self, wasm: &[u8], limits: &PluginLimits) -> Result<Loaded, Refused> {
-        check_header(wasm)?;
-        let component = Component::new(&self.engine, wasm)
-            .map_err(|error| Refused(format!("it is not a valid component: {}", first_line(&error))))?;
+    pub(super) async fn load(&self, shown: &str, wasm: Bytes, limits: &PluginLimits) -> Result<Loaded, Refused> {
+        check_header(&wasm)?;
+        let sha256 = hex::encode(Sha256::digest(&wasm));
+        let component = self.compiled(shown, wasm, &sha256).await?;
         self.check_contract(&component)?;
         let pre = self
             .linker
@@ -62,7 +63,7 @@ impl Engine {
         let description = self.describe(&pre, limits).await?;
         let uses_models =
             component.component_type().imports(&self.engine).any(|(name, _)| name.starts_with("outlast:agent/model@"));
-        Ok(Loaded { pre, sha256: hex::encode(Sha256::digest(wasm)), description, uses_models })
+        Ok(Loaded { pre, sha256, description, uses_models })
     }
 
     /// Names the first import or export that does not fit, in words that an operator understands: the linker
@@ -165,7 +166,7 @@ fn checked(given: bindings::types::Description) -> Result<Description, Refused> 
     Ok(Description { name, version: given.version, about: given.about, config_schema })
 }
 
-fn first_line(error: &wasmtime::Error) -> String {
+pub(super) fn first_line(error: &wasmtime::Error) -> String {
     let text = format!("{error:#}");
     super::failure::shorten(text.lines().next().unwrap_or_default(), 500)
 }

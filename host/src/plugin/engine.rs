@@ -1,10 +1,26 @@
 //! The engine that compiles and runs components, and the clock that interrupts them.
 
-use std::{sync::Arc, thread, time::Duration};
+use std::{
+    path::Path,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
-use wasmtime::{Config, component::Linker};
+use bytes::Bytes;
+use tokio::sync::Semaphore;
+use tracing::info;
+use wasmtime::{
+    Config,
+    component::{Component, Linker},
+};
 
-use super::{bindings, state::RunState};
+use super::{
+    bindings,
+    cache::{CacheError, CodeCache},
+    component::{Refused, first_line},
+    state::RunState,
+};
 
 /// How often a running component is interrupted. It then goes to the end of the queue of its runtime, so this
 /// is about the longest that one component keeps another one waiting.
@@ -15,6 +31,10 @@ const TICK: Duration = Duration::from_millis(1);
 pub struct Engine {
     pub(super) engine: wasmtime::Engine,
     pub(super) linker: Arc<Linker<RunState>>,
+    /// Where compiled code is kept.
+    cache: Option<Arc<CodeCache>>,
+    /// For compiling: as many as there are cores.
+    places: Arc<Semaphore>,
 }
 
 impl Engine {
@@ -43,8 +63,51 @@ impl Engine {
                 thread::sleep(TICK);
             }
         })?;
-        Ok(Self { engine, linker: linker.into() })
+        let places = Arc::new(Semaphore::new(cores()));
+        Ok(Self { engine, linker: linker.into(), cache: None, places })
     }
+
+    /// Keeps compiled code in a folder, and takes it from there.
+    ///
+    /// # Errors
+    ///
+    /// The folder is not fit for it: see [`CodeCache`].
+    pub fn cached_in(mut self, folder: &Path) -> Result<Self, CacheError> {
+        self.cache = Some(Arc::new(CodeCache::open(folder, &self.engine)?));
+        Ok(self)
+    }
+
+    /// The compiled component, from the cache or made now, in a thread that may block. `shown` is its name in the log.
+    pub(super) async fn compiled(&self, shown: &str, wasm: Bytes, sha256: &str) -> Result<Component, Refused> {
+        let gone = |_| Refused("compiling it was cut off".to_owned());
+        let place = self.places.clone().acquire_owned().await.map_err(gone)?;
+        let (this, shown, sha256) = (self.clone(), shown.to_owned(), sha256.to_owned());
+        let compiled = tokio::task::spawn_blocking(move || {
+            let _place = place;
+            this.compile(&shown, &wasm, &sha256)
+        });
+        compiled.await.map_err(|error| Refused(format!("compiling it failed: {error}")))?
+    }
+
+    fn compile(&self, shown: &str, wasm: &[u8], sha256: &str) -> Result<Component, Refused> {
+        if let Some(component) = self.cache.as_ref().and_then(|cache| cache.get(&self.engine, sha256)) {
+            return Ok(component);
+        }
+        info!(plugin = shown, bytes = wasm.len(), "compiling");
+        let began = Instant::now();
+        let component = Component::new(&self.engine, wasm)
+            .map_err(|error| Refused(format!("it is not a valid component: {}", first_line(&error))))?;
+        info!(plugin = shown, ms = began.elapsed().as_millis(), "compiled");
+        if let Some(cache) = &self.cache {
+            cache.put(sha256, &component);
+        }
+        Ok(component)
+    }
+}
+
+/// How many components are loaded at once.
+pub(super) fn cores() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
 }
 
 impl std::fmt::Debug for Engine {

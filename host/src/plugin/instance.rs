@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
@@ -126,20 +127,21 @@ impl RunContext {
 }
 
 impl Agent {
-    /// Loads a component.
+    /// Loads a component. `shown` is its name in the log.
     ///
     /// # Errors
     ///
     /// It does not fit; the error says why.
     pub async fn load(
         engine: &Engine,
-        wasm: &[u8],
+        shown: &str,
+        wasm: Bytes,
         limits: PluginLimits,
         models: Arc<Models>,
         grants: &Grants,
         loaded_at: i64,
     ) -> Result<Self, Refused> {
-        let Loaded { pre, sha256, description, uses_models } = engine.load(wasm, &limits).await?;
+        let Loaded { pre, sha256, description, uses_models } = engine.load(shown, wasm, &limits).await?;
         let (config, http) = (grants.config(&description.name), grants.http(&description.name));
         let state = grants.state(&description.name, &limits);
         Ok(Self {

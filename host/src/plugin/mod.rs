@@ -13,10 +13,12 @@
 //! and a stop is heard. Whatever it does ends its own run and nothing else.
 
 mod bindings;
+mod cache;
 mod component;
 mod context;
 mod engine;
 mod failure;
+mod folder;
 mod grants;
 mod http;
 mod instance;
@@ -33,9 +35,11 @@ mod respond;
 mod state;
 mod tasks;
 
+pub use cache::{CacheError, CodeCache};
 pub use component::{Description, Refused};
 pub use engine::Engine;
 pub use failure::RunFailure;
+pub use folder::{Change, Folder, Trust, read_component};
 pub use grants::{AgentConfig, GrantError, Grants, HttpGrant, StateSize, Template};
 pub use http::{HostPattern, HttpLimits, PrivateNetworks};
 pub use instance::{Agent, Outcome, RunContext};
@@ -43,7 +47,7 @@ pub use journal::Entry;
 pub use limits::PluginLimits;
 pub use meter::{Meter, Used};
 pub use port::{LogLine, LogPort, RunPort, StateChange, StateError, StatePort, StateSpot};
-pub use registry::{BUNDLED, Registry, read_component};
+pub use registry::{BUNDLED, Registry};
 
 /// What an entry of an agent's state counts beside its key and its value, in bytes.
 pub const STATE_ENTRY: u32 = 100;

@@ -2,13 +2,14 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    path::Path,
     sync::Arc,
 };
 
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use futures::future::join_all;
 use parking_lot::Mutex;
-
-use tracing::warn;
+use tracing::info;
 
 use super::{component::Refused, engine::Engine, grants::Grants, instance::Agent, limits::PluginLimits};
 use crate::model::Models;
@@ -17,144 +18,137 @@ use crate::model::Models;
 pub const BUNDLED: [(&str, &[u8]); 2] =
     [("echo", include_bytes!(env!("BUNDLED_ECHO_WASM"))), ("chat", include_bytes!(env!("BUNDLED_CHAT_WASM")))];
 
-/// The largest component file, in bytes.
-const COMPONENT_BYTES: u64 = 128 << 20;
-
 /// Agents by name.
+type Agents = BTreeMap<String, Arc<Agent>>;
+
+/// The agents: those that serve, and those that still have runs.
 #[derive(Debug)]
 pub struct Registry {
     engine: Engine,
     limits: PluginLimits,
     models: Arc<Models>,
     grants: Grants,
-    agents: BTreeMap<String, Arc<Agent>>,
+    bundled: Agents,
+    /// What serves. Readers wait for nobody; who changes it exchanges all of it.
+    served: ArcSwap<Agents>,
     /// Components that are not served any more, for the runs that began with them; by their sha256.
-    retired: Mutex<HashMap<String, Arc<Agent>>>,
-    /// The components that were loaded, until they are taken.
-    wasm: Vec<(String, Vec<u8>)>,
+    retired: Mutex<HashMap<String, Retired>>,
+    /// One component at a time is loaded again, and not once for each of its runs.
+    loading: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug)]
+struct Retired {
+    agent: Arc<Agent>,
+    /// Whether nobody had it at the last sweep.
+    idle: bool,
 }
 
 impl Registry {
     /// A registry without agents.
     pub fn new(engine: Engine, limits: PluginLimits, models: Arc<Models>, grants: Grants) -> Self {
-        let agents = BTreeMap::new();
-        Self { engine, limits, models, grants, agents, retired: Mutex::default(), wasm: Vec::new() }
+        Self {
+            engine,
+            limits,
+            models,
+            grants,
+            bundled: Agents::new(),
+            served: ArcSwap::default(),
+            retired: Mutex::default(),
+            loading: tokio::sync::Mutex::default(),
+        }
     }
 
-    /// Loads the agents that come with the server.
+    /// Loads the agents that come with the server, and serves them. Their components: the sha256 and the bytes of each.
     ///
     /// # Errors
     ///
     /// One of them does not fit: the server was built wrongly.
-    pub async fn add_bundled(&mut self, now: i64) -> Result<(), Refused> {
-        for (name, wasm) in BUNDLED {
-            self.add(wasm, now).await.map_err(|Refused(why)| Refused(format!("the bundled agent {name}: {why}")))?;
-        }
-        Ok(())
+    pub async fn add_bundled(&mut self, now: i64) -> Result<Vec<(String, Bytes)>, Refused> {
+        let this = &*self;
+        let loaded = join_all(BUNDLED.map(|(name, wasm)| async move {
+            let wasm = Bytes::from_static(wasm);
+            let agent = this.load(name, wasm.clone(), now).await;
+            let named = |Refused(why)| Refused(format!("the bundled agent {name}: {why}"));
+            agent.map(|agent| (Arc::new(agent), wasm)).map_err(named)
+        }));
+        let loaded = loaded.await.into_iter().collect::<Result<Vec<_>, _>>()?;
+        self.bundled = loaded.iter().map(|(agent, _)| (agent.description.name.clone(), agent.clone())).collect();
+        self.serve(Agents::new());
+        Ok(loaded.into_iter().map(|(agent, wasm)| (agent.sha256.clone(), wasm)).collect())
     }
 
-    /// Loads every `*.wasm` of a folder, in the order of their names. A file that does not fit is passed over,
-    /// with a sentence in the log; the paths and sentences are returned.
-    ///
-    /// # Errors
-    ///
-    /// The folder cannot be read.
-    pub async fn add_folder(&mut self, folder: &Path, now: i64) -> std::io::Result<Vec<(String, Refused)>> {
-        let mut paths = Vec::new();
-        let mut entries = tokio::fs::read_dir(folder).await?;
-        while let Some(entry) = entries.next_entry().await? {
-            let path = entry.path();
-            if path.extension().is_some_and(|extension| extension == "wasm") {
-                paths.push(path);
+    /// The names that no plugin may take.
+    pub(super) fn bundled_names(&self) -> impl Iterator<Item = &str> {
+        self.bundled.keys().map(String::as_str)
+    }
+
+    /// Loads one component. `shown` is its name in the log.
+    pub(super) async fn load(&self, shown: &str, wasm: Bytes, now: i64) -> Result<Agent, Refused> {
+        Agent::load(&self.engine, shown, wasm, self.limits, self.models.clone(), &self.grants, now).await
+    }
+
+    /// Serves these agents from now on, and those that come with the server. The components of agents that serve no more
+    /// stay for their runs.
+    pub fn serve(&self, mut agents: Agents) {
+        agents.extend(self.bundled.iter().map(|(name, agent)| (name.clone(), agent.clone())));
+        let agents = Arc::new(agents);
+        // One after the other: at every moment an agent is in one of the two.
+        let mut retired = self.retired.lock();
+        for (sha256, agent) in self.served.load().values().map(|agent| (&agent.sha256, agent)) {
+            retired.insert(sha256.clone(), Retired { agent: agent.clone(), idle: false });
+        }
+        for agent in agents.values() {
+            retired.remove(&agent.sha256);
+        }
+        self.served.store(agents);
+    }
+
+    /// Drops the components that do not serve and that no run has needed since the last sweep.
+    pub fn sweep(&self) {
+        self.retired.lock().retain(|sha256, retired| {
+            let needed = Arc::strong_count(&retired.agent) > 1;
+            let stays = needed || !retired.idle;
+            retired.idle = !needed;
+            if !stays {
+                let agent = &retired.agent.description.name;
+                info!(agent, sha256, "no run needs this version any more: it leaves memory");
             }
-        }
-        paths.sort();
-        let mut refused = Vec::new();
-        for path in paths {
-            let shown = path.display().to_string();
-            let added = match read_component(&path).await {
-                Ok(wasm) => self.add(&wasm, now).await,
-                Err(why) => Err(why),
-            };
-            if let Err(why) = added {
-                warn!(plugin = shown, "refused: {why}");
-                refused.push((shown, why));
-            }
-        }
-        Ok(refused)
-    }
-
-    /// Loads one component.
-    ///
-    /// # Errors
-    ///
-    /// It does not fit, or its name is taken.
-    pub async fn add(&mut self, wasm: &[u8], now: i64) -> Result<Arc<Agent>, Refused> {
-        let agent = Agent::load(&self.engine, wasm, self.limits, self.models.clone(), &self.grants, now).await?;
-        let agent = self.insert(agent)?;
-        self.wasm.push((agent.sha256.clone(), wasm.to_vec()));
-        Ok(agent)
-    }
-
-    /// Serves an agent that was loaded.
-    ///
-    /// # Errors
-    ///
-    /// Its name is taken.
-    pub fn insert(&mut self, agent: Agent) -> Result<Arc<Agent>, Refused> {
-        let name = agent.description.name.clone();
-        if self.agents.contains_key(&name) {
-            return Err(Refused(format!("there is an agent named `{name}` already")));
-        }
-        let agent = Arc::new(agent);
-        self.agents.insert(name, agent.clone());
-        Ok(agent)
-    }
-
-    /// Takes the components that were loaded since the last call: their sha256 and bytes.
-    pub fn take_wasm(&mut self) -> Vec<(String, Vec<u8>)> {
-        std::mem::take(&mut self.wasm)
+            stays
+        });
     }
 
     /// An agent by the sha256 of its component, also one that is not served any more.
     pub fn by_component(&self, sha256: &str) -> Option<Arc<Agent>> {
-        let served = self.agents.values().find(|agent| agent.sha256 == sha256).cloned();
-        served.or_else(|| self.retired.lock().get(sha256).cloned())
+        let served = || self.served.load().values().find(|agent| agent.sha256 == sha256).cloned();
+        // Served once more: it may have begun to serve again between the two.
+        served().or_else(|| self.retired.lock().get(sha256).map(|retired| retired.agent.clone())).or_else(served)
     }
 
-    /// Loads a component for the runs that began with it. It is not served.
+    /// An agent by the sha256 of its component, loaded for the runs that began with it if it is not here. It is not
+    /// served.
     ///
     /// # Errors
     ///
     /// It does not fit.
-    pub async fn load_retired(&self, wasm: &[u8], loaded_at: i64) -> Result<Arc<Agent>, Refused> {
-        let agent = Agent::load(&self.engine, wasm, self.limits, self.models.clone(), &self.grants, loaded_at).await?;
-        let agent = Arc::new(agent);
-        self.retired.lock().insert(agent.sha256.clone(), agent.clone());
+    pub async fn load_retired(&self, sha256: &str, wasm: Vec<u8>, loaded_at: i64) -> Result<Arc<Agent>, Refused> {
+        let _one = self.loading.lock().await;
+        if let Some(agent) = self.by_component(sha256) {
+            return Ok(agent);
+        }
+        let agent = Arc::new(self.load("a component that a run began with", wasm.into(), loaded_at).await?);
+        let retired = Retired { agent: agent.clone(), idle: false };
+        self.retired.lock().insert(agent.sha256.clone(), retired);
         Ok(agent)
     }
 
     /// An agent by its name.
     pub fn get(&self, name: &str) -> Option<Arc<Agent>> {
-        self.agents.get(name).cloned()
+        self.served.load().get(name).cloned()
     }
 
-    /// All agents, by name.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Agent>> {
-        self.agents.values()
+    /// All agents that serve, in the order of their names.
+    pub fn served(&self) -> Vec<Arc<Agent>> {
+        self.served.load().values().cloned().collect()
     }
-}
-
-/// Reads a component's file.
-///
-/// # Errors
-///
-/// It cannot be read, or is too large.
-pub async fn read_component(path: &Path) -> Result<Vec<u8>, Refused> {
-    let cannot = |error: std::io::Error| Refused(format!("it cannot be read: {error}"));
-    let size = tokio::fs::metadata(path).await.map_err(cannot)?.len();
-    if size > COMPONENT_BYTES {
-        return Err(Refused(format!("it has {size} bytes, and at most {COMPONENT_BYTES} are loaded")));
-    }
-    tokio::fs::read(path).await.map_err(cannot)
 }

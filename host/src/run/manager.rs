@@ -110,11 +110,7 @@ impl Manager {
         services: Services,
     ) -> Arc<Self> {
         let Services { queues, seal, guests, metrics } = services;
-        // An agent shows zeros before its first run.
-        for agent in agents.iter() {
-            metrics.runs.agent(&agent.description.name);
-        }
-        Arc::new(Self {
+        let manager = Arc::new(Self {
             spaces: Spaces::new(store.clone()),
             store,
             agents,
@@ -127,7 +123,16 @@ impl Manager {
             tasks: TaskTracker::new(),
             draining: AtomicBool::new(false),
             metrics,
-        })
+        });
+        manager.measure_agents();
+        manager
+    }
+
+    /// An agent shows zeros before its first run.
+    pub fn measure_agents(&self) {
+        for agent in self.agents.served() {
+            self.metrics.runs.agent(&agent.description.name);
+        }
     }
 
     /// The agents.

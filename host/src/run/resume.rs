@@ -164,7 +164,7 @@ async fn agent(manager: &Manager, row: &ActiveRun) -> Result<Arc<Agent>, Over> {
     }
     let wasm = manager.store().component(&row.component).await?;
     let wasm = wasm.ok_or_else(|| Over::unable("its component is gone"))?;
-    let loaded = manager.agents().load_retired(&wasm, row.created_at / 1_000).await;
+    let loaded = manager.agents().load_retired(&row.component, wasm, row.created_at / 1_000).await;
     loaded.map_err(|why| Over::unable(format!("its component cannot be loaded any more: {why}")))
 }
 

@@ -3,6 +3,7 @@
 mod case;
 mod compare;
 mod new;
+mod reload;
 mod run;
 mod test;
 mod trace;
@@ -15,6 +16,7 @@ pub(super) enum Plugin {
     New(new::New),
     Run(run::Run),
     Test(test::Test),
+    Reload(reload::Reload),
 }
 
 impl Plugin {
@@ -23,6 +25,7 @@ impl Plugin {
             Self::New(new) => new.run(),
             Self::Run(run) => run.run(),
             Self::Test(test) => test.run(),
+            Self::Reload(reload) => reload.run(),
         }
     }
 }

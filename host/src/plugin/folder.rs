@@ -1,0 +1,323 @@
+//! The plugin folder: which of its files serve.
+//!
+//! A look at the folder compares its files with those that were read before. What is new is read and loaded, what is
+//! gone does not serve any more, and where a new version does not fit, the one before it goes on serving. A file that is
+//! being written is left alone until it has been the same for two looks, so that half of a file is not taken for a
+//! version; a file that is renamed into the folder is whole from the beginning.
+//!
+//! A look changes nothing: it leads to a [`Change`], which serves once its components are kept.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use futures::{StreamExt as _, stream};
+use sha2::{Digest as _, Sha256};
+use tracing::{info, warn};
+
+use super::{component::Refused, engine, instance::Agent, registry::Registry};
+
+/// The largest component file, in bytes.
+const COMPONENT_BYTES: u64 = 128 << 20;
+
+/// A folder whose `*.wasm` serve.
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+    files: BTreeMap<PathBuf, Known>,
+}
+
+/// What a look at the folder led to.
+#[derive(Debug)]
+pub struct Change {
+    files: BTreeMap<PathBuf, Known>,
+    /// The components that were not there before: their sha256 and bytes. They must be kept before they serve.
+    pub components: Vec<(String, Bytes)>,
+    /// Whether a file is being written, so that another look is needed soon.
+    pub unsettled: bool,
+    /// Whether other agents serve than before.
+    pub changed: bool,
+    /// What happened, for the log.
+    news: Vec<News>,
+}
+
+/// What is taken for a version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// Whatever is there: at the start, or because the operator says so.
+    Now,
+    /// What is the same as at the last look.
+    Settled,
+}
+
+/// A file that was seen.
+#[derive(Clone, Debug, Default)]
+struct Known {
+    /// What was read last; none if it has to be read again.
+    read: Option<Stamp>,
+    /// How it was at the last look.
+    seen: Option<Stamp>,
+    /// What serves: what was read last, or the version before it.
+    agent: Option<Arc<Agent>>,
+    /// It does not serve because another agent has its name.
+    taken: bool,
+}
+
+/// A file that differs from another one, or from itself at another time, has another stamp.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    file: (u64, u64),
+    bytes: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+#[derive(Debug)]
+enum News {
+    Serves(PathBuf, Arc<Agent>),
+    Refused(PathBuf, Refused, bool),
+    Gone(PathBuf, Arc<Agent>),
+}
+
+/// What reading a file led to.
+enum Candidate {
+    /// It changed meanwhile.
+    Moving,
+    /// It has the same bytes as before.
+    Same,
+    Fits(Arc<Agent>, Bytes),
+    Refused(Refused),
+}
+
+impl Folder {
+    /// A folder that was not looked at.
+    pub fn new(path: PathBuf) -> Self {
+        Self { path, files: BTreeMap::new() }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Looks at the folder. `now` is in seconds since 1970.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be read.
+    pub async fn look(&self, registry: &Registry, trust: Trust, now: i64) -> io::Result<Change> {
+        let found = found(&self.path).await?;
+        let mut change = Change {
+            files: self.files.clone(),
+            components: Vec::new(),
+            unsettled: false,
+            changed: false,
+            news: Vec::new(),
+        };
+        change.remove_all_but(&found);
+        let mut due = Vec::new();
+        for (path, stamp) in found {
+            let known = change.files.entry(path.clone()).or_default();
+            let settled = trust == Trust::Now || known.seen == Some(stamp);
+            known.seen = Some(stamp);
+            if known.read == Some(stamp) {
+                continue;
+            }
+            if settled {
+                due.push((path, stamp));
+            } else {
+                change.unsettled = true;
+            }
+        }
+        change.load(registry, due, now).await;
+        if change.changed {
+            // A name may be free now.
+            let waiting = change.files.iter().filter(|(_, known)| known.taken && known.read == known.seen);
+            let waiting: Vec<_> = waiting.filter_map(|(path, known)| Some((path.clone(), known.seen?))).collect();
+            change.load(registry, waiting, now).await;
+        }
+        Ok(change)
+    }
+
+    /// Takes a change over and says so in the log. The agents that serve now, by name.
+    pub fn apply(&mut self, change: Change) -> BTreeMap<String, Arc<Agent>> {
+        for news in change.news {
+            news.tell();
+        }
+        self.files = change.files;
+        let agents = self.files.values().filter_map(|known| known.agent.clone());
+        agents.map(|agent| (agent.description.name.clone(), agent)).collect()
+    }
+}
+
+impl Change {
+    fn remove_all_but(&mut self, found: &BTreeMap<PathBuf, Stamp>) {
+        let (news, changed) = (&mut self.news, &mut self.changed);
+        self.files.retain(|path, known| {
+            let stays = found.contains_key(path);
+            if !stays && let Some(agent) = known.agent.take() {
+                news.push(News::Gone(path.clone(), agent));
+                *changed = true;
+            }
+            stays
+        });
+    }
+
+    /// Reads and loads files, several at once, and lets them serve in the order of their names.
+    async fn load(&mut self, registry: &Registry, due: Vec<(PathBuf, Stamp)>, now: i64) {
+        let loading: Vec<_> = due
+            .iter()
+            .map(|(path, stamp)| {
+                let serving = self.files.get(path).and_then(|known| known.agent.clone());
+                candidate(registry, path, *stamp, serving, now)
+            })
+            .collect();
+        let candidates: Vec<_> = stream::iter(loading).buffered(engine::cores()).collect().await;
+        let candidates: Vec<_> = due.into_iter().zip(candidates).collect();
+
+        // A file that has a version that fits gives its old name up; the others keep theirs.
+        let moving: BTreeSet<&PathBuf> = candidates
+            .iter()
+            .filter_map(|((path, _), candidate)| matches!(candidate, Candidate::Fits(..)).then_some(path))
+            .collect();
+        let kept = self.files.iter().filter(|(path, _)| !moving.contains(path));
+        let mut names: BTreeSet<String> = kept
+            .filter_map(|(_, known)| Some(known.agent.as_ref()?.description.name.clone()))
+            .chain(registry.bundled_names().map(str::to_owned))
+            .collect();
+
+        for ((path, stamp), candidate) in candidates {
+            let Some(known) = self.files.get_mut(&path) else { continue };
+            let (known_before, repeated) = (known.agent.clone(), known.read == Some(stamp));
+            known.read = Some(stamp);
+            let was_taken = std::mem::take(&mut known.taken);
+            match candidate {
+                Candidate::Moving => {
+                    known.read = None;
+                    self.unsettled = true;
+                }
+                Candidate::Same => {}
+                Candidate::Fits(agent, wasm) => {
+                    let name = agent.description.name.clone();
+                    if names.insert(name.clone()) {
+                        self.components.push((agent.sha256.clone(), wasm));
+                        self.news.push(News::Serves(path, agent.clone()));
+                        known.agent = Some(agent);
+                        self.changed = true;
+                        continue;
+                    }
+                    known.taken = true;
+                    let had_one = known_before.is_some();
+                    // The version before, if its name is still its own.
+                    known.agent = known_before.filter(|before| names.insert(before.description.name.clone()));
+                    self.changed |= known.agent.is_none() && had_one;
+                    if !(was_taken && repeated) {
+                        let why = Refused(format!("there is an agent named `{name}` already"));
+                        self.news.push(News::Refused(path, why, known.agent.is_some()));
+                    }
+                }
+                Candidate::Refused(why) => {
+                    self.news.push(News::Refused(path, why, known.agent.is_some()));
+                }
+            }
+        }
+    }
+}
+
+impl News {
+    fn tell(self) {
+        match self {
+            Self::Serves(path, agent) => {
+                let Agent { description, sha256, .. } = &*agent;
+                let (agent, version) = (&description.name, &description.version);
+                info!(plugin = %path.display(), agent, version, sha256, "serves");
+            }
+            Self::Refused(path, why, true) => {
+                warn!(plugin = %path.display(), "refused: {why}; the version before goes on serving");
+            }
+            Self::Refused(path, why, false) => warn!(plugin = %path.display(), "refused: {why}"),
+            Self::Gone(path, agent) => {
+                let agent = &agent.description.name;
+                info!(plugin = %path.display(), agent, "the file is gone: no new runs; those that go on are not touched");
+            }
+        }
+    }
+}
+
+/// Reads a file and loads what is in it.
+async fn candidate(registry: &Registry, path: &Path, stamp: Stamp, serving: Option<Arc<Agent>>, now: i64) -> Candidate {
+    let wasm = match read(path, stamp).await {
+        Ok(wasm) => wasm,
+        Err(why) => return Candidate::Refused(why),
+    };
+    if Stamp::of(path).await != stamp {
+        return Candidate::Moving;
+    }
+    if serving.is_some_and(|agent| agent.sha256 == hex::encode(Sha256::digest(&wasm))) {
+        return Candidate::Same;
+    }
+    match registry.load(&path.display().to_string(), wasm.clone(), now).await {
+        Ok(agent) => Candidate::Fits(Arc::new(agent), wasm),
+        Err(why) => Candidate::Refused(why),
+    }
+}
+
+/// The `*.wasm` of a folder.
+async fn found(folder: &Path) -> io::Result<BTreeMap<PathBuf, Stamp>> {
+    let mut paths = Vec::new();
+    let mut entries = tokio::fs::read_dir(folder).await?;
+    while let Some(entry) = entries.next_entry().await? {
+        let path = entry.path();
+        if path.extension().is_some_and(|extension| extension == "wasm") {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    let mut found = BTreeMap::new();
+    for path in paths {
+        let stamp = Stamp::of(&path).await;
+        found.insert(path, stamp);
+    }
+    Ok(found)
+}
+
+/// Reads a component's file.
+///
+/// # Errors
+///
+/// It cannot be read, or is too large.
+pub async fn read_component(path: &Path) -> Result<Bytes, Refused> {
+    read(path, Stamp::of(path).await).await
+}
+
+async fn read(path: &Path, stamp: Stamp) -> Result<Bytes, Refused> {
+    let cannot = |error: io::Error| Refused(format!("it cannot be read: {error}"));
+    if stamp.bytes > COMPONENT_BYTES {
+        return Err(Refused(format!("it has {} bytes, and at most {COMPONENT_BYTES} are loaded", stamp.bytes)));
+    }
+    // A pipe or a device would never end.
+    if !tokio::fs::metadata(path).await.map_err(cannot)?.is_file() {
+        return Err(Refused("it cannot be read: it is not a file".to_owned()));
+    }
+    Ok(tokio::fs::read(path).await.map_err(cannot)?.into())
+}
+
+impl Stamp {
+    /// Of a file as it is; of one that cannot be looked at, zeros.
+    async fn of(path: &Path) -> Self {
+        match tokio::fs::metadata(path).await {
+            Ok(metadata) => Self {
+                file: (metadata.dev(), metadata.ino()),
+                bytes: metadata.size(),
+                modified: (metadata.mtime(), metadata.mtime_nsec()),
+                changed: (metadata.ctime(), metadata.ctime_nsec()),
+            },
+            Err(_) => Self { file: (0, 0), bytes: 0, modified: (0, 0), changed: (0, 0) },
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! The plugin folder is followed while the server runs.
+//!
+//! The folder is watched, and looked at now and then besides: a file system may not tell what happens in it. SIGHUP
+//! makes a look at once. What a look finds serves the next run; a run that goes on keeps the component that it began
+//! with, which is kept in the database before it is served for the first time.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use notify::{
+    EventKind, RecommendedWatcher, RecursiveMode, Watcher as _,
+    event::{AccessKind, AccessMode},
+};
+use tokio::{
+    sync::Notify,
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
+};
+use tracing::{error, info, warn};
+
+use crate::{
+    plugin::{Folder, Registry, Trust},
+    run::{Manager, milliseconds, seconds},
+    store::{Store, StoreError},
+};
+
+/// How long a file must be the same to be read, and how long a change of the folder is waited on for others.
+const SETTLE: Duration = Duration::from_millis(250);
+/// The pause between two looks at a folder that is watched.
+const LOOK: Duration = Duration::from_secs(10);
+/// The pause between two looks at one that cannot be watched.
+const LOOK_UNWATCHED: Duration = Duration::from_secs(2);
+/// How often components that no run needs any more are looked for.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// Looks at the folder once, and lets what it finds serve. Whether another look is needed soon.
+///
+/// # Errors
+///
+/// The folder cannot be read, or the database does not keep a component. Nothing has changed then.
+pub async fn look(folder: &mut Folder, registry: &Registry, store: &Store, trust: Trust) -> Result<Looked, LookError> {
+    let now = std::time::SystemTime::now();
+    let change = folder.look(registry, trust, seconds(now)).await.map_err(LookError::Folder)?;
+    for (sha256, wasm) in &change.components {
+        store.keep_component(sha256, wasm, milliseconds(now)).await?;
+    }
+    let looked = Looked { unsettled: change.unsettled, changed: change.changed };
+    let agents = folder.apply(change);
+    if looked.changed {
+        registry.serve(agents);
+    }
+    Ok(looked)
+}
+
+/// What a look led to.
+#[derive(Clone, Copy, Debug)]
+pub struct Looked {
+    /// A file is being written.
+    pub unsettled: bool,
+    /// Other agents serve than before.
+    pub changed: bool,
+}
+
+/// Why a look failed.
+#[derive(Debug, thiserror::Error)]
+pub enum LookError {
+    /// The folder cannot be read.
+    #[error("the plugin folder cannot be read: {0}")]
+    Folder(std::io::Error),
+    /// A component cannot be kept.
+    #[error("a new component cannot be kept, and does not serve yet: {0}")]
+    Store(#[from] StoreError),
+}
+
+/// Follows the folder until it is dropped. `hangup` is notified when the operator wants a look at once.
+pub async fn follow(manager: Arc<Manager>, folder: Option<Folder>, hangup: Arc<Notify>) {
+    let registry = manager.agents().clone();
+    let mut sweep = interval(SWEEP);
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let Some(mut folder) = folder else {
+        loop {
+            tokio::select! {
+                _ = sweep.tick() => registry.sweep(),
+                () = hangup.notified() => info!("there is no plugin folder to look at: `plugins` names one"),
+            }
+        }
+    };
+    let changed = Arc::new(Notify::new());
+    let watcher = watch(folder.path(), changed.clone());
+    let pause = if watcher.is_some() { LOOK } else { LOOK_UNWATCHED };
+    // Something may have changed between the look of the start and now.
+    let mut next = Instant::now();
+    let mut failed = false;
+    loop {
+        let trust = tokio::select! {
+            _ = sweep.tick() => {
+                registry.sweep();
+                continue;
+            }
+            () = changed.notified() => {
+                next = next.min(Instant::now() + SETTLE);
+                continue;
+            }
+            () = hangup.notified() => Trust::Now,
+            () = sleep_until(next) => Trust::Settled,
+        };
+        let looked = look(&mut folder, &registry, manager.store(), trust).await;
+        next = Instant::now() + if looked.as_ref().is_ok_and(|looked| looked.unsettled) { SETTLE } else { pause };
+        match looked {
+            Ok(looked) => {
+                failed = false;
+                if looked.changed {
+                    manager.measure_agents();
+                }
+                if trust == Trust::Now {
+                    info!(changed = looked.changed, "looked at the plugin folder, as asked");
+                }
+            }
+            Err(error) => {
+                // Once, and each time that somebody asks.
+                if !std::mem::replace(&mut failed, true) || trust == Trust::Now {
+                    error!("{error}; all agents go on as they were");
+                }
+            }
+        }
+    }
+}
+
+/// Watches a folder as long as the watcher lives; none where that is not possible.
+fn watch(folder: &Path, changed: Arc<Notify>) -> Option<RecommendedWatcher> {
+    let heard = move |event: notify::Result<notify::Event>| {
+        // Reading a file is an event, too, and the looks read.
+        let read =
+            |kind: &EventKind| matches!(kind, EventKind::Access(kind) if *kind != AccessKind::Close(AccessMode::Write));
+        if !event.is_ok_and(|event| read(&event.kind)) {
+            changed.notify_one();
+        }
+    };
+    let watching = notify::recommended_watcher(heard).and_then(|mut watcher| {
+        watcher.watch(folder, RecursiveMode::NonRecursive)?;
+        Ok(watcher)
+    });
+    match watching {
+        Ok(watcher) => Some(watcher),
+        Err(error) => {
+            warn!("the plugin folder cannot be watched, and is looked at every {LOOK_UNWATCHED:?}: {error}");
+            None
+        }
+    }
+}
