@@ -40,4 +40,5 @@ mod retrieve;
 mod stored;
 mod subscribers;
 mod takeover;
+mod trust;
 mod websocket;
