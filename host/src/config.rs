@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     http::WebSocketLimits,
     model::{ModelsConfig, ProviderConfig},
-    plugin::{AgentConfig, HttpLimits, PluginLimits},
+    plugin::{AgentConfig, HttpLimits, PluginLimits, PublicKey, Signatures},
     protocol::RequestLimits,
     run::{OutputLimits, RunLimits},
     store::LEASE,
@@ -51,6 +51,10 @@ pub struct Config {
     /// The folder for compiled code, so that a component is compiled once. It must be the server's own. `false`: none.
     /// Default: `outlast` in `$XDG_CACHE_HOME` or `~/.cache`.
     pub cache: CacheConfig,
+    /// Whether a plugin without a signature by one of `trusted_keys` is refused. Default false.
+    pub require_signature: bool,
+    /// Whose signatures of plugins are trusted: `ed25519:BASE64`. Default: none.
+    pub trusted_keys: Vec<PublicKey>,
     /// A file that the server writes its process id into, and locks while it runs. Default: none.
     pub pid_file: Option<PathBuf>,
     /// What is logged, in the words of `tracing`: `info`, `debug`, `outlast=debug,plugin=info`. Default `info,genai=off`.
@@ -235,6 +239,8 @@ impl Default for Config {
             database: "outlast.db".to_owned(),
             plugins: None,
             cache: CacheConfig::default(),
+            require_signature: false,
+            trusted_keys: Vec::new(),
             pid_file: None,
             log: "info,genai=off".to_owned(),
             log_format: LogFormat::Text,
@@ -373,6 +379,13 @@ impl Config {
                 return fail(format!("keys: the keys of \"{}\" state different limits", key.name));
             }
         }
+        if self.require_signature && self.trusted_keys.is_empty() {
+            return fail(
+                "require_signature = true needs trusted_keys: `outlast plugin keygen FILE` makes a key and prints the \
+                 line"
+                    .to_owned(),
+            );
+        }
         if self.retention < Duration::from_secs(1) || self.retention > DAY * 36_500 {
             return fail(format!("retention = \"{:?}\" must be 1s to 36500d", self.retention));
         }
@@ -434,6 +447,11 @@ impl Config {
             responses: self.limits.websocket_responses,
             bytes: bytes(self.limits.websocket_bytes),
         }
+    }
+
+    /// Which plugins are trusted.
+    pub fn signatures(&self) -> Signatures {
+        Signatures { required: self.require_signature, trusted: self.trusted_keys.clone() }
     }
 
     /// The limits of plugins.
@@ -607,6 +625,9 @@ mod tests {
             ("[limits]\nmax_live_runs = 0", "limits.max_live_runs = 0 must be at least 1"),
             ("[limits]\ncancel_grace = \"2s\"", "limits.cancel_grace = \"2s\" must be 0ns to 1s"),
             ("on_disconnect = \"maybe\"", "`detach`"),
+            ("require_signature = true", "outlast plugin keygen"),
+            ("trusted_keys = [\"ed25519:AAAA\"]", "32 bytes in base64"),
+            ("[agents.a]\nsha256 = \"12\"", "64 hexadecimal digits"),
             ("listen = \"0.0.0.0:1\"", "outlast key new"),
             ("[[keys]]\nname = \"a\"\nsha256 = \"12\"", "64 hexadecimal digits"),
         ] {

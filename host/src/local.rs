@@ -12,7 +12,7 @@ use crate::{
     config::Config,
     metrics::Metrics,
     model::Models,
-    plugin::{Agent, Engine, Grants, Refused, Registry, read_component},
+    plugin::{Agent, Engine, Grants, Refused, Registry, Signatures, read_component},
     protocol::CreateRequest,
     run::{self, Created, Manager, Queues, Refusal, Seal, Services, Subscription, Writer, WriterQueue},
     server::StartError,
@@ -83,7 +83,8 @@ impl Local {
     /// The database does not answer.
     pub async fn manager(&self, agent: Agent) -> Result<Arc<Manager>, StartError> {
         let limits = self.config.plugin_limits();
-        let registry = Registry::new(self.engine.clone(), limits, self.models.clone(), self.grants.clone());
+        let registry =
+            Registry::new(self.engine.clone(), limits, self.models.clone(), self.grants.clone(), Signatures::default());
         registry.serve([(agent.description.name.clone(), Arc::new(agent))].into());
         let services = Services {
             queues: Queues { durable: self.queue.clone(), ephemeral: self.queue.clone() },

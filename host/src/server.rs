@@ -90,7 +90,7 @@ impl Server {
 
         let engine = cached(Engine::new().map_err(|error| StartError::Engine(format!("{error:#}")))?, &config.cache)?;
         let now = run::seconds(SystemTime::now());
-        let mut registry = Registry::new(engine, plugin_limits, models.clone(), grants);
+        let mut registry = Registry::new(engine, plugin_limits, models.clone(), grants, config.signatures());
         for (sha256, wasm) in registry.add_bundled(now).await.map_err(StartError::Bundled)? {
             store.keep_component(&sha256, &wasm, run::milliseconds(SystemTime::now())).await?;
         }

@@ -47,4 +47,5 @@ mod state;
 mod stored;
 mod subscribers;
 mod takeover;
+mod trust;
 mod websocket;

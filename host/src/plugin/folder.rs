@@ -20,7 +20,7 @@ use futures::{StreamExt as _, stream};
 use sha2::{Digest as _, Sha256};
 use tracing::{info, warn};
 
-use super::{component::Refused, engine, instance::Agent, registry::Registry};
+use super::{component::Refused, engine, instance::Agent, registry::Registry, signature::signature_path};
 
 /// The largest component file, in bytes.
 const COMPONENT_BYTES: u64 = 128 << 20;
@@ -71,6 +71,14 @@ struct Known {
 /// A file that differs from another one, or from itself at another time, has another stamp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stamp {
+    component: FileStamp,
+    /// Of its signature.
+    signature: FileStamp,
+}
+
+/// Zeros for a file that cannot be looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct FileStamp {
     file: (u64, u64),
     bytes: u64,
     modified: (i64, i64),
@@ -261,7 +269,7 @@ async fn candidate(registry: &Registry, path: &Path, stamp: Stamp, serving: Opti
     if serving.is_some_and(|agent| agent.sha256 == hex::encode(Sha256::digest(&wasm))) {
         return Candidate::Same;
     }
-    match registry.load(&path.display().to_string(), wasm.clone(), now).await {
+    match registry.load_file(path, wasm.clone(), now).await {
         Ok(agent) => Candidate::Fits(Arc::new(agent), wasm),
         Err(why) => Candidate::Refused(why),
     }
@@ -297,8 +305,11 @@ pub async fn read_component(path: &Path) -> Result<Bytes, Refused> {
 
 async fn read(path: &Path, stamp: Stamp) -> Result<Bytes, Refused> {
     let cannot = |error: io::Error| Refused(format!("it cannot be read: {error}"));
-    if stamp.bytes > COMPONENT_BYTES {
-        return Err(Refused(format!("it has {} bytes, and at most {COMPONENT_BYTES} are loaded", stamp.bytes)));
+    if stamp.component.bytes > COMPONENT_BYTES {
+        return Err(Refused(format!(
+            "it has {} bytes, and at most {COMPONENT_BYTES} are loaded",
+            stamp.component.bytes
+        )));
     }
     // A pipe or a device would never end.
     if !tokio::fs::metadata(path).await.map_err(cannot)?.is_file() {
@@ -308,7 +319,14 @@ async fn read(path: &Path, stamp: Stamp) -> Result<Bytes, Refused> {
 }
 
 impl Stamp {
-    /// Of a file as it is; of one that cannot be looked at, zeros.
+    /// Of a component and its signature as they are.
+    async fn of(path: &Path) -> Self {
+        let (component, signature) = (FileStamp::of(path).await, FileStamp::of(&signature_path(path)).await);
+        Self { component, signature }
+    }
+}
+
+impl FileStamp {
     async fn of(path: &Path) -> Self {
         match tokio::fs::metadata(path).await {
             Ok(metadata) => Self {
@@ -317,7 +335,7 @@ impl Stamp {
                 modified: (metadata.mtime(), metadata.mtime_nsec()),
                 changed: (metadata.ctime(), metadata.ctime_nsec()),
             },
-            Err(_) => Self { file: (0, 0), bytes: 0, modified: (0, 0), changed: (0, 0) },
+            Err(_) => Self::default(),
         }
     }
 }

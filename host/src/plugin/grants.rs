@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 
 use super::{
+    component::Refused,
     http::{Access, HostPattern, HttpLimits, PrivateNetworks},
     kept::StateGrant,
     limits::PluginLimits,
@@ -20,6 +21,8 @@ use crate::metrics::RequestMetrics;
 pub struct AgentConfig {
     /// What the agent reads through `context.config`. Default: nothing.
     pub config: Map<String, Value>,
+    /// The sha256 of the component that may have this name, 64 hexadecimal digits. Default: any.
+    pub sha256: Option<Pin>,
     /// Where the agent may send HTTP requests. Default: nowhere.
     pub http: HttpGrant,
     /// How much it may keep for each principal: a size, or `true` for `limits.state_bytes`. Default: nothing.
@@ -41,6 +44,11 @@ pub struct HttpGrant {
     /// variable. The agent sees neither. Default: none.
     pub secrets: BTreeMap<HostPattern, BTreeMap<String, Template>>,
 }
+
+/// The sha256 of a component.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Pin([u8; 32]);
 
 /// The value of a secret header, as it stands in the configuration. Never shown: it may be the secret itself.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
@@ -99,6 +107,17 @@ impl Grants {
         Ok(Self { configs, access, limits, places, metrics })
     }
 
+    /// Whether the component with this sha256 may have the name `agent`.
+    pub(super) fn check_pin(&self, agent: &str, sha256: &str) -> Result<(), Refused> {
+        match self.configs.get(agent).and_then(|config| config.sha256) {
+            Some(Pin(pinned)) if hex::encode(pinned) != sha256 => Err(Refused(format!(
+                "its sha256 is {sha256}, and `agents.{agent}.sha256` in the configuration pins the agent `{agent}` to {}",
+                hex::encode(pinned)
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     /// What an agent reads through `context.config`, a JSON object.
     pub(super) fn config(&self, agent: &str) -> String {
         Value::Object(self.configs.get(agent).map(|config| config.config.clone()).unwrap_or_default()).to_string()
@@ -128,6 +147,17 @@ impl Grants {
 pub struct GrantError {
     pub(super) agent: String,
     pub(super) what: String,
+}
+
+impl TryFrom<String> for Pin {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let mut digest = [0; 32];
+        let wrong = |_| format!("`{text}` is not a sha256: it has 64 hexadecimal digits, as `sha256sum` prints them");
+        hex::decode_to_slice(&text, &mut digest).map_err(wrong)?;
+        Ok(Self(digest))
+    }
 }
 
 /// A template with its variables filled in.

@@ -32,6 +32,7 @@ mod output;
 mod port;
 mod registry;
 mod respond;
+mod signature;
 mod state;
 mod tasks;
 
@@ -40,7 +41,7 @@ pub use component::{Description, Refused};
 pub use engine::Engine;
 pub use failure::RunFailure;
 pub use folder::{Change, Folder, Trust, read_component};
-pub use grants::{AgentConfig, GrantError, Grants, HttpGrant, StateSize, Template};
+pub use grants::{AgentConfig, GrantError, Grants, HttpGrant, Pin, StateSize, Template};
 pub use http::{HostPattern, HttpLimits, PrivateNetworks};
 pub use instance::{Agent, Outcome, RunContext};
 pub use journal::Entry;
@@ -48,6 +49,7 @@ pub use limits::PluginLimits;
 pub use meter::{Meter, Used};
 pub use port::{LogLine, LogPort, RunPort, StateChange, StateError, StatePort, StateSpot};
 pub use registry::{BUNDLED, Registry};
+pub use signature::{PublicKey, Signatures, SigningKey, signature_path};
 
 /// What an entry of an agent's state counts beside its key and its value, in bytes.
 pub const STATE_ENTRY: u32 = 100;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    path::Path,
     sync::Arc,
 };
 
@@ -11,7 +12,9 @@ use futures::future::join_all;
 use parking_lot::Mutex;
 use tracing::info;
 
-use super::{component::Refused, engine::Engine, grants::Grants, instance::Agent, limits::PluginLimits};
+use super::{
+    component::Refused, engine::Engine, grants::Grants, instance::Agent, limits::PluginLimits, signature::Signatures,
+};
 use crate::model::Models;
 
 /// The agents that come with the server: name and component.
@@ -28,6 +31,7 @@ pub struct Registry {
     limits: PluginLimits,
     models: Arc<Models>,
     grants: Grants,
+    signatures: Signatures,
     bundled: Agents,
     /// What serves. Readers wait for nobody; who changes it exchanges all of it.
     served: ArcSwap<Agents>,
@@ -45,13 +49,20 @@ struct Retired {
 }
 
 impl Registry {
-    /// A registry without agents.
-    pub fn new(engine: Engine, limits: PluginLimits, models: Arc<Models>, grants: Grants) -> Self {
+    /// A registry without agents. `signatures` says which files are trusted.
+    pub fn new(
+        engine: Engine,
+        limits: PluginLimits,
+        models: Arc<Models>,
+        grants: Grants,
+        signatures: Signatures,
+    ) -> Self {
         Self {
             engine,
             limits,
             models,
             grants,
+            signatures,
             bundled: Agents::new(),
             served: ArcSwap::default(),
             retired: Mutex::default(),
@@ -68,7 +79,7 @@ impl Registry {
         let this = &*self;
         let loaded = join_all(BUNDLED.map(|(name, wasm)| async move {
             let wasm = Bytes::from_static(wasm);
-            let agent = this.load(name, wasm.clone(), now).await;
+            let agent = this.load_pinned(name, wasm.clone(), now).await;
             let named = |Refused(why)| Refused(format!("the bundled agent {name}: {why}"));
             agent.map(|agent| (Arc::new(agent), wasm)).map_err(named)
         }));
@@ -83,8 +94,20 @@ impl Registry {
         self.bundled.keys().map(String::as_str)
     }
 
+    /// Loads the component of a file, if it is trusted.
+    pub(super) async fn load_file(&self, path: &Path, wasm: Bytes, now: i64) -> Result<Agent, Refused> {
+        self.signatures.check(path, &wasm).await?;
+        self.load_pinned(&path.display().to_string(), wasm, now).await
+    }
+
+    async fn load_pinned(&self, shown: &str, wasm: Bytes, now: i64) -> Result<Agent, Refused> {
+        let agent = self.load(shown, wasm, now).await?;
+        self.grants.check_pin(&agent.description.name, &agent.sha256)?;
+        Ok(agent)
+    }
+
     /// Loads one component. `shown` is its name in the log.
-    pub(super) async fn load(&self, shown: &str, wasm: Bytes, now: i64) -> Result<Agent, Refused> {
+    async fn load(&self, shown: &str, wasm: Bytes, now: i64) -> Result<Agent, Refused> {
         Agent::load(&self.engine, shown, wasm, self.limits, self.models.clone(), &self.grants, now).await
     }
 

@@ -2,9 +2,11 @@
 
 mod case;
 mod compare;
+mod keygen;
 mod new;
 mod reload;
 mod run;
+mod sign;
 mod test;
 mod trace;
 
@@ -16,7 +18,9 @@ pub(super) enum Plugin {
     New(new::New),
     Run(run::Run),
     Test(test::Test),
+    Keygen(keygen::Keygen),
     Reload(reload::Reload),
+    Sign(sign::Sign),
 }
 
 impl Plugin {
@@ -25,7 +29,9 @@ impl Plugin {
             Self::New(new) => new.run(),
             Self::Run(run) => run.run(),
             Self::Test(test) => test.run(),
+            Self::Keygen(keygen) => keygen.run(),
             Self::Reload(reload) => reload.run(),
+            Self::Sign(sign) => sign.run(),
         }
     }
 }

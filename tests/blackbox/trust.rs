@@ -1,0 +1,121 @@
+//! Which plugins an operator trusts: pinned ones, signed ones.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+use tempfile::TempDir;
+
+use crate::harness::{
+    database::Database,
+    plugins, scratch,
+    server::{BINARY, Options, Server},
+    wait,
+};
+
+const FILE: &str = "hostile.wasm";
+
+fn folder() -> TempDir {
+    let folder = scratch::dir("plugins-");
+    plugins::put(folder.path(), FILE, &plugins::version(1));
+    folder
+}
+
+fn options(folder: &TempDir, config: &str) -> Options {
+    Options::new(Database::Sqlite).plugins(folder.path()).config(config)
+}
+
+async fn until_serves(server: &Server, version: u8) {
+    let expected = plugins::said_by(version);
+    wait::eventually(format!("version {version} serves"), async || {
+        let answer = server.client().post(json!({"model": "hostile", "input": "which"})).await;
+        let message = answer.body["error"]["message"].as_str().unwrap_or_default().to_owned();
+        message.contains(&expected).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_pinned_agent_is_served_from_that_file_and_no_other() {
+    let folder = folder();
+    let digest = |version| hex::encode(Sha256::digest(plugins::version(version)));
+    let server = Server::start(options(&folder, &format!("[agents.hostile]\nsha256 = \"{}\"", digest(1))));
+    until_serves(&server, 1).await;
+    plugins::put(folder.path(), FILE, &plugins::version(2));
+    server.logged(&["refused", "agents.hostile.sha256", &digest(1), &digest(2), "the version before"]);
+    until_serves(&server, 1).await;
+
+    // Whatever file it comes from.
+    let server = Server::start(options(&folder, &format!("[agents.hostile]\nsha256 = \"{}\"", digest(1))));
+    server.logged(&["refused", FILE, &digest(1), &digest(2)]);
+    assert_eq!(server.client().models().await, ["chat", "echo"]);
+}
+
+#[test]
+fn a_bundled_agent_can_be_pinned() {
+    let pin = format!("[agents.echo]\nsha256 = \"{}\"", "0".repeat(64));
+    let (status, stderr) = Server::refused(Options::new(Database::Sqlite).config(&pin));
+    assert!(!status.success());
+    assert!(stderr.contains("bundled agent echo") && stderr.contains("agents.echo.sha256"), "{stderr}");
+}
+
+fn plugin(arguments: &[&Path]) -> Output {
+    Command::new(BINARY).arg("plugin").args(arguments).output().unwrap()
+}
+
+/// A new key, and the lines that it takes in the configuration.
+fn keygen(dir: &TempDir, name: &str) -> (PathBuf, String) {
+    let key = dir.path().join(name);
+    let made = plugin(&[Path::new("keygen"), &key]);
+    assert!(made.status.success(), "{made:?}");
+    let stdout = String::from_utf8(made.stdout).unwrap();
+    let (_, lines) = stdout.split_once("\n\n").unwrap();
+    (key, lines.to_owned())
+}
+
+fn sign(file: &Path, key: &Path) {
+    let signed = plugin(&[Path::new("sign"), file, Path::new("--key"), key]);
+    assert!(signed.status.success(), "{signed:?}");
+}
+
+#[tokio::test]
+async fn where_signatures_are_required_only_signed_files_serve() {
+    let (folder, keys) = (folder(), scratch::dir("keys-"));
+    let file = folder.path().join(FILE);
+    let ((key, config), (other, _)) = (keygen(&keys, "key.pem"), keygen(&keys, "other.pem"));
+    let server = Server::start(options(&folder, &config));
+    server.logged(&["refused", FILE, "no signature", "hostile.wasm.sig"]);
+    assert_eq!(server.client().models().await, ["chat", "echo"], "those that come with the server need none");
+    sign(&file, &other);
+    server.logged(&["refused", FILE, "trusted_keys"]);
+    sign(&file, &key);
+    until_serves(&server, 1).await;
+
+    // A file that was changed after it was signed; then its signature comes, too.
+    plugins::put(folder.path(), FILE, &plugins::version(2));
+    server.logged(&["refused", FILE, "changed after it was signed", "the version before goes on serving"]);
+    until_serves(&server, 1).await;
+    sign(&file, &key);
+    until_serves(&server, 2).await;
+}
+
+#[test]
+fn a_key_is_secret_and_never_overwritten() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let keys = scratch::dir("keys-");
+    let (key, config) = keygen(&keys, "key.pem");
+    assert!(config.contains("trusted_keys = [\"ed25519:"), "{config}");
+    assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
+    let before = fs::read(&key).unwrap();
+    let again = plugin(&[Path::new("keygen"), &key]);
+    assert!(!again.status.success());
+    assert_eq!(fs::read(&key).unwrap(), before);
+    let unfit = keys.path().join("unfit");
+    fs::write(&unfit, "no key").unwrap();
+    let signed = plugin(&[Path::new("sign"), &key, Path::new("--key"), &unfit]);
+    assert!(String::from_utf8_lossy(&signed.stderr).contains("not an Ed25519 key"), "{signed:?}");
+}
