@@ -76,6 +76,18 @@ impl Local {
         Agent::load(&self.engine, &shown, wasm, limits, self.models.clone(), &self.grants, now).await
     }
 
+    /// Loads a component as a server with this configuration would, which looks at its pin and its signature too.
+    ///
+    /// # Errors
+    ///
+    /// It would not be served.
+    pub async fn admit(&self, component: &Path) -> Result<Agent, Refused> {
+        let wasm = read_component(component).await?;
+        let (limits, signatures) = (self.config.plugin_limits(), self.config.signatures());
+        let registry = Registry::new(self.engine.clone(), limits, self.models.clone(), self.grants.clone(), signatures);
+        registry.load_file(component, wasm, run::seconds(SystemTime::now())).await
+    }
+
     /// A manager of this agent's runs.
     ///
     /// # Errors

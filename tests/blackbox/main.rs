@@ -32,6 +32,7 @@ mod models;
 mod modes;
 mod outage;
 mod passivation;
+mod plugin_inspect;
 mod plugin_new;
 mod plugin_run;
 mod plugin_test;

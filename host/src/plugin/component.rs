@@ -45,6 +45,8 @@ pub(super) struct Loaded {
     pub(super) description: Description,
     /// Whether it imports the interface `model`.
     pub(super) uses_models: bool,
+    /// The names of its imports.
+    pub(super) imports: Vec<String>,
 }
 
 impl Engine {
@@ -61,9 +63,10 @@ impl Engine {
         let pre = AgentPre::new(pre)
             .map_err(|error| Refused(format!("it does not fit the contract {CONTRACT}: {}", first_line(&error))))?;
         let description = self.describe(&pre, limits).await?;
-        let uses_models =
-            component.component_type().imports(&self.engine).any(|(name, _)| name.starts_with("outlast:agent/model@"));
-        Ok(Loaded { pre, sha256, description, uses_models })
+        let shape = component.component_type();
+        let imports: Vec<_> = shape.imports(&self.engine).map(|(name, _)| name.to_owned()).collect();
+        let uses_models = imports.iter().any(|name| name.starts_with("outlast:agent/model@"));
+        Ok(Loaded { pre, sha256, description, uses_models, imports })
     }
 
     /// Names the first import or export that does not fit, in words that an operator understands: the linker

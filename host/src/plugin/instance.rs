@@ -41,6 +41,8 @@ pub struct Agent {
     pub loaded_at: i64,
     /// Whether it can call upstream models: its component imports that interface.
     pub uses_models: bool,
+    /// The names of its imports.
+    pub imports: Vec<String>,
 }
 
 /// How an agent finished.
@@ -141,7 +143,7 @@ impl Agent {
         grants: &Grants,
         loaded_at: i64,
     ) -> Result<Self, Refused> {
-        let Loaded { pre, sha256, description, uses_models } = engine.load(shown, wasm, &limits).await?;
+        let Loaded { pre, sha256, description, uses_models, imports } = engine.load(shown, wasm, &limits).await?;
         let (config, http) = (grants.config(&description.name), grants.http(&description.name));
         let state = grants.state(&description.name, &limits);
         Ok(Self {
@@ -157,7 +159,14 @@ impl Agent {
             sha256,
             loaded_at,
             uses_models,
+            imports,
         })
+    }
+
+    /// The contract that it was built for: `outlast:agent@0.1.0`.
+    pub fn contract(&self) -> String {
+        let version = self.imports.iter().find_map(|name| name.strip_prefix("outlast:agent/")?.split_once('@'));
+        version.map_or_else(|| "outlast:agent".to_owned(), |(_, version)| format!("outlast:agent@{version}"))
     }
 
     /// The same component with another configuration.

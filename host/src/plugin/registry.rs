@@ -95,7 +95,11 @@ impl Registry {
     }
 
     /// Loads the component of a file, if it is trusted.
-    pub(super) async fn load_file(&self, path: &Path, wasm: Bytes, now: i64) -> Result<Agent, Refused> {
+    ///
+    /// # Errors
+    ///
+    /// It does not fit, is not the one that is pinned, or is not signed as it must be.
+    pub async fn load_file(&self, path: &Path, wasm: Bytes, now: i64) -> Result<Agent, Refused> {
         self.signatures.check(path, &wasm).await?;
         self.load_pinned(&path.display().to_string(), wasm, now).await
     }

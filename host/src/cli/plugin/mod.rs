@@ -1,7 +1,9 @@
 //! `outlast plugin`: plugins, one file per subcommand.
 
 mod case;
+mod check;
 mod compare;
+mod inspect;
 mod keygen;
 mod new;
 mod reload;
@@ -16,6 +18,8 @@ use clap::Subcommand;
 #[derive(Debug, Subcommand)]
 pub(super) enum Plugin {
     New(new::New),
+    Inspect(inspect::Inspect),
+    Check(check::Check),
     Run(run::Run),
     Test(test::Test),
     Keygen(keygen::Keygen),
@@ -27,6 +31,8 @@ impl Plugin {
     pub(super) fn run(self) -> Result<(), String> {
         match self {
             Self::New(new) => new.run(),
+            Self::Inspect(inspect) => inspect.run(),
+            Self::Check(check) => check.run(),
             Self::Run(run) => run.run(),
             Self::Test(test) => test.run(),
             Self::Keygen(keygen) => keygen.run(),
