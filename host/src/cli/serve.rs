@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use super::pid_file::PidFile;
+use super::plugin::trace::BINDINGS;
 use crate::{
     config::{Config, Flags, LogFormat},
     server::Server,
@@ -102,6 +103,9 @@ fn runtime(name: &str, adjust: impl FnOnce(&mut Builder) -> &mut Builder) -> Res
 fn log(config: &Config) -> Result<(), String> {
     let filter = EnvFilter::try_new(&config.log)
         .map_err(|error| format!("configuration: log = \"{}\" is not a filter like `info`: {error}", config.log))?;
+    // No setting lets the calls of imports into a server's log: `outlast plugin run --trace` shows them.
+    let off = format!("{BINDINGS}=off").parse().map_err(|error| format!("{BINDINGS}: {error}"))?;
+    let filter = filter.add_directive(off);
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())

@@ -10,7 +10,7 @@ mod reload;
 mod run;
 mod sign;
 mod test;
-mod trace;
+pub(super) mod trace;
 
 use clap::Subcommand;
 

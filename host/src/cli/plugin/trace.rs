@@ -20,8 +20,8 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-/// The module of the generated bindings.
-const BINDINGS: &str = "outlast::plugin::bindings";
+/// The module of the generated bindings. What it traces holds arguments, and so what clients wrote.
+pub(in crate::cli) const BINDINGS: &str = "outlast::plugin::bindings";
 /// How many characters of arguments and of an answer are shown.
 const SHOWN: usize = 200;
 
