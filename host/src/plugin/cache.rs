@@ -302,7 +302,7 @@ mod tests {
     }
 
     fn component() -> Component {
-        Component::new(&engine(), "(component)").unwrap()
+        Component::new(&engine(), wat::parse_str("(component)").unwrap()).unwrap()
     }
 
     fn entry(cache: &CodeCache) -> PathBuf {
