@@ -99,8 +99,8 @@ async fn a_file_that_goes_serves_no_more_and_its_runs_go_on() {
     events.extend(run.rest().await);
     assert_eq!(text(&events), "done");
     plugins::put(folder.path(), FILE, &plugins::version(3));
-    until_serves(&server, 3).await;
     until_models(&server, &["chat", "echo", "hostile"]).await;
+    until_serves(&server, 3).await;
 }
 
 #[tokio::test]
