@@ -63,7 +63,7 @@ def aim(client, case):
     for kind, parameter in zip(segments, segments[1:]):
         if not parameter.startswith("{"):
             continue
-        if kind == "responses":
+        if kind in ("responses", "runs"):
             there = client.responses.create(model="echo", input="hello").id
         elif kind == "conversations":
             item = {"type": "message", "role": "user", "content": "hello"}
