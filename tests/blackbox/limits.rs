@@ -102,7 +102,7 @@ async fn a_thousand_waiting_runs_hold_no_threads(database: Database) {
     let client = server.client();
     let threads = process::threads(server.id());
     let begin = async |n: usize| {
-        let request = json!({"model": "echo", "input": format!("run {n}"), "metadata": {"delay_ms": "10000"}});
+        let request = json!({"model": "echo", "input": format!("run {n} waits"), "metadata": {"delay_ms": "10000"}});
         let mut stream = client.stream(request).await.unchecked();
         let seen = stream.until_delta(1).await;
         (events::response_id(&seen), stream)
