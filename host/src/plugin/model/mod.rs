@@ -52,10 +52,19 @@ impl RunState {
         models.ok_or_else(|| wasmtime::Error::msg("a run without models"))
     }
 
-    /// Calls a model.
+    /// Calls a model. One that may not be asked again is not asked before it is in the journal that it is.
     async fn start(&mut self, import: &str, call: Call) -> wasmtime::Result<Result<Generation, Failure>> {
         let models = self.models_of(import)?;
-        Ok(match self.unless_stopped(models.start(call)).await? {
+        let run = self.active(import)?;
+        let once = run.journaled && models.on_interrupt(call.model.as_deref()) == OnInterrupt::Fail;
+        let committed = once.then(|| run.port.committed());
+        let started = async {
+            if let Some(committed) = committed {
+                committed.await;
+            }
+            models.start(call).await
+        };
+        Ok(match self.unless_stopped(started).await? {
             Ok(started) => started.map_err(Failure::from),
             Err(failure) => Err(failure),
         })
