@@ -14,7 +14,7 @@ use crate::{
     model::Models,
     plugin::{Agent, Engine, Grants, Refused, Registry, Signatures, read_component},
     protocol::CreateRequest,
-    run::{self, Created, Manager, Queues, Refusal, Seal, Services, Subscription, Writer, WriterQueue},
+    run::{self, Created, Manager, Queues, Refusal, Seal, Services, Shares, Subscription, Writer, WriterQueue},
     server::StartError,
     store::{Store, StoreError},
 };
@@ -44,7 +44,7 @@ impl Local {
     pub async fn open(config: Config) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new(1, 1));
         let models = Arc::new(Models::new(&config.models(), &metrics.models)?);
-        let grants = Grants::new(config.agents.clone(), config.plugin_limits().http, metrics.requests.clone())?;
+        let grants = Grants::new(config.agents.clone(), config.plugin_limits(), metrics.requests.clone())?;
         let folder = tempfile::Builder::new().prefix("outlast-").tempdir().map_err(StartError::Scratch)?;
         let store = Store::open(&folder.path().join("local.db").display().to_string()).await?;
         let (writer, queue) = Writer::new(None, &metrics.commits);
@@ -71,9 +71,8 @@ impl Local {
     pub async fn load(&self, component: &Path) -> Result<Agent, Refused> {
         let wasm = read_component(component).await?;
         let now = run::seconds(SystemTime::now());
-        let limits = self.config.plugin_limits();
         let shown = component.display().to_string();
-        Agent::load(&self.engine, &shown, wasm, limits, self.models.clone(), &self.grants, now).await
+        Agent::load(&self.engine, &shown, wasm, self.models.clone(), &self.grants, now).await
     }
 
     /// Loads a component as a server with this configuration would, which looks at its pin and its signature too.
@@ -83,8 +82,8 @@ impl Local {
     /// It would not be served.
     pub async fn admit(&self, component: &Path) -> Result<Agent, Refused> {
         let wasm = read_component(component).await?;
-        let (limits, signatures) = (self.config.plugin_limits(), self.config.signatures());
-        let registry = Registry::new(self.engine.clone(), limits, self.models.clone(), self.grants.clone(), signatures);
+        let signatures = self.config.signatures();
+        let registry = Registry::new(self.engine.clone(), self.models.clone(), self.grants.clone(), signatures);
         registry.load_file(component, wasm, run::seconds(SystemTime::now())).await
     }
 
@@ -94,9 +93,8 @@ impl Local {
     ///
     /// The database does not answer.
     pub async fn manager(&self, agent: Agent) -> Result<Arc<Manager>, StartError> {
-        let limits = self.config.plugin_limits();
         let registry =
-            Registry::new(self.engine.clone(), limits, self.models.clone(), self.grants.clone(), Signatures::default());
+            Registry::new(self.engine.clone(), self.models.clone(), self.grants.clone(), Signatures::default());
         registry.serve([(agent.description.name.clone(), Arc::new(agent))].into());
         let services = Services {
             queues: Queues { durable: self.queue.clone(), ephemeral: self.queue.clone() },
@@ -104,8 +102,7 @@ impl Local {
             guests: Handle::current(),
             metrics: self.metrics.clone(),
         };
-        let principals = std::collections::HashMap::new();
-        Ok(Manager::new(self.store.clone(), Arc::new(registry), self.config.run_limits(), principals, services))
+        Ok(Manager::new(self.store.clone(), Arc::new(registry), self.config.run_limits(), Shares::default(), services))
     }
 }
 

@@ -20,6 +20,7 @@ mod description;
 mod disconnect;
 mod drain;
 mod functions;
+mod grants;
 mod health;
 mod hostile;
 mod http;

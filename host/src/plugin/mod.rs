@@ -41,7 +41,10 @@ pub use component::{Description, Refused};
 pub use engine::Engine;
 pub use failure::RunFailure;
 pub use folder::{Change, Folder, Trust, read_component};
-pub use grants::{AgentConfig, GrantError, Grants, HttpGrant, Pin, StateSize, Template};
+pub use grants::{
+    AgentConfig, GrantError, Grants, HttpGrant, ModelGrant, ModelPattern, Pin, StateSize, Template, TimeLimit,
+    WantedHost, Wants,
+};
 pub use http::{HostPattern, HttpLimits, PrivateNetworks};
 pub use instance::{Agent, Outcome, RunContext};
 pub use journal::Entry;

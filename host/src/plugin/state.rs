@@ -18,7 +18,7 @@ use super::{
     instance::RunContext,
     journal::Replay,
     kept::Scratch,
-    limits::{HANDLES, Limiter, PluginLimits},
+    limits::{HANDLES, Limiter, MemoryLimit, PluginLimits},
     log::RunLog,
     output::Output,
     tasks::Tasks,
@@ -73,7 +73,9 @@ impl RunState {
             .stderr(stderr.clone());
         let mut table = ResourceTable::new();
         table.set_max_capacity(HANDLES);
-        let (limiter, scratch) = (Limiter::new(limits, meter), Scratch::default());
+        let memory = run.as_ref().and_then(|run| run.granted.as_ref()).map(|granted| granted.memory.clone());
+        let memory = memory.unwrap_or_else(|| MemoryLimit { most: limits.memory, key: "limits.memory".to_owned() });
+        let (limiter, scratch) = (Limiter::new(memory, meter), Scratch::default());
         Self { wasi: wasi.build(), table, limiter, log, stderr, clock, replay, tasks, scratch, run }
     }
 

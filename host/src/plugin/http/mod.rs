@@ -59,7 +59,7 @@ pub struct HttpLimits {
     pub headers: usize,
     /// The requests that are open at once in a run: `limits.http_requests`.
     pub requests: usize,
-    /// The requests that go on at once in all runs: `limits.http_connections`.
+    /// The requests that go on at once in all runs of an agent: `limits.http_connections`.
     pub connections: usize,
     /// The longest that a request may take: `limits.http_timeout`.
     pub timeout: Duration,
@@ -134,8 +134,7 @@ impl RunState {
         let arguments = digest_of(&request);
         let number = self.tasks.number();
         let run = self.active(import)?;
-        let (stop, access) = (run.stop.clone(), run.http.clone());
-        let access = access.ok_or_else(|| wasmtime::Error::msg("a run without grants"))?;
+        let (stop, access) = (run.stop.clone(), run.granted()?.http.clone());
         if let Some(begun) = self.replayed::<Result<(), Failure>>(import, &arguments)? {
             if let Err(failure) = begun {
                 return Ok(Err(failure));
