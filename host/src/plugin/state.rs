@@ -10,7 +10,7 @@ use std::{
 
 use rand_chacha::{ChaCha12Rng, rand_core::SeedableRng as _};
 use sha2::{Digest as _, Sha256};
-use wasmtime::component::ResourceTable;
+use wasmtime::component::{Resource, ResourceTable};
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxView, WasiView};
 
 use super::{
@@ -82,6 +82,11 @@ impl RunState {
     /// The run; a trap while the component is only asked what it is.
     pub(super) fn active(&mut self, import: &str) -> wasmtime::Result<&mut RunContext> {
         self.run.as_mut().ok_or_else(|| Violation(format!("called `{import}` in `describe`")).into())
+    }
+
+    /// Gives the component a handle.
+    pub(super) fn hold<T: Send + 'static>(&mut self, what: T) -> wasmtime::Result<Resource<T>> {
+        self.table.push(what).map_err(|_| Violation(format!("held more than {HANDLES} handles at once")).into())
     }
 
     /// Records what the agent says, and waits while there is no room for more.

@@ -96,7 +96,7 @@ impl Host for RunState {
 
     async fn start(&mut self, request: Request) -> wasmtime::Result<Result<Resource<OpenRequest>, Failure>> {
         match self.begin_request(START, request).await? {
-            Ok(number) => Ok(Ok(self.table.push(OpenRequest { number, taken: false })?)),
+            Ok(number) => self.hold(OpenRequest { number, taken: false }).map(Ok),
             Err(failure) => Ok(Err(failure)),
         }
     }
@@ -106,7 +106,7 @@ impl HostPending for RunState {
     async fn task(&mut self, handle: Resource<OpenRequest>) -> wasmtime::Result<Resource<OpenTask>> {
         let number = self.table.get(&handle)?.number;
         let task = self.tasks.handle(number);
-        Ok(self.table.push(task)?)
+        self.hold(task)
     }
 
     async fn get(&mut self, handle: Resource<OpenRequest>) -> wasmtime::Result<Result<Response, Failure>> {
