@@ -15,6 +15,7 @@ mod cache;
 mod cancel;
 mod compact;
 mod configuration;
+mod contract;
 mod conversations;
 mod description;
 mod disconnect;
