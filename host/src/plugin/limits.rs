@@ -16,6 +16,8 @@ pub(super) const HANDLES: usize = 10_000;
 /// Limits of one run, from the configuration.
 #[derive(Clone, Copy, Debug)]
 pub struct PluginLimits {
+    /// The largest component, in bytes: `limits.plugin_bytes`.
+    pub plugin_bytes: usize,
     /// Linear memory, all memories of the instance together, in bytes: `limits.memory`.
     pub memory: usize,
     /// The longest line in the log, in bytes.
@@ -96,6 +98,7 @@ mod tests {
     #[test]
     fn memory_beyond_the_limit_is_refused_by_name() {
         let limits = PluginLimits {
+            plugin_bytes: 1 << 20,
             memory: 16 << 20,
             log_line: 100,
             log_lines: 10,

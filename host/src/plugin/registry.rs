@@ -89,6 +89,11 @@ impl Registry {
         Ok(loaded.into_iter().map(|(agent, wasm)| (agent.sha256.clone(), wasm)).collect())
     }
 
+    /// The largest component that is loaded, in bytes.
+    pub(super) fn plugin_bytes(&self) -> usize {
+        self.limits.plugin_bytes
+    }
+
     /// The names that no plugin may take.
     pub(super) fn bundled_names(&self) -> impl Iterator<Item = &str> {
         self.bundled.keys().map(String::as_str)
@@ -102,6 +107,17 @@ impl Registry {
     pub async fn load_file(&self, path: &Path, wasm: Bytes, now: i64) -> Result<Agent, Refused> {
         self.signatures.check(path, &wasm).await?;
         self.load_pinned(&path.display().to_string(), wasm, now).await
+    }
+
+    /// Whether an agent that was loaded is the one that is pinned, and is signed as it must be. Its signature is, or would
+    /// be, at `place`.
+    ///
+    /// # Errors
+    ///
+    /// Why it would not be served.
+    pub fn trust(&self, agent: &Agent, wasm: &[u8], place: &str, signature: Option<&str>) -> Result<(), Refused> {
+        self.signatures.check_text(place, signature, wasm)?;
+        self.grants.check_pin(&agent.description.name, &agent.sha256)
     }
 
     async fn load_pinned(&self, shown: &str, wasm: Bytes, now: i64) -> Result<Agent, Refused> {
