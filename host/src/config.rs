@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     http::WebSocketLimits,
     model::{ModelsConfig, ProviderConfig},
-    plugin::{AgentConfig, HttpLimits, PluginLimits, PublicKey, Signatures},
+    plugin::{AgentConfig, FetchLimits, HttpLimits, PluginLimits, PublicKey, Signatures, Source, one_or_many},
     protocol::RequestLimits,
     run::{OutputLimits, RunLimits, Shares},
     store::LEASE,
@@ -46,9 +46,12 @@ pub struct Config {
     /// `15s`.
     #[serde(with = "humantime_serde")]
     pub lease: Duration,
-    /// A folder whose `*.wasm` files are loaded as agents. Default: none.
-    pub plugins: Option<PathBuf>,
-    /// The folder for compiled code, so that a component is compiled once. It must be the server's own. `false`: none.
+    /// Where plugins come from: a folder whose `*.wasm` files serve, a `*.wasm` file, an `oci://` reference with its
+    /// digest, or a list of these. Default: none.
+    #[serde(deserialize_with = "one_or_many")]
+    pub plugins: Vec<Source>,
+    /// The folder for compiled code, so that a component is compiled once, and for what comes from registries, so that
+    /// it is fetched once. It must be the server's own. `false`: none.
     /// Default: `outlast` in `$XDG_CACHE_HOME` or `~/.cache`.
     pub cache: CacheConfig,
     /// Whether a plugin without a signature by one of `trusted_keys` is refused. Default false.
@@ -172,6 +175,11 @@ pub struct Limits {
     /// Default `300ms`.
     #[serde(with = "humantime_serde")]
     pub cancel_grace: Duration,
+    /// The largest component of a plugin. Default `128MiB`.
+    pub plugin_bytes: ByteSize,
+    /// The longest that fetching a plugin from a registry may take. Default `5m`.
+    #[serde(with = "humantime_serde")]
+    pub plugin_fetch_timeout: Duration,
     /// The memory of a run. Default `64MiB`.
     pub memory: ByteSize,
     /// The largest text that an agent may write at once. Default `1MiB`.
@@ -241,7 +249,7 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8642)),
             database: "outlast.db".to_owned(),
-            plugins: None,
+            plugins: Vec::new(),
             cache: CacheConfig::default(),
             require_signature: false,
             trusted_keys: Vec::new(),
@@ -275,6 +283,8 @@ impl Default for Limits {
             max_runs: 100_000,
             idle_after: Duration::from_secs(30),
             cancel_grace: Duration::from_millis(300),
+            plugin_bytes: ByteSize::mib(128),
+            plugin_fetch_timeout: Duration::from_secs(300),
             memory: ByteSize::mib(64),
             event_bytes: ByteSize::mib(1),
             output_bytes: ByteSize::mib(16),
@@ -315,9 +325,9 @@ pub struct Flags {
     /// `--database`
     #[serde(skip_serializing_if = "Option::is_none")]
     pub database: Option<String>,
-    /// `--plugins`
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub plugins: Option<PathBuf>,
+    /// `--plugins`, as often as it is given.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub plugins: Vec<String>,
 }
 
 /// A configuration that is not right.
@@ -417,6 +427,7 @@ impl Config {
             ("cancel_grace", limits.cancel_grace, Duration::ZERO, second),
             ("idle_after", limits.idle_after, Duration::from_millis(1), second * 31_536_000),
             ("header_timeout", limits.header_timeout, Duration::from_millis(1), second * 3_600),
+            ("plugin_fetch_timeout", limits.plugin_fetch_timeout, second, second * 86_400),
             ("http_timeout", limits.http_timeout, Duration::from_millis(1), second * 86_400),
             ("body_timeout", limits.body_timeout, Duration::from_millis(1), second * 3_600),
             ("keep_alive", limits.keep_alive, Duration::from_millis(10), second * 15),
@@ -438,6 +449,7 @@ impl Config {
             ("http_connections", limits.http_connections),
             ("http_header_bytes", bytes(limits.http_header_bytes)),
             ("body_bytes", bytes(limits.body_bytes)),
+            ("plugin_bytes", bytes(limits.plugin_bytes)),
             ("memory", bytes(limits.memory)),
             ("event_bytes", bytes(limits.event_bytes)),
             ("journal_bytes", bytes(limits.journal_bytes)),
@@ -476,6 +488,7 @@ impl Config {
     pub fn plugin_limits(&self) -> PluginLimits {
         let limits = &self.limits;
         PluginLimits {
+            plugin_bytes: bytes(limits.plugin_bytes),
             memory: bytes(limits.memory),
             cpu_time: limits.cpu_time,
             run_timeout: limits.run_timeout,
@@ -502,6 +515,20 @@ impl Config {
         Shares {
             principals: self.keys.iter().filter_map(|key| Some((key.name.clone(), key.max_live_runs?))).collect(),
             agents: agents.filter_map(|(name, agent)| Some((name.clone(), agent.max_live_runs?))).collect(),
+        }
+    }
+
+    /// The limits of what is fetched from registries.
+    pub fn fetch_limits(&self) -> FetchLimits {
+        FetchLimits { bytes: bytes(self.limits.plugin_bytes), timeout: self.limits.plugin_fetch_timeout }
+    }
+
+    /// The folder for what can be made or fetched again; none where there is no place, or none is wanted.
+    pub(crate) fn cache_folder(&self) -> Option<PathBuf> {
+        match &self.cache {
+            CacheConfig::Enabled(false) => None,
+            CacheConfig::Enabled(true) => default_cache(|name| std::env::var_os(name)),
+            CacheConfig::Folder(folder) => Some(folder.clone()),
         }
     }
 
@@ -626,6 +653,17 @@ mod tests {
     }
 
     #[test]
+    fn plugins_are_one_place_or_many() {
+        let places = |toml: &str| read(toml).unwrap().plugins;
+        assert_eq!(places(""), []);
+        assert_eq!(places("plugins = \"a\""), [Source::Path("a".into())]);
+        let pinned = format!("oci://ghcr.io/x/y@sha256:{}", "0".repeat(64));
+        let many = places(&format!("plugins = [\"a\", \"b/c.wasm\", \"{pinned}\"]"));
+        assert_eq!(many[..2], [Source::Path("a".into()), Source::Path("b/c.wasm".into())]);
+        assert_eq!(many[2], Source::Registry(pinned.parse().unwrap()));
+    }
+
+    #[test]
     fn the_cache_is_a_folder_or_none() {
         assert_eq!(read("").unwrap().cache, CacheConfig::Enabled(true));
         assert_eq!(read("cache = false").unwrap().cache, CacheConfig::Enabled(false));
@@ -652,6 +690,8 @@ mod tests {
             ("[limits]\nmax_live_runs = 0", "limits.max_live_runs = 0 must be at least 1"),
             ("[limits]\ncancel_grace = \"2s\"", "limits.cancel_grace = \"2s\" must be 0ns to 1s"),
             ("on_disconnect = \"maybe\"", "`detach`"),
+            ("plugins = 7", "an `oci://` reference with its digest"),
+            ("plugins = [\"a\", \"oci://ghcr.io/x/y:1\"]", "has no digest"),
             ("require_signature = true", "outlast plugin keygen"),
             ("trusted_keys = [\"ed25519:AAAA\"]", "32 bytes in base64"),
             ("[agents.a]\nsha256 = \"12\"", "64 hexadecimal digits"),

@@ -5,6 +5,7 @@
 
 use std::{path::Path, sync::Arc, time::SystemTime};
 
+use bytes::Bytes;
 use tempfile::TempDir;
 use tokio::{runtime::Handle, task::JoinSet};
 
@@ -12,10 +13,10 @@ use crate::{
     config::Config,
     metrics::Metrics,
     model::Models,
-    plugin::{Agent, Engine, Grants, Refused, Registry, Signatures, read_component},
+    plugin::{Agent, Engine, Grants, Refused, Registry, Signatures, read_component, read_signature, signature_path},
     protocol::CreateRequest,
     run::{self, Created, Manager, Queues, Refusal, Seal, Services, Shares, Subscription, Writer, WriterQueue},
-    server::StartError,
+    server::{StartError, cached},
     store::{Store, StoreError},
 };
 
@@ -50,6 +51,8 @@ impl Local {
         let (writer, queue) = Writer::new(None, &metrics.commits);
         let writer = [writer.run(config.lease)].into_iter().collect();
         let engine = Engine::new().map_err(|error| StartError::Engine(format!("{error:#}")))?;
+        // Without a folder for compiled code this takes longer, and is the same.
+        let engine = cached(engine.clone(), &config).unwrap_or(engine);
         Ok(Self { config, engine, models, grants, metrics, store, queue, _writer: writer, _folder: folder })
     }
 
@@ -69,10 +72,48 @@ impl Local {
     ///
     /// It does not fit.
     pub async fn load(&self, component: &Path) -> Result<Agent, Refused> {
-        let wasm = read_component(component).await?;
+        let wasm = read_component(component, self.config.plugin_limits().plugin_bytes).await?;
+        self.load_bytes(&component.display().to_string(), wasm).await
+    }
+
+    async fn load_bytes(&self, shown: &str, wasm: Bytes) -> Result<Agent, Refused> {
         let now = run::seconds(SystemTime::now());
-        let shown = component.display().to_string();
-        Agent::load(&self.engine, &shown, wasm, self.models.clone(), &self.grants, now).await
+        Agent::load(&self.engine, shown, wasm, self.models.clone(), &self.grants, now).await
+    }
+
+    /// Looks at a component that lies in a file, and says what it is and whether a server would serve it.
+    ///
+    /// # Errors
+    ///
+    /// It does not fit.
+    pub async fn examine(&self, component: &Path) -> Result<Examined, Refused> {
+        let wasm = read_component(component, self.config.plugin_limits().plugin_bytes).await?;
+        let place = signature_path(component).display().to_string();
+        let (signature, unreadable) = match read_signature(component).await {
+            Ok(signature) => (signature, None),
+            Err(why) => (None, Some(why)),
+        };
+        let mut examined = self.examine_bytes(&component.display().to_string(), wasm, (&place, signature)).await?;
+        // Where nobody is trusted, no signature is looked at.
+        examined.refused = unreadable.filter(|_| !self.config.trusted_keys.is_empty()).or(examined.refused);
+        Ok(examined)
+    }
+
+    /// Looks at a component and its signature, which is, or would be, at `place`.
+    ///
+    /// # Errors
+    ///
+    /// It does not fit.
+    pub async fn examine_bytes(
+        &self,
+        shown: &str,
+        wasm: Bytes,
+        (place, signature): (&str, Option<String>),
+    ) -> Result<Examined, Refused> {
+        let agent = self.load_bytes(shown, wasm.clone()).await?;
+        let trusted = self.registry().trust(&agent, &wasm, place, signature.as_deref());
+        let signed = signature.is_some() && !self.config.trusted_keys.is_empty() && trusted.is_ok();
+        Ok(Examined { agent, wasm, signature, signed, refused: trusted.err() })
     }
 
     /// Loads a component as a server with this configuration would, which looks at its pin and its signature too.
@@ -81,10 +122,14 @@ impl Local {
     ///
     /// It would not be served.
     pub async fn admit(&self, component: &Path) -> Result<Agent, Refused> {
-        let wasm = read_component(component).await?;
+        let wasm = read_component(component, self.config.plugin_limits().plugin_bytes).await?;
+        self.registry().load_file(component, wasm, run::seconds(SystemTime::now())).await
+    }
+
+    /// A registry as a server with this configuration has it, without agents.
+    fn registry(&self) -> Registry {
         let signatures = self.config.signatures();
-        let registry = Registry::new(self.engine.clone(), self.models.clone(), self.grants.clone(), signatures);
-        registry.load_file(component, wasm, run::seconds(SystemTime::now())).await
+        Registry::new(self.engine.clone(), self.models.clone(), self.grants.clone(), signatures)
     }
 
     /// A manager of this agent's runs.
@@ -104,6 +149,20 @@ impl Local {
         };
         Ok(Manager::new(self.store.clone(), Arc::new(registry), self.config.run_limits(), Shares::default(), services))
     }
+}
+
+/// What a component is, and whether a server would serve it.
+pub struct Examined {
+    /// What it is.
+    pub agent: Agent,
+    /// Its bytes.
+    pub wasm: Bytes,
+    /// Its signature, whoever signed it.
+    pub signature: Option<String>,
+    /// Whether it is signed by one of the trusted keys.
+    pub signed: bool,
+    /// Why a server with this configuration would not serve it.
+    pub refused: Option<Refused>,
 }
 
 /// Begins a run of which nothing is kept, and subscribes to it. It ends when the subscription is dropped.

@@ -3,9 +3,13 @@
 //! The folder is watched, and looked at now and then besides: a file system may not tell what happens in it. SIGHUP
 //! makes a look at once. What a look finds serves the next run; a run that goes on keeps the component that it began
 //! with, which is kept in the database before it is served for the first time.
+//!
+//! What comes from a registry is a file like any other once it is fetched. A registry that does not answer is asked
+//! again, and holds up nothing else.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
+use futures::{StreamExt as _, stream};
 use notify::{
     EventKind, RecommendedWatcher, RecursiveMode, Watcher as _,
     event::{AccessKind, AccessMode},
@@ -14,10 +18,11 @@ use tokio::{
     sync::Notify,
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
 use crate::{
-    plugin::{Folder, Registry, Trust},
+    plugin::{Fetched, Folder, FolderError, OciReference, Refused, Registry, Trust},
     run::{Manager, milliseconds, seconds},
     store::{Store, StoreError},
 };
@@ -28,6 +33,10 @@ const SETTLE: Duration = Duration::from_millis(250);
 const LOOK: Duration = Duration::from_secs(10);
 /// The pause between two looks at one that cannot be watched.
 const LOOK_UNWATCHED: Duration = Duration::from_secs(2);
+/// The pause between two attempts to fetch what a registry did not give.
+const FETCH_AGAIN: Duration = Duration::from_secs(30);
+/// How many components are fetched at once.
+const FETCHES: usize = 4;
 /// How often components that no run needs any more are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -38,7 +47,7 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// The folder cannot be read, or the database does not keep a component. Nothing has changed then.
 pub async fn look(folder: &mut Folder, registry: &Registry, store: &Store, trust: Trust) -> Result<Looked, LookError> {
     let now = std::time::SystemTime::now();
-    let change = folder.look(registry, trust, seconds(now)).await.map_err(LookError::Folder)?;
+    let change = folder.look(registry, trust, seconds(now)).await?;
     for (sha256, wasm) in &change.components {
         store.keep_component(sha256, wasm, milliseconds(now)).await?;
     }
@@ -63,15 +72,56 @@ pub struct Looked {
 #[derive(Debug, thiserror::Error)]
 pub enum LookError {
     /// The folder cannot be read.
-    #[error("the plugin folder cannot be read: {0}")]
-    Folder(std::io::Error),
+    #[error(transparent)]
+    Folder(#[from] FolderError),
     /// A component cannot be kept.
     #[error("a new component cannot be kept, and does not serve yet: {0}")]
     Store(#[from] StoreError),
 }
 
+/// What a registry did not give yet.
+#[derive(Debug)]
+pub struct Missing {
+    fetched: Fetched,
+    references: Vec<OciReference>,
+}
+
+/// Fetches these components, several at once. What did not come.
+pub async fn fetch(fetched: Fetched, references: Vec<OciReference>) -> Missing {
+    let fetching = references.iter().map(|reference| fetched.fetch(reference));
+    let outcomes: Vec<_> = stream::iter(fetching).buffered(FETCHES).collect().await;
+    let mut missing = Vec::new();
+    for (reference, outcome) in references.into_iter().zip(outcomes) {
+        if let Err(Refused(why)) = outcome {
+            warn!(plugin = %reference, "not served: {why}; it is tried again every {FETCH_AGAIN:?}");
+            missing.push(reference);
+        }
+    }
+    Missing { fetched, references: missing }
+}
+
+impl Missing {
+    /// Tries again until everything is there.
+    async fn retry(self, changed: Arc<Notify>) {
+        let Self { fetched, mut references } = self;
+        while !references.is_empty() {
+            tokio::time::sleep(FETCH_AGAIN).await;
+            let mut missing = Vec::new();
+            for reference in references {
+                match fetched.fetch(&reference).await {
+                    Ok(()) => changed.notify_one(),
+                    Err(_) => missing.push(reference),
+                }
+            }
+            references = missing;
+        }
+        // What was fetched for a while is there as long as it serves.
+        std::future::pending::<()>().await;
+    }
+}
+
 /// Follows the folder until it is dropped. `hangup` is notified when the operator wants a look at once.
-pub async fn follow(manager: Arc<Manager>, folder: Option<Folder>, hangup: Arc<Notify>) {
+pub async fn follow(manager: Arc<Manager>, folder: Option<Folder>, missing: Option<Missing>, hangup: Arc<Notify>) {
     let registry = manager.agents().clone();
     let mut sweep = interval(SWEEP);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -84,7 +134,8 @@ pub async fn follow(manager: Arc<Manager>, folder: Option<Folder>, hangup: Arc<N
         }
     };
     let changed = Arc::new(Notify::new());
-    let watcher = watch(folder.path(), changed.clone());
+    let _fetching = missing.map(|missing| AbortOnDropHandle::new(tokio::spawn(missing.retry(changed.clone()))));
+    let watcher = watch(&folder, changed.clone());
     let pause = if watcher.is_some() { LOOK } else { LOOK_UNWATCHED };
     // Something may have changed between the look of the start and now.
     let mut next = Instant::now();
@@ -124,8 +175,8 @@ pub async fn follow(manager: Arc<Manager>, folder: Option<Folder>, hangup: Arc<N
     }
 }
 
-/// Watches a folder as long as the watcher lives; none where that is not possible.
-fn watch(folder: &Path, changed: Arc<Notify>) -> Option<RecommendedWatcher> {
+/// Watches the folders as long as the watcher lives; none where that is not possible.
+fn watch(folder: &Folder, changed: Arc<Notify>) -> Option<RecommendedWatcher> {
     let heard = move |event: notify::Result<notify::Event>| {
         // Reading a file is an event, too, and the looks read.
         let read =
@@ -135,7 +186,9 @@ fn watch(folder: &Path, changed: Arc<Notify>) -> Option<RecommendedWatcher> {
         }
     };
     let watching = notify::recommended_watcher(heard).and_then(|mut watcher| {
-        watcher.watch(folder, RecursiveMode::NonRecursive)?;
+        for folder in folder.watched() {
+            watcher.watch(&folder, RecursiveMode::NonRecursive)?;
+        }
         Ok(watcher)
     });
     match watching {

@@ -1,18 +1,18 @@
 //! Puts the rooms together, and takes them apart in order.
 
-use std::{net::SocketAddr, panic::resume_unwind, sync::Arc, time::SystemTime};
+use std::{net::SocketAddr, panic::resume_unwind, path::PathBuf, sync::Arc, time::SystemTime};
 
 use tokio::{net::TcpListener, runtime::Handle, sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::{
-    config::{self, CacheConfig, Config, bytes},
+    config::{CacheConfig, Config, bytes},
     http::{self, Api, ApiLimits, ConnectionLimits, Keys},
     metrics::Metrics,
     model::{ModelConfigError, Models},
-    plugin::{CacheError, Engine, Folder, GrantError, Grants, Refused, Registry, Trust},
-    reload::{self, LookError},
+    plugin::{CacheError, Engine, Fetched, Folder, FolderError, GrantError, Grants, Refused, Registry, Source, Trust},
+    reload::{self, LookError, Missing},
     run::{self, Manager, Queues, Seal, Services, Writer},
     store::{Store, StoreError},
 };
@@ -33,8 +33,11 @@ pub enum StartError {
     #[error("cannot listen on {0}: {1}")]
     Listen(SocketAddr, std::io::Error),
     /// The plugin folder.
-    #[error("cannot read the plugin folder {0}: {1}")]
-    Plugins(String, std::io::Error),
+    #[error(transparent)]
+    Plugins(#[from] FolderError),
+    /// A file that the configuration names.
+    #[error("configuration: plugins: there is no file {0}")]
+    NoPlugin(String),
     /// A bundled agent.
     #[error("{0}")]
     Bundled(Refused),
@@ -60,6 +63,7 @@ pub struct Server {
     models: Arc<Models>,
     writers: JoinSet<Result<(), StoreError>>,
     folder: Option<Folder>,
+    missing: Option<Missing>,
 }
 
 impl Server {
@@ -87,17 +91,18 @@ impl Server {
         let keep = config.lease / 3;
         let writers = [durable, ephemeral].map(|writer| writer.run(keep)).into_iter().collect();
 
-        let engine = cached(Engine::new().map_err(|error| StartError::Engine(format!("{error:#}")))?, &config.cache)?;
+        let engine = cached(Engine::new().map_err(|error| StartError::Engine(format!("{error:#}")))?, &config)?;
         let now = run::seconds(SystemTime::now());
         let mut registry = Registry::new(engine, models.clone(), grants, config.signatures());
         for (sha256, wasm) in registry.add_bundled(now).await.map_err(StartError::Bundled)? {
             store.keep_component(&sha256, &wasm, run::milliseconds(SystemTime::now())).await?;
         }
-        let mut folder = config.plugins.clone().map(Folder::new);
+        let (paths, missing) = plugins(&config).await?;
+        let mut folder = (!paths.is_empty()).then(|| Folder::new(paths));
         if let Some(folder) = &mut folder {
             let looked = reload::look(folder, &registry, &store, Trust::Now).await;
             looked.map_err(|error| match error {
-                LookError::Folder(error) => StartError::Plugins(folder.path().display().to_string(), error),
+                LookError::Folder(error) => StartError::from(error),
                 LookError::Store(error) => error.into(),
             })?;
         }
@@ -132,7 +137,7 @@ impl Server {
             },
             metrics,
         };
-        Ok(Self { listener, address, manager, api, config, models, writers, folder })
+        Ok(Self { listener, address, manager, api, config, models, writers, folder, missing })
     }
 
     /// Where the server listens.
@@ -158,14 +163,14 @@ impl Server {
     ///
     /// Another server has taken over the database: this one stops where it stands.
     pub async fn serve(self, stop: CancellationToken, hangup: Arc<Notify>) -> Result<(), StoreError> {
-        let Self { listener, manager, api, config, mut writers, folder, .. } = self;
+        let Self { listener, manager, api, config, mut writers, folder, missing, .. } = self;
         let closing = CancellationToken::new();
         let limits =
             ConnectionLimits { connections: config.limits.connections, header_timeout: config.limits.header_timeout };
         let metrics = api.metrics.clone();
         let connections = tokio::spawn(http::serve(listener, http::router(api), limits, metrics, closing.clone()));
         let expiry = tokio::spawn(run::expire(manager.store().clone(), config.retention, stop.clone()));
-        let reload = tokio::spawn(reload::follow(manager.clone(), folder, hangup));
+        let reload = tokio::spawn(reload::follow(manager.clone(), folder, missing, hangup));
         let stopped = async {
             stop.cancelled().await;
             info!("shutting down");
@@ -204,24 +209,62 @@ fn warn_of_unknown(registry: &Registry) {
     }
 }
 
+/// The folders and files that serve. What comes from registries is fetched; what they do not give now is told, too.
+async fn plugins(config: &Config) -> Result<(Vec<PathBuf>, Option<Missing>), StartError> {
+    let references = config.plugins.iter().filter_map(|source| match source {
+        Source::Registry(reference) => Some(reference.clone()),
+        Source::Path(_) => None,
+    });
+    let references: Vec<_> = references.collect();
+    let fetched = match references.is_empty() {
+        true => None,
+        false => Some(fetched(config)?),
+    };
+    let mut paths = Vec::new();
+    for source in &config.plugins {
+        paths.push(match (source, &fetched) {
+            (Source::Path(path), _) => {
+                if source.folder().is_none() && !path.exists() {
+                    return Err(StartError::NoPlugin(path.display().to_string()));
+                }
+                path.clone()
+            }
+            (Source::Registry(reference), Some(fetched)) => fetched.path(reference),
+            (Source::Registry(_), None) => continue,
+        });
+    }
+    let missing = match fetched {
+        Some(fetched) => Some(reload::fetch(fetched, references).await),
+        None => None,
+    };
+    Ok((paths, missing))
+}
+
+/// The folder for what comes from registries, in that for compiled code.
+pub(crate) fn fetched(config: &Config) -> Result<Fetched, StartError> {
+    let limits = config.fetch_limits();
+    match config.cache_folder() {
+        Some(folder) => Ok(Fetched::open(&folder.join("oci"), limits)?),
+        None => Fetched::temporary(limits).map_err(StartError::Scratch),
+    }
+}
+
 /// The engine, with the folder for compiled code that the configuration names.
-fn cached(engine: Engine, cache: &CacheConfig) -> Result<Engine, CacheError> {
-    match cache {
-        CacheConfig::Enabled(false) => Ok(engine),
-        CacheConfig::Folder(folder) => engine.cached_in(folder),
-        CacheConfig::Enabled(true) => match config::default_cache(|name| std::env::var_os(name)) {
-            None => {
-                warn!("there is no folder for compiled code: neither XDG_CACHE_HOME nor HOME is set, nor `cache`");
+pub(crate) fn cached(engine: Engine, config: &Config) -> Result<Engine, CacheError> {
+    match (&config.cache, config.cache_folder()) {
+        (CacheConfig::Enabled(false), _) => Ok(engine),
+        (_, None) => {
+            warn!("there is no folder for compiled code: neither XDG_CACHE_HOME nor HOME is set, nor `cache`");
+            Ok(engine)
+        }
+        (CacheConfig::Folder(_), Some(folder)) => engine.cached_in(&folder),
+        // Nobody asked for it: a server without a place to write starts all the same, later.
+        (CacheConfig::Enabled(true), Some(folder)) => match engine.clone().cached_in(&folder) {
+            Err(error @ CacheError::Io(..)) => {
+                warn!("compiled code is not kept: {error}");
                 Ok(engine)
             }
-            // Nobody asked for it: a server without a place to write starts all the same, later.
-            Some(folder) => match engine.clone().cached_in(&folder) {
-                Err(error @ CacheError::Io(..)) => {
-                    warn!("compiled code is not kept: {error}");
-                    Ok(engine)
-                }
-                opened => opened,
-            },
+            opened => opened,
         },
     }
 }

@@ -36,9 +36,10 @@ pub(super) struct Serve {
     /// The path of an SQLite file, or a PostgreSQL URL [default: outlast.db].
     #[arg(long, value_name = "FILE|URL")]
     database: Option<String>,
-    /// A folder whose *.wasm files are loaded as agents.
-    #[arg(long, value_name = "DIR")]
-    plugins: Option<PathBuf>,
+    /// A folder whose *.wasm files are loaded as agents, a file, or an oci:// reference with its digest. May be given
+    /// several times.
+    #[arg(long, value_name = "DIR|FILE|REFERENCE")]
+    plugins: Vec<String>,
 }
 
 impl Serve {

@@ -93,25 +93,12 @@ impl CodeCache {
     ///
     /// The folder cannot be made, or others may write to it.
     pub(super) fn open(folder: &Path, engine: &wasmtime::Engine) -> Result<Self, CacheError> {
-        let shown = || folder.display().to_string();
-        let cannot = |error| CacheError::Io(shown(), error);
-        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(cannot)?;
-        let metadata = fs::metadata(folder).map_err(cannot)?;
-        let user = rustix::process::geteuid().as_raw();
-        if !metadata.is_dir() {
-            return Err(CacheError::NoFolder(shown()));
-        }
-        if metadata.uid() != user {
-            return Err(CacheError::Owner { folder: shown(), owner: metadata.uid(), user });
-        }
-        if metadata.mode() & 0o022 != 0 {
-            return Err(CacheError::Writable { folder: shown(), mode: metadata.mode() & 0o777 });
-        }
+        let user = private_folder(folder)?;
         let mut hasher = Sha256Hasher(Sha256::new());
         engine.precompile_compatibility_hash().hash(&mut hasher);
         let compatibility = hex::encode(&hasher.0.finalize()[..16]);
         let cache = Self { folder: folder.to_owned(), compatibility, user, temporary: AtomicU64::new(0) };
-        cache.clean(SystemTime::now()).map_err(cannot)?;
+        cache.clean(SystemTime::now()).map_err(|error| CacheError::Io(folder.display().to_string(), error))?;
         Ok(cache)
     }
 
@@ -249,6 +236,25 @@ impl CodeCache {
         }
         Ok(())
     }
+}
+
+/// Makes sure that a folder is there, and that nobody else may write to it. The user whose it is.
+pub(super) fn private_folder(folder: &Path) -> Result<u32, CacheError> {
+    let shown = || folder.display().to_string();
+    let cannot = |error| CacheError::Io(shown(), error);
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(cannot)?;
+    let metadata = fs::metadata(folder).map_err(cannot)?;
+    let user = rustix::process::geteuid().as_raw();
+    if !metadata.is_dir() {
+        return Err(CacheError::NoFolder(shown()));
+    }
+    if metadata.uid() != user {
+        return Err(CacheError::Owner { folder: shown(), owner: metadata.uid(), user });
+    }
+    if metadata.mode() & 0o022 != 0 {
+        return Err(CacheError::Writable { folder: shown(), mode: metadata.mode() & 0o777 });
+    }
+    Ok(user)
 }
 
 #[expect(unsafe_code, reason = "wasmtime cannot check that machine code does what it should; see SAFETY")]

@@ -20,15 +20,15 @@ use futures::{StreamExt as _, stream};
 use sha2::{Digest as _, Sha256};
 use tracing::{info, warn};
 
-use super::{component::Refused, engine, instance::Agent, registry::Registry, signature::signature_path};
+use super::{
+    component::Refused, engine, instance::Agent, oci::too_large, registry::Registry, signature::signature_path,
+    source::is_file,
+};
 
-/// The largest component file, in bytes.
-const COMPONENT_BYTES: u64 = 128 << 20;
-
-/// A folder whose `*.wasm` serve.
+/// The folders whose `*.wasm` serve, and files that serve by themselves.
 #[derive(Debug)]
 pub struct Folder {
-    path: PathBuf,
+    paths: Vec<PathBuf>,
     files: BTreeMap<PathBuf, Known>,
 }
 
@@ -85,6 +85,14 @@ struct FileStamp {
     changed: (i64, i64),
 }
 
+/// A folder that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("the plugin folder {folder} cannot be read: {error}")]
+pub struct FolderError {
+    folder: String,
+    error: io::Error,
+}
+
 #[derive(Debug)]
 enum News {
     Serves(PathBuf, Arc<Agent>),
@@ -103,23 +111,32 @@ enum Candidate {
 }
 
 impl Folder {
-    /// A folder that was not looked at.
-    pub fn new(path: PathBuf) -> Self {
-        Self { path, files: BTreeMap::new() }
+    /// Folders and files that were not looked at.
+    pub fn new(paths: Vec<PathBuf>) -> Self {
+        Self { paths, files: BTreeMap::new() }
     }
 
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// The folders to watch: those themselves, and those of the files.
+    pub fn watched(&self) -> BTreeSet<PathBuf> {
+        let folder = |path: &PathBuf| match path.parent() {
+            _ if !is_file(path) => path.clone(),
+            Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        self.paths.iter().map(folder).collect()
     }
 
-    /// Looks at the folder. `now` is in seconds since 1970.
+    /// Looks at the folders. `now` is in seconds since 1970.
     ///
     /// # Errors
     ///
-    /// The folder cannot be read.
-    pub async fn look(&self, registry: &Registry, trust: Trust, now: i64) -> io::Result<Change> {
-        let found = found(&self.path).await?;
+    /// One of them cannot be read.
+    pub async fn look(&self, registry: &Registry, trust: Trust, now: i64) -> Result<Change, FolderError> {
+        let mut found = BTreeMap::new();
+        for path in &self.paths {
+            let stamps = stamps(path).await;
+            found.extend(stamps.map_err(|error| FolderError { folder: path.display().to_string(), error })?);
+        }
         let mut change = Change {
             files: self.files.clone(),
             components: Vec::new(),
@@ -263,7 +280,7 @@ impl News {
 
 /// Reads a file and loads what is in it.
 async fn candidate(registry: &Registry, path: &Path, stamp: Stamp, serving: Option<Arc<Agent>>, now: i64) -> Candidate {
-    let wasm = match read(path, stamp).await {
+    let wasm = match read(path, stamp, registry.plugin_bytes()).await {
         Ok(wasm) => wasm,
         Err(why) => return Candidate::Refused(why),
     };
@@ -279,8 +296,28 @@ async fn candidate(registry: &Registry, path: &Path, stamp: Stamp, serving: Opti
     }
 }
 
-/// The `*.wasm` of a folder.
-async fn found(folder: &Path) -> io::Result<BTreeMap<PathBuf, Stamp>> {
+/// The `*.wasm` of a folder, or a file by itself.
+async fn stamps(path: &Path) -> io::Result<BTreeMap<PathBuf, Stamp>> {
+    let paths = if is_file(path) {
+        let there = tokio::fs::try_exists(path).await?;
+        there.then(|| path.to_owned()).into_iter().collect()
+    } else {
+        components(path).await?
+    };
+    let mut found = BTreeMap::new();
+    for path in paths {
+        let stamp = Stamp::of(&path).await;
+        found.insert(path, stamp);
+    }
+    Ok(found)
+}
+
+/// The `*.wasm` of a folder, in the order of their names.
+///
+/// # Errors
+///
+/// The folder cannot be read.
+pub async fn components(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     let mut entries = tokio::fs::read_dir(folder).await?;
     while let Some(entry) = entries.next_entry().await? {
@@ -290,30 +327,22 @@ async fn found(folder: &Path) -> io::Result<BTreeMap<PathBuf, Stamp>> {
         }
     }
     paths.sort();
-    let mut found = BTreeMap::new();
-    for path in paths {
-        let stamp = Stamp::of(&path).await;
-        found.insert(path, stamp);
-    }
-    Ok(found)
+    Ok(paths)
 }
 
-/// Reads a component's file.
+/// Reads a component's file of at most so many bytes.
 ///
 /// # Errors
 ///
 /// It cannot be read, or is too large.
-pub async fn read_component(path: &Path) -> Result<Bytes, Refused> {
-    read(path, Stamp::of(path).await).await
+pub async fn read_component(path: &Path, most: usize) -> Result<Bytes, Refused> {
+    read(path, Stamp::of(path).await, most).await
 }
 
-async fn read(path: &Path, stamp: Stamp) -> Result<Bytes, Refused> {
+async fn read(path: &Path, stamp: Stamp, most: usize) -> Result<Bytes, Refused> {
     let cannot = |error: io::Error| Refused(format!("it cannot be read: {error}"));
-    if stamp.component.bytes > COMPONENT_BYTES {
-        return Err(Refused(format!(
-            "it has {} bytes, and at most {COMPONENT_BYTES} are loaded",
-            stamp.component.bytes
-        )));
+    if stamp.component.bytes > most as u64 {
+        return Err(too_large(stamp.component.bytes, most));
     }
     // A pipe or a device would never end.
     if !tokio::fs::metadata(path).await.map_err(cannot)?.is_file() {

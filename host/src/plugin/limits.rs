@@ -16,6 +16,8 @@ pub(super) const HANDLES: usize = 10_000;
 /// Limits of the runs of all agents, from the configuration. Some of them an agent may have of its own.
 #[derive(Clone, Copy, Debug)]
 pub struct PluginLimits {
+    /// The largest component, in bytes: `limits.plugin_bytes`.
+    pub plugin_bytes: usize,
     /// Linear memory, all memories of the instance together, in bytes: `limits.memory`.
     pub memory: usize,
     /// Time of a processor, each time that a run is executed: `limits.cpu_time`.

@@ -18,6 +18,7 @@ mod component;
 mod context;
 mod engine;
 mod failure;
+mod fetched;
 mod folder;
 mod grants;
 mod http;
@@ -28,11 +29,13 @@ mod limits;
 mod log;
 mod meter;
 mod model;
+mod oci;
 mod output;
 mod port;
 mod registry;
 mod respond;
 mod signature;
+mod source;
 mod state;
 mod tasks;
 
@@ -40,7 +43,8 @@ pub use cache::{CacheError, CodeCache};
 pub use component::{Description, Refused};
 pub use engine::Engine;
 pub use failure::RunFailure;
-pub use folder::{Change, Folder, Trust, read_component};
+pub use fetched::{Fetched, put, remove};
+pub use folder::{Change, Folder, FolderError, Trust, components, read_component};
 pub use grants::{
     AgentConfig, GrantError, Grants, HttpGrant, ModelGrant, ModelPattern, Pin, StateSize, Template, TimeLimit,
     WantedHost, Wants,
@@ -50,9 +54,12 @@ pub use instance::{Agent, Outcome, RunContext};
 pub use journal::Entry;
 pub use limits::PluginLimits;
 pub use meter::{Meter, Used};
+pub use oci::{Artifact, FetchLimits, OciReference, SIGNATURE, pull};
 pub use port::{LogLine, LogPort, RunPort, StateChange, StateError, StatePort, StateSpot};
 pub use registry::{BUNDLED, Registry};
-pub use signature::{PublicKey, Signatures, SigningKey, signature_path};
+pub use signature::{PublicKey, Signatures, SigningKey, read_signature, signature_path};
+pub use source::Source;
+pub(crate) use source::one_or_many;
 
 /// What an entry of an agent's state counts beside its key and its value, in bytes.
 pub const STATE_ENTRY: u32 = 100;

@@ -89,6 +89,11 @@ impl Registry {
         &self.grants
     }
 
+    /// The largest component that is loaded, in bytes.
+    pub(super) fn plugin_bytes(&self) -> usize {
+        self.grants.limits().plugin_bytes
+    }
+
     /// The names that no plugin may take.
     pub(super) fn bundled_names(&self) -> impl Iterator<Item = &str> {
         self.bundled.keys().map(String::as_str)
@@ -104,10 +109,26 @@ impl Registry {
         self.load_pinned(&path.display().to_string(), wasm, now).await
     }
 
+    /// Whether an agent that was loaded fits what the operator says of it, and is signed as it must be. Its signature is, or would
+    /// be, at `place`.
+    ///
+    /// # Errors
+    ///
+    /// Why it would not be served.
+    pub fn trust(&self, agent: &Agent, wasm: &[u8], place: &str, signature: Option<&str>) -> Result<(), Refused> {
+        self.signatures.check_text(place, signature, wasm)?;
+        self.fits(agent)
+    }
+
+    /// Whether an agent is the one that is pinned, and takes what the operator configures.
+    fn fits(&self, agent: &Agent) -> Result<(), Refused> {
+        self.grants.check_pin(&agent.description.name, &agent.sha256)?;
+        self.grants.check_config(&agent.description)
+    }
+
     async fn load_pinned(&self, shown: &str, wasm: Bytes, now: i64) -> Result<Agent, Refused> {
         let agent = self.load(shown, wasm, now).await?;
-        self.grants.check_pin(&agent.description.name, &agent.sha256)?;
-        self.grants.check_config(&agent.description)?;
+        self.fits(&agent)?;
         Ok(agent)
     }
 

@@ -49,25 +49,28 @@ pub struct SigningKey {
 impl Signatures {
     /// Checks the signature beside a file with these bytes.
     pub(super) async fn check(&self, path: &Path, wasm: &[u8]) -> Result<(), Refused> {
+        // Where nobody is trusted, it is not even read.
         if self.trusted.is_empty() && !self.required {
             return Ok(());
         }
-        let beside = signature_path(path);
-        let shown = beside.display();
-        let cannot = |error: std::io::Error| Refused(format!("its signature {shown} cannot be read: {error}"));
-        let text = match tokio::fs::metadata(&beside).await {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !self.required => return Ok(()),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+        let signature = read_signature(path).await?;
+        self.check_text(&signature_path(path).display().to_string(), signature.as_deref(), wasm)
+    }
+
+    /// Checks a signature over these bytes; `shown` is where it is, or would be.
+    pub(super) fn check_text(&self, shown: &str, text: Option<&str>, wasm: &[u8]) -> Result<(), Refused> {
+        if self.trusted.is_empty() && !self.required {
+            return Ok(());
+        }
+        let text = match text {
+            Some(text) => text,
+            None if !self.required => return Ok(()),
+            None => {
                 return Err(Refused(format!(
                     "it has no signature, which `require_signature` asks for: there is no {shown} (`outlast plugin sign` \
                      makes one)"
                 )));
             }
-            Err(error) => return Err(cannot(error)),
-            Ok(metadata) if !metadata.is_file() || metadata.len() > SIGNATURE_BYTES => {
-                return Err(Refused(format!("its signature {shown} is not a file of at most {SIGNATURE_BYTES} bytes")));
-            }
-            Ok(_) => tokio::fs::read_to_string(&beside).await.map_err(cannot)?,
         };
         let mut signatures = Vec::new();
         for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
@@ -87,6 +90,25 @@ impl Signatures {
             "its signature {shown} is not one of `trusted_keys` over these bytes: the file was changed after it was \
              signed, or somebody else signed it"
         )))
+    }
+}
+
+/// The signature beside a file, if there is one.
+///
+/// # Errors
+///
+/// It cannot be read, or is too large for one.
+pub async fn read_signature(file: &Path) -> Result<Option<String>, Refused> {
+    let beside = signature_path(file);
+    let shown = beside.display();
+    let cannot = |error: std::io::Error| Refused(format!("its signature {shown} cannot be read: {error}"));
+    match tokio::fs::metadata(&beside).await {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(cannot(error)),
+        Ok(metadata) if !metadata.is_file() || metadata.len() > SIGNATURE_BYTES => {
+            Err(Refused(format!("its signature {shown} is not a file of at most {SIGNATURE_BYTES} bytes")))
+        }
+        Ok(_) => tokio::fs::read_to_string(&beside).await.map(Some).map_err(cannot),
     }
 }
 

@@ -7,7 +7,10 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::check::{open, outcome};
-use crate::plugin::{Agent, AgentConfig, StateSize, TimeLimit};
+use crate::{
+    local::Examined,
+    plugin::{Agent, AgentConfig, StateSize, TimeLimit},
+};
 
 /// Show what a plugin is and what it would get, before it is served.
 ///
@@ -29,11 +32,10 @@ impl Inspect {
     pub(in crate::cli) fn run(self) -> Result<(), String> {
         outcome(async {
             let local = open(self.config.as_deref()).await?;
-            let wrong = |why: &dyn std::fmt::Display| format!("{}: {why}", self.component.display());
-            let agent = local.load(&self.component).await.map_err(|why| wrong(&why))?;
-            let size = std::fs::metadata(&self.component).map_err(|error| wrong(&error))?.len();
             // Whether its pin and its signature fit is another question than what it is.
-            let refused = local.admit(&self.component).await.err().map(|why| why.to_string());
+            let Examined { agent, wasm, refused, .. } =
+                local.examine(&self.component).await.map_err(|why| format!("{}: {why}", self.component.display()))?;
+            let (size, refused) = (wasm.len() as u64, refused.map(|why| why.to_string()));
             let config = local.config().agents.get(&agent.description.name).cloned().unwrap_or_default();
             let shown = Shown { agent: &agent, size, config: &config, refused };
             if self.json {

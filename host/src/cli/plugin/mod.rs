@@ -1,12 +1,16 @@
 //! `outlast plugin`: plugins, one file per subcommand.
 
+mod add;
 mod case;
 mod check;
 mod compare;
 mod inspect;
+mod installed;
 mod keygen;
+mod list;
 mod new;
 mod reload;
+mod remove;
 mod run;
 mod sign;
 mod test;
@@ -14,12 +18,15 @@ pub(super) mod trace;
 
 use clap::Subcommand;
 
-/// Write plugins and try them.
+/// Write plugins and try them, look at them and install them.
 #[derive(Debug, Subcommand)]
 pub(super) enum Plugin {
     New(new::New),
     Inspect(inspect::Inspect),
     Check(check::Check),
+    List(list::List),
+    Add(add::Add),
+    Remove(remove::Remove),
     Run(run::Run),
     Test(test::Test),
     Keygen(keygen::Keygen),
@@ -33,6 +40,9 @@ impl Plugin {
             Self::New(new) => new.run(),
             Self::Inspect(inspect) => inspect.run(),
             Self::Check(check) => check.run(),
+            Self::List(list) => list.run(),
+            Self::Add(add) => add.run(),
+            Self::Remove(remove) => remove.run(),
             Self::Run(run) => run.run(),
             Self::Test(test) => test.run(),
             Self::Keygen(keygen) => keygen.run(),

@@ -1,0 +1,159 @@
+//! `outlast plugin add`: puts a plugin into the folder.
+
+use std::{
+    io::{IsTerminal as _, Write as _},
+    path::{Path, PathBuf},
+};
+
+use bytes::Bytes;
+use bytesize::ByteSize;
+use clap::Args;
+
+use super::{
+    check::outcome,
+    installed::{Installed, Of},
+};
+use crate::{
+    config::Config,
+    local::Examined,
+    plugin::{
+        Artifact, BUNDLED, OciReference, SIGNATURE, pull, put, read_component, read_signature, remove, signature_path,
+    },
+};
+
+/// Check a plugin and put it into the plugin folder, from a file or from a registry.
+///
+/// It is checked as `outlast plugin check` does, and lies in the folder as NAME.wasm, after its agent's name, with its
+/// signature if it has one. It replaces the version that is there, and never another agent. A server that runs serves it
+/// by itself; runs that go on keep the version that they began with.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Add {
+    /// The component: a file, or oci://HOST[:PORT]/REPOSITORY[:TAG][@sha256:…].
+    #[arg(value_name = "FILE|REFERENCE")]
+    component: String,
+    #[command(flatten)]
+    of: Of,
+    /// Check it and print its digests, and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// What is to be added.
+struct Candidate {
+    wasm: Bytes,
+    signature: Option<String>,
+    /// Where its signature is, or would be.
+    place: String,
+    /// Where it comes from, with its digest, if that is a registry.
+    reference: Option<OciReference>,
+}
+
+impl Add {
+    pub(in crate::cli) fn run(self) -> Result<(), String> {
+        outcome(async {
+            let Self { component, of, dry_run } = self;
+            let installed = of.open().await?;
+            let wrong = |why: &dyn std::fmt::Display| format!("{component}: {why}");
+            let candidate = candidate(&component, installed.local.config()).await.map_err(|why| wrong(&why))?;
+            let Candidate { wasm, signature, place, reference } = candidate;
+            let examined = installed.local.examine_bytes(&component, wasm, (&place, signature)).await;
+            let examined = examined.map_err(|why| wrong(&why))?;
+            if let Some(why) = &examined.refused {
+                return Err(wrong(why));
+            }
+            let name = &examined.agent.description.name;
+            if BUNDLED.iter().any(|(bundled, _)| bundled == name) {
+                return Err(wrong(&format!("the server itself has an agent named `{name}`")));
+            }
+            match dry_run {
+                true => {
+                    let (version, sha256) = (&examined.agent.description.version, &examined.agent.sha256);
+                    println!("{name} {version} (sha256 {sha256}) would be served; nothing was changed");
+                }
+                false => install(&installed, &examined).await?,
+            }
+            advise(&examined, reference.as_ref());
+            Ok(())
+        })
+    }
+}
+
+/// Reads a component, or fetches it.
+async fn candidate(component: &str, config: &Config) -> Result<Candidate, String> {
+    if !OciReference::is_meant(component) {
+        let path = Path::new(component);
+        let wasm = read_component(path, config.plugin_limits().plugin_bytes).await.map_err(|why| why.to_string())?;
+        let signature = read_signature(path).await.map_err(|why| why.to_string())?;
+        let place = signature_path(path).display().to_string();
+        return Ok(Candidate { wasm, signature, place, reference: None });
+    }
+    let reference: OciReference = component.parse()?;
+    let size = |bytes| ByteSize::b(bytes).display().iec().to_string();
+    let terminal = std::io::stderr().is_terminal();
+    let pulled = pull(&reference, config.fetch_limits(), |bytes, of| {
+        if terminal {
+            eprint!("\r{} of {} ", size(bytes), size(of));
+            let _ = std::io::stderr().flush();
+        }
+    });
+    let pulled = pulled.await;
+    if terminal {
+        eprintln!();
+    }
+    let Artifact { reference, wasm, signature, .. } = pulled.map_err(|why| why.to_string())?;
+    let place = format!("annotation `{SIGNATURE}`");
+    Ok(Candidate { wasm, signature, place, reference: Some(reference) })
+}
+
+/// Puts it into the folder.
+async fn install(installed: &Installed, examined: &Examined) -> Result<(), String> {
+    let Examined { agent, wasm, signature, .. } = examined;
+    let (name, version) = (&agent.description.name, &agent.description.version);
+    let folder = installed.folder()?;
+    std::fs::create_dir_all(folder).map_err(|error| format!("{} cannot be made: {error}", folder.display()))?;
+    let there = installed.all().await?;
+    let before = there.iter().find(|plugin| plugin.is_named(name) && plugin.path.is_some());
+    let path: PathBuf = match before.and_then(|before| before.path.as_ref()) {
+        Some(path) if path.parent() == Some(folder) => path.clone(),
+        Some(_) => {
+            let from = before.map(|before| before.from.as_str()).unwrap_or_default();
+            return Err(format!("`plugins` in the configuration has the agent `{name}` already, from {from}"));
+        }
+        None => folder.join(format!("{name}.wasm")),
+    };
+    let shown = path.display();
+    if let Some(other) = there.iter().find(|plugin| plugin.path.as_ref() == Some(&path) && !plugin.is_named(name)) {
+        let is = match (&other.agent, &other.refused) {
+            (Some((agent, version)), _) => format!("the agent `{agent}` {version}"),
+            (None, why) => format!("no plugin that fits ({})", why.as_deref().unwrap_or("unknown")),
+        };
+        let file = path.file_name().unwrap_or_default().display();
+        return Err(format!("{shown} is {is}, and is not overwritten: `outlast plugin remove {file}` removes it"));
+    }
+    let cannot = |path: &Path, error| format!("{} cannot be written: {error}", path.display());
+    let beside = signature_path(&path);
+    // A moment apart: a server that follows the folder waits longer before it reads them.
+    match signature {
+        Some(signature) => put(&beside, signature.as_bytes()),
+        None => remove(&beside),
+    }
+    .map_err(|error| cannot(&beside, error))?;
+    put(&path, wasm).map_err(|error| cannot(&path, error))?;
+    println!("added    {name} {version} (sha256 {}): {shown}", agent.sha256);
+    if let Some((plugin, (_, version))) = before.and_then(|before| Some((before, before.agent.as_ref()?))) {
+        println!("replaced {name} {version} (sha256 {})", plugin.sha256.as_deref().unwrap_or("unknown"));
+    }
+    println!("A server that runs serves it by itself; runs that go on keep what they began with.");
+    Ok(())
+}
+
+/// Says how it is pinned.
+fn advise(examined: &Examined, reference: Option<&OciReference>) {
+    let (name, sha256) = (&examined.agent.description.name, &examined.agent.sha256);
+    println!("\nIn the configuration, this lets nothing else serve under its name:\n");
+    println!("[agents.{name}]\nsha256 = \"{sha256}\"");
+    if let Some(reference) = reference {
+        println!("\nOr, without a file in the folder, the server fetches it by itself:\n");
+        println!("plugins = [\"{reference}\"]");
+    }
+}

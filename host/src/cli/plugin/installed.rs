@@ -1,0 +1,156 @@
+//! The plugins of a server, as its configuration names them.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    config::{Config, Flags},
+    local::{Examined, Local},
+    plugin::{BUNDLED, Fetched, Source, components},
+    server::fetched,
+};
+
+/// Whose plugins.
+#[derive(Debug, Args)]
+pub(super) struct Of {
+    /// The configuration file of the server (TOML): its plugin folder, its pins and its trusted keys hold here too.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The plugin folder, in place of those that the configuration names.
+    #[arg(long, value_name = "DIR")]
+    plugins: Option<PathBuf>,
+}
+
+/// The plugins of a server.
+pub(super) struct Installed {
+    pub(super) local: Local,
+    fetched: Option<Fetched>,
+}
+
+/// One of them.
+pub(super) struct Plugin {
+    /// Where it comes from: a path or a reference.
+    pub(super) from: String,
+    /// Its file; none where there is no file yet.
+    pub(super) path: Option<PathBuf>,
+    /// Its size; none where it cannot be read.
+    pub(super) bytes: Option<u64>,
+    pub(super) sha256: Option<String>,
+    /// The name and the version of its agent.
+    pub(super) agent: Option<(String, String)>,
+    pub(super) pinned: bool,
+    pub(super) signed: bool,
+    /// Why it would not be served.
+    pub(super) refused: Option<String>,
+}
+
+impl Of {
+    pub(super) async fn open(&self) -> Result<Installed, String> {
+        let plugins = self.plugins.iter().map(|folder| folder.display().to_string()).collect();
+        let flags = Flags { plugins, ..Flags::default() };
+        let config = Config::read(self.config.as_deref(), &flags).map_err(|error| format!("configuration: {error}"))?;
+        let references = config.plugins.iter().any(|source| matches!(source, Source::Registry(_)));
+        let fetched = references.then(|| fetched(&config)).transpose().map_err(|error| error.to_string())?;
+        let local = Local::open(config).await.map_err(|error| error.to_string())?;
+        Ok(Installed { local, fetched })
+    }
+}
+
+impl Installed {
+    /// The folder that plugins are put into: the first one.
+    pub(super) fn folder(&self) -> Result<&Path, String> {
+        let folder = self.local.config().plugins.iter().find_map(Source::folder);
+        folder.ok_or_else(|| {
+            "there is no plugin folder: `plugins` in the configuration (--config FILE) names one, or --plugins DIR"
+                .to_owned()
+        })
+    }
+
+    /// All plugins, in the order in which a server takes them.
+    pub(super) async fn all(&self) -> Result<Vec<Plugin>, String> {
+        let mut plugins = Vec::new();
+        for source in &self.local.config().plugins {
+            match (source, source.folder(), &self.fetched) {
+                (_, Some(folder), _) => {
+                    let files = components(folder).await;
+                    for path in
+                        files.map_err(|error| format!("the folder {} cannot be read: {error}", folder.display()))?
+                    {
+                        plugins.push(self.look(path.display().to_string(), path).await);
+                    }
+                }
+                (Source::Path(path), ..) => plugins.push(self.look(path.display().to_string(), path.clone()).await),
+                (Source::Registry(reference), _, Some(fetched)) if fetched.has(reference).await => {
+                    plugins.push(self.look(reference.to_string(), fetched.path(reference)).await);
+                }
+                (Source::Registry(reference), ..) => {
+                    let why = "not fetched yet: a server does it when it starts";
+                    plugins.push(Plugin::refused(reference.to_string(), why));
+                }
+            }
+        }
+        plugins.sort_by(|one, other| one.path.cmp(&other.path));
+        let mut names: HashMap<_, _> =
+            BUNDLED.iter().map(|(name, _)| ((*name).to_owned(), "the server itself".to_owned())).collect();
+        for plugin in &mut plugins {
+            let Some((name, _)) = plugin.agent.as_ref().filter(|_| plugin.refused.is_none()) else { continue };
+            match names.get(name) {
+                Some(other) => plugin.refused = Some(format!("there is an agent named `{name}` already, from {other}")),
+                None => drop(names.insert(name.clone(), plugin.from.clone())),
+            }
+        }
+        let known: BTreeSet<_> = plugins.iter().filter_map(|plugin| Some(plugin.agent.as_ref()?.0.clone())).collect();
+        for (name, config) in &self.local.config().agents {
+            let bundled = BUNDLED.iter().any(|(bundled, _)| bundled == name);
+            if config.sha256.is_some() && !bundled && !known.contains(name) {
+                let why = format!("`agents.{name}.sha256` in the configuration pins it, and no plugin has this name");
+                plugins.push(Plugin {
+                    agent: Some((name.clone(), String::new())),
+                    pinned: true,
+                    ..Plugin::refused(String::new(), &why)
+                });
+            }
+        }
+        Ok(plugins)
+    }
+
+    async fn look(&self, from: String, path: PathBuf) -> Plugin {
+        let config = self.local.config();
+        match self.local.examine(&path).await {
+            Ok(Examined { agent, wasm, signed, refused, .. }) => Plugin {
+                from,
+                path: Some(path),
+                bytes: Some(wasm.len() as u64),
+                pinned: config.agents.get(&agent.description.name).is_some_and(|agent| agent.sha256.is_some()),
+                sha256: Some(agent.sha256),
+                agent: Some((agent.description.name, agent.description.version)),
+                signed,
+                refused: refused.map(|why| why.to_string()),
+            },
+            Err(why) => {
+                let bytes = std::fs::metadata(&path).ok().filter(std::fs::Metadata::is_file).map(|file| file.len());
+                let small = bytes.is_some_and(|bytes| bytes <= config.plugin_limits().plugin_bytes as u64);
+                let wasm = small.then(|| std::fs::read(&path).ok()).flatten();
+                let sha256 = wasm.map(|wasm| hex::encode(Sha256::digest(wasm)));
+                Plugin { path: Some(path), bytes, sha256, ..Plugin::refused(from, &why.to_string()) }
+            }
+        }
+    }
+}
+
+impl Plugin {
+    fn refused(from: String, why: &str) -> Self {
+        let refused = Some(why.to_owned());
+        Self { from, path: None, bytes: None, sha256: None, agent: None, pinned: false, signed: false, refused }
+    }
+
+    /// Whether this is its agent's name.
+    pub(super) fn is_named(&self, name: &str) -> bool {
+        self.agent.as_ref().is_some_and(|(agent, _)| agent == name)
+    }
+}

@@ -1,0 +1,88 @@
+//! `outlast plugin list`: the plugins of a server.
+
+use bytesize::ByteSize;
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::{
+    check::outcome,
+    installed::{Of, Plugin},
+};
+
+/// List the plugins that a server has, and those that it would refuse.
+///
+/// Every file of its plugin folder and everything else that `plugins` in its configuration names, each with its agent's
+/// name and version, its sha256 and size, whether it is pinned and signed, and why it would not be served.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct List {
+    #[command(flatten)]
+    of: Of,
+    /// Print JSON, with whole digests.
+    #[arg(long)]
+    json: bool,
+}
+
+impl List {
+    pub(in crate::cli) fn run(self) -> Result<(), String> {
+        outcome(async {
+            let installed = self.of.open().await?;
+            let plugins = installed.all().await?;
+            if self.json {
+                println!("{:#}", Value::from_iter(plugins.iter().map(json)));
+            } else if plugins.is_empty() {
+                installed.folder()?;
+                println!("no plugins: `outlast plugin add FILE` adds one");
+            } else {
+                print!("{}", text(&plugins));
+            }
+            Ok(())
+        })
+    }
+}
+
+fn json(plugin: &Plugin) -> Value {
+    let agent = plugin.agent.as_ref();
+    json!({
+        "name": agent.map(|(name, _)| name),
+        "version": agent.map(|(_, version)| version),
+        "sha256": plugin.sha256,
+        "bytes": plugin.bytes,
+        "pinned": plugin.pinned,
+        "signed": plugin.signed,
+        "from": plugin.from,
+        "file": plugin.path.as_ref().map(|path| path.display().to_string()),
+        "refused": plugin.refused,
+    })
+}
+
+/// A table; what is refused has a line more.
+fn text(plugins: &[Plugin]) -> String {
+    let mut rows = vec![["NAME", "VERSION", "SHA256", "SIZE", "TRUST", "FROM"].map(str::to_owned)];
+    for plugin in plugins {
+        let (name, version) = plugin.agent.clone().unwrap_or_default();
+        let sha256 = plugin.sha256.as_ref().map(|sha256| sha256.chars().take(12).collect()).unwrap_or_default();
+        let size = plugin.bytes.map(|bytes| ByteSize::b(bytes).display().iec().to_string()).unwrap_or_default();
+        let trust = [(plugin.pinned, "pinned"), (plugin.signed, "signed")];
+        let trust: Vec<_> = trust.into_iter().filter_map(|(is, word)| is.then_some(word)).collect();
+        rows.push([name, version, sha256, size, trust.join(", "), plugin.from.clone()]);
+    }
+    let mut widths = [0; 6];
+    for row in &mut rows {
+        for (cell, width) in row.iter_mut().zip(&mut widths) {
+            if cell.is_empty() {
+                cell.push('-');
+            }
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut text = String::new();
+    for (index, row) in rows.iter().enumerate() {
+        let cells: Vec<_> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        text.push_str(cells.join("  ").trim_end());
+        text.push('\n');
+        if let Some(why) = index.checked_sub(1).and_then(|index| plugins[index].refused.as_ref()) {
+            text.push_str(&format!("    refused: {why}\n"));
+        }
+    }
+    text
+}

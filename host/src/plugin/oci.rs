@@ -1,0 +1,354 @@
+//! Components in OCI registries: `oci://HOST[:PORT]/REPOSITORY[:TAG][@sha256:…]`.
+//!
+//! What is pulled is a Wasm OCI artifact, as `wkg oci push` and `oras push … x.wasm:application/wasm` make it: a manifest
+//! with one layer, which is the component. The digest of a reference is that of the manifest, and the manifest has the
+//! digest of the layer: both are compared, whatever the registry says. A signature, as `outlast plugin sign` makes it, is
+//! the annotation [`SIGNATURE`] of the manifest.
+//!
+//! Registries are asked over `https`; over `http` only on this machine. Credentials are those of `docker login`.
+
+use std::{fmt, net::IpAddr, str::FromStr, time::Duration};
+
+use bytes::Bytes;
+use docker_credential::{CredentialRetrievalError, DockerCredential};
+use futures::StreamExt as _;
+use oci_client::{
+    Client, Reference,
+    client::{ClientConfig, ClientProtocol},
+    errors::{OciDistributionError, OciErrorCode},
+    manifest::{OCI_IMAGE_MEDIA_TYPE, OciDescriptor, OciImageManifest},
+    secrets::RegistryAuth,
+};
+use sha2::{Digest as _, Sha256};
+
+use super::component::Refused;
+use crate::model::install_tls;
+
+/// The annotation of a manifest that is the signature of its component: what would be in the file `.sig`.
+pub const SIGNATURE: &str = "outlast.signature";
+
+const SCHEME: &str = "oci://";
+const SHA256: &str = "sha256:";
+/// The media types of a component: that of today, and the one that older tools write.
+const COMPONENTS: [&str; 2] = ["application/wasm", "application/vnd.wasm.content.layer.v1+wasm"];
+/// How long a registry may take to accept a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a registry may be silent.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// The largest manifest that is kept, in bytes: what registries allow.
+const MANIFEST_BYTES: usize = 4 << 20;
+
+/// Where a component is in a registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OciReference(Reference);
+
+/// How much of a registry is trusted.
+#[derive(Clone, Copy, Debug)]
+pub struct FetchLimits {
+    /// The largest component, in bytes: `limits.plugin_bytes`.
+    pub bytes: usize,
+    /// The longest that fetching one may take: `limits.plugin_fetch_timeout`.
+    pub timeout: Duration,
+}
+
+/// A component that was fetched. Its digests are right.
+#[derive(Debug)]
+pub struct Artifact {
+    /// Where it was, with its digest.
+    pub reference: OciReference,
+    /// Its manifest, byte for byte.
+    pub manifest: Bytes,
+    /// The component.
+    pub wasm: Bytes,
+    /// Its signature, if it has one.
+    pub signature: Option<String>,
+}
+
+/// What a manifest says of its component.
+pub(super) struct Content {
+    layer: OciDescriptor,
+    /// Its sha256, hexadecimal.
+    pub(super) sha256: String,
+    pub(super) signature: Option<String>,
+}
+
+impl OciReference {
+    /// Whether a text is meant as one.
+    pub fn is_meant(text: &str) -> bool {
+        text.starts_with(SCHEME)
+    }
+
+    /// The digest of its manifest: the 64 hexadecimal digits behind `sha256:`.
+    pub fn digest(&self) -> Option<&str> {
+        self.0.digest()?.strip_prefix(SHA256)
+    }
+
+    /// The registry and the repository in it.
+    pub(super) fn repository(&self) -> (&str, &str) {
+        (self.0.registry(), self.0.repository())
+    }
+
+    fn is_local(&self) -> bool {
+        let host = self.0.registry().rsplit_once(':').map_or(self.0.registry(), |(host, _)| host);
+        host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+    }
+}
+
+impl FromStr for OciReference {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let form = "oci://HOST[:PORT]/REPOSITORY[:TAG][@sha256:…]";
+        let rest = text.strip_prefix(SCHEME).ok_or_else(|| format!("`{text}` is not {form}"))?;
+        // Without a host, the name would lead to Docker Hub.
+        let host = rest.split_once('/').map(|(host, _)| host).unwrap_or_default();
+        if host != "localhost" && !host.contains(['.', ':']) {
+            return Err(format!("`{text}` names no registry; it must be {form}"));
+        }
+        let reference = Reference::from_str(rest).map_err(|error| format!("`{text}` is not {form}: {error}"))?;
+        let fits = |digest: &str| {
+            let hexadecimal = digest.strip_prefix(SHA256);
+            hexadecimal.is_some_and(|digits| digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        };
+        if let Some(digest) = reference.digest().filter(|digest| !fits(digest)) {
+            return Err(format!("`{text}` is not {form}: `{digest}` is not {SHA256} and 64 hexadecimal digits"));
+        }
+        Ok(Self(reference))
+    }
+}
+
+impl fmt::Display for OciReference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{SCHEME}{}", self.0)
+    }
+}
+
+/// Fetches a component. `progress` is told how many bytes are there, and of how many, now and then.
+///
+/// # Errors
+///
+/// There is none, it is not the one of the digest, the registry does not give it, or it takes too long or is too large.
+pub async fn pull(
+    reference: &OciReference,
+    limits: FetchLimits,
+    progress: impl FnMut(u64, u64),
+) -> Result<Artifact, Refused> {
+    let late = |_| {
+        let why = format!("fetching it took longer than {:?} (limits.plugin_fetch_timeout)", limits.timeout);
+        Refused(why)
+    };
+    tokio::time::timeout(limits.timeout, pull_now(reference, limits.bytes, progress)).await.map_err(late)?
+}
+
+async fn pull_now(
+    reference: &OciReference,
+    most: usize,
+    mut progress: impl FnMut(u64, u64),
+) -> Result<Artifact, Refused> {
+    install_tls();
+    let host = reference.0.resolve_registry().to_owned();
+    let failed = |error: OciDistributionError| Refused(explain(reference, &error));
+    let protocol =
+        if reference.is_local() { ClientProtocol::HttpsExcept(vec![host.clone()]) } else { ClientProtocol::Https };
+    let client = Client::new(ClientConfig {
+        protocol,
+        connect_timeout: Some(CONNECT_TIMEOUT),
+        read_timeout: Some(READ_TIMEOUT),
+        user_agent: concat!("outlast/", env!("CARGO_PKG_VERSION")),
+        platform_resolver: None,
+        ..ClientConfig::default()
+    });
+    let auth = credentials(host).await?;
+    let (manifest, _) = client.pull_manifest_raw(&reference.0, &auth, &[OCI_IMAGE_MEDIA_TYPE]).await.map_err(failed)?;
+    let digest = hex::encode(Sha256::digest(&manifest));
+    if let Some(pinned) = reference.digest().filter(|pinned| !pinned.eq_ignore_ascii_case(&digest)) {
+        return Err(Refused(format!(
+            "the registry gave a manifest with the digest sha256:{digest}, not sha256:{pinned}"
+        )));
+    }
+    let Content { layer, sha256, signature } = content(&manifest)?;
+    let size = usize::try_from(layer.size).unwrap_or_default();
+    let too_large = |bytes: usize| too_large(bytes as u64, most);
+    if size > most {
+        return Err(too_large(size));
+    }
+    let mut stream = client.pull_blob_stream(&reference.0, &layer).await.map_err(failed)?;
+    let mut wasm = Vec::with_capacity(size);
+    while let Some(part) = stream.next().await {
+        let part = part.map_err(|error| Refused(format!("fetching it failed: {error}")))?;
+        if wasm.len() + part.len() > most {
+            return Err(too_large(wasm.len() + part.len()));
+        }
+        wasm.extend_from_slice(&part);
+        progress(wasm.len() as u64, size as u64);
+    }
+    if hex::encode(Sha256::digest(&wasm)) != sha256 {
+        return Err(Refused(format!("the registry gave a component whose digest is not sha256:{sha256}")));
+    }
+    let pinned = reference.0.clone_with_digest(format!("{SHA256}{digest}"));
+    let pinned = match (reference.digest(), reference.0.tag()) {
+        (Some(_), _) => reference.clone(),
+        (None, Some(tag)) => OciReference(Reference::with_tag_and_digest(
+            pinned.registry().to_owned(),
+            pinned.repository().to_owned(),
+            tag.to_owned(),
+            format!("{SHA256}{digest}"),
+        )),
+        (None, None) => OciReference(pinned),
+    };
+    Ok(Artifact { reference: pinned, manifest, wasm: wasm.into(), signature })
+}
+
+/// What a manifest says of its component.
+pub(super) fn content(manifest: &[u8]) -> Result<Content, Refused> {
+    if manifest.len() > MANIFEST_BYTES {
+        return Err(Refused(format!(
+            "its manifest has {} bytes, and at most {MANIFEST_BYTES} are read",
+            manifest.len()
+        )));
+    }
+    let wrong = |error| Refused(format!("its manifest cannot be read: {error}"));
+    let manifest: OciImageManifest = serde_json::from_slice(manifest).map_err(wrong)?;
+    let how = "`wkg oci push` and `oras push … x.wasm:application/wasm` make what is loaded";
+    let layer = match &*manifest.layers {
+        [layer] => layer.clone(),
+        layers => {
+            return Err(Refused(format!("it has {} layers, and a component is one; {how}", layers.len())));
+        }
+    };
+    if !COMPONENTS.contains(&layer.media_type.as_str()) {
+        return Err(Refused(format!("its layer is `{}`, not `{}`; {how}", layer.media_type, COMPONENTS[0])));
+    }
+    let sha256 = layer.digest.strip_prefix(SHA256).map(str::to_ascii_lowercase);
+    let sha256 =
+        sha256.ok_or_else(|| Refused(format!("the digest of its layer is `{}`, not a sha256", layer.digest)))?;
+    let signature = manifest.annotations.and_then(|mut annotations| annotations.remove(SIGNATURE));
+    Ok(Content { layer, sha256, signature })
+}
+
+/// Why a component of so many bytes is not loaded.
+pub(super) fn too_large(bytes: u64, most: usize) -> Refused {
+    Refused(format!("it has {bytes} bytes, and at most {most} are loaded (limits.plugin_bytes)"))
+}
+
+/// What `docker login` has left for a registry.
+async fn credentials(host: String) -> Result<RegistryAuth, Refused> {
+    // Docker Hub is known by its first address.
+    let server = if host == "index.docker.io" { "https://index.docker.io/v1/".to_owned() } else { host.clone() };
+    // A helper is a program that is waited for.
+    let found = tokio::task::spawn_blocking(move || docker_credential::get_credential(&server)).await;
+    let found = found.map_err(|error| Refused(format!("looking for credentials failed: {error}")))?;
+    match found {
+        Ok(DockerCredential::UsernamePassword(user, password)) => Ok(RegistryAuth::Basic(user, password)),
+        Ok(DockerCredential::IdentityToken(token)) => Ok(RegistryAuth::Bearer(token)),
+        Err(CredentialRetrievalError::ConfigNotFound | CredentialRetrievalError::NoCredentialConfigured) => {
+            Ok(RegistryAuth::Anonymous)
+        }
+        // What it printed may be a secret.
+        Err(CredentialRetrievalError::HelperFailure { helper, .. }) => Err(Refused(format!(
+            "the credential helper `{helper}` has none for {host}: `docker login {host}` gives it one"
+        ))),
+        Err(error) => {
+            Err(Refused(format!("the credentials for {host} in Docker's config.json cannot be used: {error}")))
+        }
+    }
+}
+
+/// An error of a registry, in words for the operator.
+fn explain(reference: &OciReference, error: &OciDistributionError) -> String {
+    let host = reference.0.registry();
+    let denied = || {
+        format!(
+            "the registry {host} does not give it: `docker login {host}` stores credentials, and DOCKER_CONFIG names the \
+             folder of another config.json"
+        )
+    };
+    match error {
+        OciDistributionError::UnauthorizedError { .. } | OciDistributionError::AuthenticationFailure(_) => denied(),
+        OciDistributionError::ImageManifestNotFoundError(_) => format!("the registry {host} does not have it"),
+        OciDistributionError::RegistryError { envelope, .. } => {
+            let has = |wanted: &[OciErrorCode]| envelope.errors.iter().any(|error| wanted.contains(&error.code));
+            if has(&[OciErrorCode::Unauthorized, OciErrorCode::Denied]) {
+                denied()
+            } else if has(&[
+                OciErrorCode::ManifestUnknown,
+                OciErrorCode::NameUnknown,
+                OciErrorCode::BlobUnknown,
+                OciErrorCode::NotFound,
+            ]) {
+                format!("the registry {host} does not have it")
+            } else {
+                format!("the registry {host} answered: {envelope}")
+            }
+        }
+        OciDistributionError::RequestError(error) if error.is_connect() || error.is_timeout() => {
+            format!("the registry {host} cannot be reached: {}", chain(error))
+        }
+        OciDistributionError::DigestError(error) => format!("the registry {host} gave something else: {error}"),
+        other => format!("the registry {host} does not give it: {}", chain(other)),
+    }
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    super::failure::shorten(&text, 500)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn parsed(text: &str) -> Result<OciReference, String> {
+        text.parse()
+    }
+
+    #[test]
+    fn a_reference_names_its_registry() {
+        let digest = "0f".repeat(32);
+        let whole = format!("oci://127.0.0.1:5000/team/shout:1.2@sha256:{digest}");
+        let reference = parsed(&whole).unwrap();
+        assert_eq!((reference.to_string(), reference.digest()), (whole, Some(&*digest)));
+        assert!(reference.is_local() && parsed("oci://localhost:5000/x").unwrap().is_local());
+        assert!(!parsed("oci://ghcr.io/x/y:1").unwrap().is_local());
+        for (wrong, words) in [
+            ("oci://shout:1", "names no registry"),
+            ("oci://library/shout", "names no registry"),
+            ("oci://ghcr.io/X", "is not oci://"),
+            ("oci://ghcr.io/x@sha256:12", "is not oci://"),
+            ("https://ghcr.io/x", "is not oci://"),
+        ] {
+            let error = parsed(wrong).unwrap_err();
+            assert!(error.contains(words), "{wrong}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_manifest_has_one_layer_that_is_a_component() {
+        let manifest = |layers: serde_json::Value| {
+            let config = json!({"mediaType": "application/vnd.wasm.config.v0+json", "digest": "sha256:00", "size": 2});
+            let annotations = json!({"outlast.signature": "ed25519:x"});
+            let manifest = json!({"schemaVersion": 2, "config": config, "layers": layers, "annotations": annotations});
+            content(manifest.to_string().as_bytes()).map_err(|Refused(why)| why)
+        };
+        let layer = |kind: &str| json!({"mediaType": kind, "digest": "sha256:AB", "size": 7});
+        let Content { sha256, signature, .. } = manifest(json!([layer("application/wasm")])).unwrap();
+        assert_eq!((&*sha256, signature.as_deref()), ("ab", Some("ed25519:x")));
+        let tar = "application/vnd.oci.image.layer.v1.tar+gzip";
+        for (layers, words) in [
+            (json!([]), "0 layers"),
+            (json!([layer("application/wasm"), layer("application/wasm")]), "2 layers"),
+            (json!([layer(tar)]), tar),
+        ] {
+            let why = manifest(layers).err().unwrap();
+            assert!(why.contains(words) && why.contains("wkg oci push"), "{why}");
+        }
+    }
+}
