@@ -35,6 +35,7 @@ impl Ended {
 pub fn command(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
     let mut command = Command::new(super::server::BINARY);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.env("XDG_CACHE_HOME", super::scratch::caches());
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
         if ["OUTLAST_", "OPENAI_", "RUST_LOG"].iter().any(|prefix| text.starts_with(prefix)) {

@@ -19,6 +19,7 @@
 //! | [`metrics`] | what `/metrics` says, read strictly |
 //! | [`keys`] | API keys |
 //! | [`plugins`] | components for the plugin folder |
+//! | [`registry`] | a throw-away OCI registry |
 //! | [`upstream`] | a model provider with a script |
 //! | [`web`] | a web server that agents send requests to |
 //! | [`wait`] | conditions with deadlines |
@@ -40,6 +41,7 @@ pub mod plugins;
 pub mod postgres;
 pub mod process;
 pub mod raw;
+pub mod registry;
 pub mod schema;
 pub mod scratch;
 pub mod server;

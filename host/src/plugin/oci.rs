@@ -16,7 +16,10 @@ use oci_client::{
     Client, Reference,
     client::{ClientConfig, ClientProtocol},
     errors::{OciDistributionError, OciErrorCode},
-    manifest::{OCI_IMAGE_MEDIA_TYPE, OciDescriptor, OciImageManifest},
+    manifest::{
+        IMAGE_MANIFEST_LIST_MEDIA_TYPE, IMAGE_MANIFEST_MEDIA_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE,
+        OciDescriptor, OciImageManifest,
+    },
     secrets::RegistryAuth,
 };
 use sha2::{Digest as _, Sha256};
@@ -31,6 +34,9 @@ const SCHEME: &str = "oci://";
 const SHA256: &str = "sha256:";
 /// The media types of a component: that of today, and the one that older tools write.
 const COMPONENTS: [&str; 2] = ["application/wasm", "application/vnd.wasm.content.layer.v1+wasm"];
+/// What is asked for, and others, so that it can be said what is there in place of a component.
+const MANIFESTS: [&str; 4] =
+    [OCI_IMAGE_MEDIA_TYPE, IMAGE_MANIFEST_MEDIA_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE, IMAGE_MANIFEST_LIST_MEDIA_TYPE];
 /// How long a registry may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a registry may be silent.
@@ -159,7 +165,7 @@ async fn pull_now(
         ..ClientConfig::default()
     });
     let auth = credentials(host).await?;
-    let (manifest, _) = client.pull_manifest_raw(&reference.0, &auth, &[OCI_IMAGE_MEDIA_TYPE]).await.map_err(failed)?;
+    let (manifest, _) = client.pull_manifest_raw(&reference.0, &auth, &MANIFESTS).await.map_err(failed)?;
     let digest = hex::encode(Sha256::digest(&manifest));
     if let Some(pinned) = reference.digest().filter(|pinned| !pinned.eq_ignore_ascii_case(&digest)) {
         return Err(Refused(format!(
@@ -208,8 +214,14 @@ pub(super) fn content(manifest: &[u8]) -> Result<Content, Refused> {
         )));
     }
     let wrong = |error| Refused(format!("its manifest cannot be read: {error}"));
-    let manifest: OciImageManifest = serde_json::from_slice(manifest).map_err(wrong)?;
     let how = "`wkg oci push` and `oras push … x.wasm:application/wasm` make what is loaded";
+    let value: serde_json::Value = serde_json::from_slice(manifest).map_err(wrong)?;
+    if value.get("manifests").is_some() {
+        return Err(Refused(format!(
+            "it is a list of images for several platforms, and a component is one for all; {how}"
+        )));
+    }
+    let manifest: OciImageManifest = serde_json::from_value(value).map_err(wrong)?;
     let layer = match &*manifest.layers {
         [layer] => layer.clone(),
         layers => {
@@ -350,5 +362,7 @@ mod tests {
             let why = manifest(layers).err().unwrap();
             assert!(why.contains(words) && why.contains("wkg oci push"), "{why}");
         }
+        let Refused(why) = content(br#"{"schemaVersion": 2, "manifests": []}"#).err().unwrap();
+        assert!(why.contains("list of images"), "{why}");
     }
 }
