@@ -12,7 +12,7 @@ use crate::{
     config::Config,
     metrics::Metrics,
     model::Models,
-    plugin::{Agent, Engine, Grants, Refused, Registry, Signatures, read_component},
+    plugin::{Agent, Engine, Grants, Plugin, Refused, Registry, Signatures, read_component},
     protocol::CreateRequest,
     run::{self, Created, Manager, Queues, Refusal, Seal, Services, Subscription, Writer, WriterQueue},
     server::StartError,
@@ -44,7 +44,7 @@ impl Local {
     pub async fn open(config: Config) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new(1, 1));
         let models = Arc::new(Models::new(&config.models(), &metrics.models)?);
-        let grants = Grants::new(config.agents.clone(), config.plugin_limits().http, metrics.requests.clone())?;
+        let grants = Grants::new(config.agents.clone(), config.tools_config(), &config.plugin_limits(), &metrics)?;
         let folder = tempfile::Builder::new().prefix("outlast-").tempdir().map_err(StartError::Scratch)?;
         let store = Store::open(&folder.path().join("local.db").display().to_string()).await?;
         let (writer, queue) = Writer::new(None, &metrics.commits);
@@ -81,7 +81,7 @@ impl Local {
     /// # Errors
     ///
     /// It would not be served.
-    pub async fn admit(&self, component: &Path) -> Result<Agent, Refused> {
+    pub async fn admit(&self, component: &Path) -> Result<Plugin, Refused> {
         let wasm = read_component(component).await?;
         let (limits, signatures) = (self.config.plugin_limits(), self.config.signatures());
         let registry = Registry::new(self.engine.clone(), limits, self.models.clone(), self.grants.clone(), signatures);

@@ -12,8 +12,9 @@ use super::{
     http::{Access, HostPattern, HttpLimits, PrivateNetworks},
     kept::StateGrant,
     limits::PluginLimits,
+    tools::{ToolGrant, ToolPattern, Toolbox, ToolsConfig},
 };
-use crate::metrics::RequestMetrics;
+use crate::metrics::{Metrics, RequestMetrics};
 
 /// What the operator says of one agent: the section `[agents.NAME]`.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -25,6 +26,8 @@ pub struct AgentConfig {
     pub sha256: Option<Pin>,
     /// Where the agent may send HTTP requests. Default: nowhere.
     pub http: HttpGrant,
+    /// The tools that it may call: names, or beginnings of names and a `*`. Default: none.
+    pub tools: Vec<ToolPattern>,
     /// How much it may keep for each principal: a size, or `true` for `limits.state_bytes`. Default: nothing.
     pub state: Option<StateSize>,
 }
@@ -80,42 +83,71 @@ impl StateSize {
 pub struct Grants {
     configs: BTreeMap<String, AgentConfig>,
     access: BTreeMap<String, Arc<Access>>,
+    ways: Ways,
+    toolbox: Arc<Toolbox>,
+}
+
+/// What all ways to other hosts have in common.
+#[derive(Clone, Debug)]
+pub(super) struct Ways {
     limits: HttpLimits,
-    /// For the requests of all agents.
+    /// For the requests of all agents and tools.
     places: Arc<Semaphore>,
     metrics: RequestMetrics,
 }
 
+impl Ways {
+    /// What this grant lets reach. Secrets are read from the environment. `shown` is whose it is in the metrics.
+    pub(super) fn granted(&self, section: Section, shown: &str, grant: &HttpGrant) -> Result<Arc<Access>, GrantError> {
+        let Self { limits, places, metrics } = self.clone();
+        let lookup = |name: &str| std::env::var(name).ok();
+        Ok(Arc::new(Access::new(section, grant, limits, places, metrics.agent(shown), lookup)?))
+    }
+
+    /// Nothing.
+    pub(super) fn nothing(&self, section: Section, shown: &str) -> Arc<Access> {
+        let Self { limits, places, metrics } = self.clone();
+        Arc::new(Access::nothing(section, limits, places, metrics.agent(shown)))
+    }
+}
+
 impl Grants {
-    /// Checks what the operator says of agents, by their names. Secrets are read from the environment.
+    /// Checks what the operator says of agents, by their names, and of tools. Secrets are read from the environment.
     ///
     /// # Errors
     ///
     /// The first that cannot be given, with its key.
     pub fn new(
         configs: BTreeMap<String, AgentConfig>,
-        limits: HttpLimits,
-        metrics: RequestMetrics,
+        tools: ToolsConfig,
+        limits: &PluginLimits,
+        metrics: &Metrics,
     ) -> Result<Self, GrantError> {
-        let places = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
-        let lookup = |name: &str| std::env::var(name).ok();
-        let access = configs.iter().map(|(agent, config)| {
-            let access = Access::new(agent, &config.http, limits, places.clone(), metrics.agent(agent), lookup)?;
-            Ok((agent.clone(), Arc::new(access)))
-        });
+        let places = Arc::new(Semaphore::new(limits.http.connections.min(Semaphore::MAX_PERMITS)));
+        let ways = Ways { limits: limits.http, places, metrics: metrics.requests.clone() };
+        let access = configs
+            .iter()
+            .map(|(agent, config)| Ok((agent.clone(), ways.granted(Section::agent(agent), agent, &config.http)?)));
         let access = access.collect::<Result<_, _>>()?;
-        Ok(Self { configs, access, limits, places, metrics })
+        let toolbox = Arc::new(Toolbox::new(tools, *limits, metrics.tools.clone(), ways.clone())?);
+        Ok(Self { configs, access, ways, toolbox })
+    }
+
+    /// All tools.
+    pub fn toolbox(&self) -> &Arc<Toolbox> {
+        &self.toolbox
+    }
+
+    /// The tools that an agent may call.
+    pub(super) fn tools(&self, agent: &str) -> Arc<ToolGrant> {
+        let granted = self.configs.get(agent).map(|config| config.tools.clone());
+        Arc::new(ToolGrant::new(agent, granted.unwrap_or_default(), self.toolbox.clone()))
     }
 
     /// Whether the component with this sha256 may have the name `agent`.
     pub(super) fn check_pin(&self, agent: &str, sha256: &str) -> Result<(), Refused> {
-        match self.configs.get(agent).and_then(|config| config.sha256) {
-            Some(Pin(pinned)) if hex::encode(pinned) != sha256 => Err(Refused(format!(
-                "its sha256 is {sha256}, and `agents.{agent}.sha256` in the configuration pins the agent `{agent}` to {}",
-                hex::encode(pinned)
-            ))),
-            _ => Ok(()),
-        }
+        let pin = self.configs.get(agent).and_then(|config| config.sha256);
+        pin.map_or(Ok(()), |pin| pin.check(&Section::agent(agent), sha256))
     }
 
     /// What an agent reads through `context.config`, a JSON object.
@@ -136,17 +168,65 @@ impl Grants {
     /// What an agent may reach.
     pub(super) fn http(&self, agent: &str) -> Arc<Access> {
         let granted = self.access.get(agent).cloned();
-        let nothing = || Access::nothing(agent, self.limits, self.places.clone(), self.metrics.agent(agent));
-        granted.unwrap_or_else(|| Arc::new(nothing()))
+        granted.unwrap_or_else(|| self.ways.nothing(Section::agent(agent), agent))
     }
 }
 
 /// A grant that cannot be given.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("configuration: agents.{agent}.http.{what}")]
+#[error("configuration: {key}.{what}")]
 pub struct GrantError {
-    pub(super) agent: String,
+    /// The section.
+    pub(super) key: String,
+    /// What is wrong in it.
     pub(super) what: String,
+}
+
+/// A section of the configuration, and whose it is.
+#[derive(Clone, Debug)]
+pub(super) struct Section {
+    kind: &'static str,
+    name: String,
+}
+
+impl Section {
+    /// The section of an agent.
+    pub(super) fn agent(name: &str) -> Self {
+        Self { kind: "agents", name: name.to_owned() }
+    }
+
+    /// The section of a tool component.
+    pub(super) fn tool(name: &str) -> Self {
+        Self { kind: "tools", name: name.to_owned() }
+    }
+
+    /// Whose it is, in a sentence.
+    pub(super) fn whose(&self) -> String {
+        let what = if self.kind == "agents" { "agent" } else { "tool component" };
+        format!("the {what} `{}`", self.name)
+    }
+
+    /// How it is written: `agents.NAME`.
+    pub(super) fn key(&self) -> String {
+        let Self { kind, name } = self;
+        let bare = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+        if bare { format!("{kind}.{name}") } else { format!("{kind}.\"{name}\"") }
+    }
+}
+
+impl Pin {
+    /// Whether it is the sha256 that this section pins.
+    pub(super) fn check(self, section: &Section, sha256: &str) -> Result<(), Refused> {
+        let pinned = hex::encode(self.0);
+        match pinned == sha256 {
+            true => Ok(()),
+            false => Err(Refused(format!(
+                "its sha256 is {sha256}, and `{}.sha256` in the configuration pins {} to {pinned}",
+                section.key(),
+                section.whose(),
+            ))),
+        }
+    }
 }
 
 impl TryFrom<String> for Pin {

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     bindings::{AgentPre, types},
-    component::{Description, Loaded, Refused},
+    component::{Description, Fitting, Loaded, Refused},
     engine::Engine,
     failure::{Asleep, RunFailure},
     grants::Grants,
@@ -19,6 +19,7 @@ use super::{
     meter::Meter,
     port::{LogPort, RunPort, StatePort},
     state::RunState,
+    tools::ToolGrant,
 };
 use crate::model::Models;
 
@@ -30,6 +31,7 @@ pub struct Agent {
     limits: PluginLimits,
     models: Arc<Models>,
     http: Arc<Access>,
+    tools: Arc<ToolGrant>,
     config: String,
     state: StateGrant,
     scripted_time: Option<Duration>,
@@ -96,6 +98,8 @@ pub struct RunContext {
     pub(super) models: Option<Arc<Models>>,
     /// Filled in by the agent.
     pub(super) http: Option<Arc<Access>>,
+    /// Filled in by the agent.
+    pub(super) tools: Option<Arc<ToolGrant>>,
     /// Filled in by the agent: what its clock begins with, since 1970, if that is a script's.
     pub(super) scripted_time: Option<Duration>,
 }
@@ -123,6 +127,7 @@ impl RunContext {
             config: "{}".to_owned(),
             models: None,
             http: None,
+            tools: None,
             scripted_time: None,
         }
     }
@@ -143,8 +148,22 @@ impl Agent {
         grants: &Grants,
         loaded_at: i64,
     ) -> Result<Self, Refused> {
-        let Loaded { pre, sha256, description, uses_models, imports } = engine.load(shown, wasm, &limits).await?;
+        let fitting = engine.fitting(shown, wasm).await?;
+        Self::of(engine, fitting, limits, models, grants, loaded_at).await
+    }
+
+    /// An agent of a component that fits.
+    pub(super) async fn of(
+        engine: &Engine,
+        fitting: Fitting,
+        limits: PluginLimits,
+        models: Arc<Models>,
+        grants: &Grants,
+        loaded_at: i64,
+    ) -> Result<Self, Refused> {
+        let Loaded { pre, sha256, description, uses_models, imports } = engine.load(fitting, &limits).await?;
         let (config, http) = (grants.config(&description.name), grants.http(&description.name));
+        let tools = grants.tools(&description.name);
         let state = grants.state(&description.name, &limits);
         Ok(Self {
             engine: engine.clone(),
@@ -152,6 +171,7 @@ impl Agent {
             limits,
             models,
             http,
+            tools,
             state,
             config,
             scripted_time: None,
@@ -165,8 +185,7 @@ impl Agent {
 
     /// The contract that it was built for: `outlast:agent@0.1.0`.
     pub fn contract(&self) -> String {
-        let version = self.imports.iter().find_map(|name| name.strip_prefix("outlast:agent/")?.split_once('@'));
-        version.map_or_else(|| "outlast:agent".to_owned(), |(_, version)| format!("outlast:agent@{version}"))
+        contract(&self.imports)
     }
 
     /// The same component with another configuration.
@@ -201,6 +220,7 @@ impl Agent {
         context.state_grant = self.state;
         context.models = Some(self.models.clone());
         context.http = Some(self.http.clone());
+        context.tools = Some(self.tools.clone());
         context.scripted_time = self.scripted_time;
         let id = context.response_id.clone();
         let state = RunState::new(&self.description.name, &id, &self.limits, Some(context));
@@ -222,10 +242,16 @@ impl Agent {
             Ok(Err(failure)) => Err(RunFailure::from_agent(failure)),
             Err(error) => match error.downcast_ref() {
                 Some(Asleep(until)) => Ok(Outcome::Asleep(*until)),
-                None => Err(RunFailure::from_trap(&error, &store.data().stderr.tail())),
+                None => Err(RunFailure::from_trap("The agent", &error, &store.data().stderr.tail())),
             },
         }
     }
+}
+
+/// The contract that a component with these imports was built for.
+pub(super) fn contract(imports: &[String]) -> String {
+    let version = imports.iter().find_map(|name| name.strip_prefix("outlast:agent/")?.split_once('@'));
+    version.map_or_else(|| "outlast:agent".to_owned(), |(_, version)| format!("outlast:agent@{version}"))
 }
 
 impl std::fmt::Debug for Agent {

@@ -13,13 +13,62 @@ use parking_lot::Mutex;
 use tracing::info;
 
 use super::{
-    component::Refused, engine::Engine, grants::Grants, instance::Agent, limits::PluginLimits, signature::Signatures,
+    component::Refused,
+    engine::Engine,
+    grants::Grants,
+    instance::Agent,
+    limits::PluginLimits,
+    signature::Signatures,
+    tools::{ToolComponent, Toolbox},
 };
 use crate::model::Models;
 
 /// The agents that come with the server: name and component.
 pub const BUNDLED: [(&str, &[u8]); 2] =
     [("echo", include_bytes!(env!("BUNDLED_ECHO_WASM"))), ("chat", include_bytes!(env!("BUNDLED_CHAT_WASM")))];
+
+/// A component that was loaded.
+#[derive(Clone, Debug)]
+pub enum Plugin {
+    /// An agent.
+    Agent(Arc<Agent>),
+    /// A component whose functions are tools.
+    Tool(Arc<ToolComponent>),
+}
+
+impl Plugin {
+    /// What it is, in a word.
+    pub fn what(&self) -> &'static str {
+        match self {
+            Self::Agent(_) => "agent",
+            Self::Tool(_) => "tool component",
+        }
+    }
+
+    /// Its name. An agent and a tool component may have the same.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Agent(agent) => &agent.description.name,
+            Self::Tool(tool) => &tool.description.name,
+        }
+    }
+
+    /// Its version.
+    pub fn version(&self) -> &str {
+        match self {
+            Self::Agent(agent) => &agent.description.version,
+            Self::Tool(tool) => &tool.description.version,
+        }
+    }
+
+    /// The sha256 of the component, hexadecimal.
+    pub fn sha256(&self) -> &str {
+        match self {
+            Self::Agent(agent) => &agent.sha256,
+            Self::Tool(tool) => &tool.sha256,
+        }
+    }
+}
 
 /// Agents by name.
 type Agents = BTreeMap<String, Arc<Agent>>;
@@ -79,7 +128,7 @@ impl Registry {
         let this = &*self;
         let loaded = join_all(BUNDLED.map(|(name, wasm)| async move {
             let wasm = Bytes::from_static(wasm);
-            let agent = this.load_pinned(name, wasm.clone(), now).await;
+            let agent = this.load(name, wasm.clone(), now).await;
             let named = |Refused(why)| Refused(format!("the bundled agent {name}: {why}"));
             agent.map(|agent| (Arc::new(agent), wasm)).map_err(named)
         }));
@@ -99,18 +148,26 @@ impl Registry {
     /// # Errors
     ///
     /// It does not fit, is not the one that is pinned, or is not signed as it must be.
-    pub async fn load_file(&self, path: &Path, wasm: Bytes, now: i64) -> Result<Agent, Refused> {
+    pub async fn load_file(&self, path: &Path, wasm: Bytes, now: i64) -> Result<Plugin, Refused> {
         self.signatures.check(path, &wasm).await?;
-        self.load_pinned(&path.display().to_string(), wasm, now).await
-    }
-
-    async fn load_pinned(&self, shown: &str, wasm: Bytes, now: i64) -> Result<Agent, Refused> {
-        let agent = self.load(shown, wasm, now).await?;
+        let fitting = self.engine.fitting(&path.display().to_string(), wasm).await?;
+        if fitting.is_tool {
+            let tool = self.toolbox().load(&self.engine, fitting).await?;
+            self.toolbox().check_pin(&tool.description.name, &tool.sha256)?;
+            return Ok(Plugin::Tool(Arc::new(tool)));
+        }
+        let (limits, models) = (self.limits, self.models.clone());
+        let agent = Agent::of(&self.engine, fitting, limits, models, &self.grants, now).await?;
         self.grants.check_pin(&agent.description.name, &agent.sha256)?;
-        Ok(agent)
+        Ok(Plugin::Agent(Arc::new(agent)))
     }
 
-    /// Loads one component. `shown` is its name in the log.
+    /// The tools that agents may call.
+    pub fn toolbox(&self) -> &Arc<Toolbox> {
+        self.grants.toolbox()
+    }
+
+    /// Loads one agent. `shown` is its name in the log.
     async fn load(&self, shown: &str, wasm: Bytes, now: i64) -> Result<Agent, Refused> {
         Agent::load(&self.engine, shown, wasm, self.limits, self.models.clone(), &self.grants, now).await
     }

@@ -9,12 +9,11 @@ use std::{
 };
 
 use futures::FutureExt as _;
-use rustix::time::{ClockId, clock_gettime};
 use tracing::{debug, error, warn};
 
 use super::{Ending, Run, RunLimits, StopReason};
 use crate::{
-    plugin::{Agent, Outcome, RunContext, RunFailure, Used},
+    plugin::{Agent, Outcome, RunContext, RunFailure, Used, thread_time},
     protocol::ResponseError,
 };
 
@@ -120,11 +119,6 @@ async fn metered<T>(run: &Run, future: impl Future<Output = T>) -> T {
         polled
     })
     .await
-}
-
-fn thread_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
 }
 
 /// The end of a run that was asked to stop.

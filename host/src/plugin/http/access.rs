@@ -1,4 +1,4 @@
-//! What one agent may reach, and the way there.
+//! What one agent or tool component may reach, and the way there.
 //!
 //! Every hop of a request is checked alone: the method and the host against what the operator allows, the address
 //! against what is public. A name is checked by the resolver of the agent's own client, so that the address that was
@@ -27,7 +27,7 @@ use crate::{
     plugin::{
         bindings::types::{Failure, FailureKind},
         failure::{failure, shorten},
-        grants::{GrantError, HttpGrant},
+        grants::{GrantError, HttpGrant, Section},
     },
 };
 
@@ -40,10 +40,10 @@ const SEARCHES: usize = 16;
 /// The header that makes a repeated request known to the other side.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// What one agent may reach.
+/// What one agent or tool component may reach.
 #[derive(Debug)]
 pub(in crate::plugin) struct Access {
-    agent: String,
+    section: Section,
     grant: HttpGrant,
     secrets: Secrets,
     /// None where nothing may be reached.
@@ -55,16 +55,17 @@ pub(in crate::plugin) struct Access {
 }
 
 impl Access {
-    /// What `agent` may reach. `lookup` reads environment variables, `places` are shared by all agents.
+    /// What the agent or tool component of this section may reach. `lookup` reads environment variables, `places` are
+    /// shared by all of them.
     pub(in crate::plugin) fn new(
-        agent: &str,
+        section: Section,
         grant: &HttpGrant,
         limits: HttpLimits,
         places: Arc<Semaphore>,
         metrics: Arc<AgentRequests>,
         lookup: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, GrantError> {
-        let wrong = |what| GrantError { agent: agent.to_owned(), what };
+        let wrong = |what| GrantError { key: format!("{}.http", section.key()), what };
         for method in grant.methods.iter().flatten() {
             if method.is_empty() || !method.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-') {
                 return Err(wrong(format!(
@@ -77,18 +78,18 @@ impl Access {
             true => None,
             false => Some(client(grant.private.clone(), &limits).map_err(|error| wrong(format!("hosts: {error}")))?),
         };
-        Ok(Self { agent: agent.to_owned(), grant: grant.clone(), secrets, client, limits, places, metrics })
+        Ok(Self { section, grant: grant.clone(), secrets, client, limits, places, metrics })
     }
 
-    /// What an agent may reach of which the operator says nothing.
+    /// What one may reach of which the operator says nothing.
     pub(in crate::plugin) fn nothing(
-        agent: &str,
+        section: Section,
         limits: HttpLimits,
         places: Arc<Semaphore>,
         metrics: Arc<AgentRequests>,
     ) -> Self {
-        let (agent, grant) = (agent.to_owned(), HttpGrant::default());
-        Self { agent, grant, secrets: Secrets::default(), client: None, limits, places, metrics }
+        let (grant, secrets) = (HttpGrant::default(), Secrets::default());
+        Self { section, grant, secrets, client: None, limits, places, metrics }
     }
 
     /// Whether the operator allows a request of this method to this URL.
@@ -117,12 +118,10 @@ impl Access {
 
     /// The operator does not allow `what`; `line` would.
     fn denied(&self, code: &str, what: &str, line: &str) -> Failure {
-        let agent = &self.agent;
-        let bare = agent.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
-        let key = if bare { agent.clone() } else { format!("\"{agent}\"") };
+        let (whose, key) = (self.section.whose(), self.section.key());
         let message = format!(
-            "The operator does not allow the agent `{agent}` to {what}: {line} in the section `[agents.{key}.http]` of \
-             the server's configuration would."
+            "The operator does not allow {whose} to {what}: {line} in the section `[{key}.http]` of the server's \
+             configuration would."
         );
         failure(FailureKind::Denied, code, message)
     }

@@ -1,0 +1,232 @@
+//! The tools that this server has, and which of them an agent may call.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use arc_swap::ArcSwap;
+use prometheus_client::metrics::counter::Counter;
+use tokio::sync::Semaphore;
+use tracing::Level;
+
+use super::{
+    component::{BETWEEN, CRASHED, Caller, Given, ToolComponent},
+    config::{ToolConfig, ToolLimits, ToolPattern},
+};
+use crate::{
+    metrics::{LiveToolCall, ToolCalls, ToolMetrics},
+    plugin::{
+        bindings::{
+            tools::Tool,
+            types::{Failure, FailureKind},
+        },
+        component::{Fitting, Refused},
+        engine::Engine,
+        failure::{failure, shorten},
+        grants::{GrantError, Section, Ways},
+        http::Access,
+        limits::PluginLimits,
+    },
+};
+
+/// What the operator says of tools.
+#[derive(Clone, Debug, Default)]
+pub struct ToolsConfig {
+    /// The sections `[tools.NAME]`.
+    pub components: BTreeMap<String, ToolConfig>,
+}
+
+/// Tool components by name.
+type Components = BTreeMap<String, Arc<ToolComponent>>;
+
+/// The tools of this server.
+#[derive(Debug)]
+pub struct Toolbox {
+    /// What the operator says of tool components.
+    given: BTreeMap<String, (ToolConfig, Arc<Access>)>,
+    ways: Ways,
+    limits: PluginLimits,
+    metrics: ToolMetrics,
+    /// For the calls of all components.
+    instances: Semaphore,
+    /// The components that serve. Who changes it exchanges all of it.
+    components: ArcSwap<Components>,
+}
+
+impl Toolbox {
+    /// A toolbox without tools.
+    pub(in crate::plugin) fn new(
+        config: ToolsConfig,
+        limits: PluginLimits,
+        metrics: ToolMetrics,
+        ways: Ways,
+    ) -> Result<Self, GrantError> {
+        let given = config.components.into_iter().map(|(name, config)| {
+            let access = ways.granted(Section::tool(&name), &shown(&name), &config.http)?;
+            Ok((name, (config, access)))
+        });
+        let given = given.collect::<Result<_, _>>()?;
+        let instances = Semaphore::new(limits.tools.instances.min(Semaphore::MAX_PERMITS));
+        Ok(Self { given, ways, limits, metrics, instances, components: ArcSwap::default() })
+    }
+
+    /// The tool component that fits, with what the operator gives it.
+    pub(in crate::plugin) async fn load(&self, engine: &Engine, fitting: Fitting) -> Result<ToolComponent, Refused> {
+        ToolComponent::of(engine, fitting, &self.limits, |name| {
+            let (config, http) = match self.given.get(name) {
+                Some((config, http)) => (config.clone(), http.clone()),
+                None => (ToolConfig::default(), self.ways.nothing(Section::tool(name), &shown(name))),
+            };
+            let memory = config.memory.map_or(self.limits.memory, crate::config::bytes);
+            let limits = PluginLimits { memory, ..self.limits };
+            Given { config, http, limits, metrics: self.metrics.tool(name) }
+        })
+        .await
+    }
+
+    /// Whether the component with this sha256 may have the name `name`.
+    pub(in crate::plugin) fn check_pin(&self, name: &str, sha256: &str) -> Result<(), Refused> {
+        let pin = self.given.get(name).and_then(|(config, _)| config.sha256);
+        pin.map_or(Ok(()), |pin| pin.check(&Section::tool(name), sha256))
+    }
+
+    /// Serves these components from now on. Calls that go on are not touched.
+    pub fn serve(&self, components: Components) {
+        self.components.store(Arc::new(components));
+    }
+
+    /// The components that serve, in the order of their names.
+    pub fn served(&self) -> Vec<Arc<ToolComponent>> {
+        self.components.load().values().cloned().collect()
+    }
+
+    /// What the operator says of a tool component.
+    pub fn config(&self, name: &str) -> ToolConfig {
+        self.given.get(name).map(|(config, _)| config.clone()).unwrap_or_default()
+    }
+
+    /// The tool of this name; none when there is none.
+    fn find(&self, name: &str) -> Option<Found> {
+        let (of, function) = name.split_once(BETWEEN)?;
+        let component = self.components.load().get(of).cloned()?;
+        let described = component.description.tools.iter().find(|tool| tool.name == function)?;
+        let (idempotent, function) = (described.idempotent, function.to_owned());
+        Some(Found { name: name.to_owned(), function, idempotent, component })
+    }
+
+    /// All tools.
+    fn all(&self) -> Vec<Tool> {
+        let mut all = Vec::new();
+        for component in self.components.load().values() {
+            all.extend(component.names().zip(&component.description.tools).map(|(name, tool)| Tool {
+                name,
+                description: tool.description.clone(),
+                parameters: tool.parameters.clone(),
+            }));
+        }
+        all.sort_by(|one, other| one.name.cmp(&other.name));
+        all
+    }
+}
+
+/// Whose requests they are, in the metrics. No agent has such a name.
+fn shown(name: &str) -> String {
+    format!("tool:{name}")
+}
+
+/// The tools that one agent may call.
+#[derive(Debug)]
+pub struct ToolGrant {
+    agent: String,
+    patterns: Vec<ToolPattern>,
+    pub(super) toolbox: Arc<Toolbox>,
+    denied: Counter,
+}
+
+impl ToolGrant {
+    pub(in crate::plugin) fn new(agent: &str, patterns: Vec<ToolPattern>, toolbox: Arc<Toolbox>) -> Self {
+        let denied = toolbox.metrics.denied(agent);
+        Self { agent: agent.to_owned(), patterns, toolbox, denied }
+    }
+
+    /// The tools that are granted and there.
+    pub(super) async fn available(&self) -> Vec<Tool> {
+        let mut all = self.toolbox.all();
+        all.retain(|tool| self.allows(&tool.name));
+        all
+    }
+
+    fn allows(&self, name: &str) -> bool {
+        self.patterns.iter().any(|pattern| pattern.matches(name))
+    }
+
+    /// The tool of this name, if it is granted. What is not granted is denied, whether or not it is there.
+    pub(super) fn find(&self, name: &str) -> Result<Found, Failure> {
+        let shown = shorten(name, 80);
+        if !self.allows(name) {
+            let (agent, key) = (&self.agent, Section::agent(&self.agent).key());
+            let message = format!(
+                "The operator does not allow the agent `{agent}` to call the tool `{shown}`: `tools = [\"{shown}\"]` in the \
+                 section `[{key}]` of the server's configuration would."
+            );
+            return Err(failure(FailureKind::Denied, "tool_not_granted", message));
+        }
+        self.toolbox.find(name).ok_or_else(|| {
+            failure(FailureKind::NotFound, "unknown_tool", format!("There is no tool `{shown}` at this server."))
+        })
+    }
+
+    /// The limits of calls.
+    pub(super) fn limits(&self) -> ToolLimits {
+        self.toolbox.limits.tools
+    }
+
+    /// Counts a call that is not allowed.
+    pub(super) fn count_denied(&self) {
+        self.denied.inc();
+    }
+}
+
+/// A tool that can be called.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    /// Its name, as agents call it.
+    name: String,
+    /// Its name in its component.
+    function: String,
+    /// Whether a call may be made again when nobody knows whether it took effect.
+    pub(super) idempotent: bool,
+    component: Arc<ToolComponent>,
+}
+
+impl Found {
+    /// Calls it.
+    pub(super) async fn call(self, toolbox: &Toolbox, arguments: &str, caller: Caller) -> Result<String, Failure> {
+        let _place = toolbox.instances.acquire().await;
+        let live = LiveToolCall::new(self.metrics().clone());
+        let log = caller.log.clone();
+        let most = toolbox.limits.tools.result_bytes;
+        let called = match self.component.call(&self.function, arguments, caller).await {
+            Ok(answer) if answer.len() > most => {
+                let bytes = answer.len();
+                let why = format!("answered with {bytes} bytes, limit {most} (limits.tool_result_bytes)");
+                let message = format!("The tool `{}` {why}.", self.name);
+                Err((failure(FailureKind::Limit, "result_too_large", message), why))
+            }
+            called => called,
+        };
+        live.end(|tool| match &called {
+            Ok(_) => &tool.answered,
+            Err((Failure { kind: FailureKind::Timeout, code, .. }, _)) if code == "timeout" => &tool.timeout,
+            Err((Failure { code, .. }, _)) if code == CRASHED => &tool.crashed,
+            Err(_) => &tool.failed,
+        });
+        called.map_err(|(failure, why)| {
+            log.note(Level::WARN, "tools", &format!("the tool `{}` {why}", self.name));
+            failure
+        })
+    }
+
+    /// Counts its calls.
+    pub(super) fn metrics(&self) -> &Arc<ToolCalls> {
+        &self.component.metrics
+    }
+}
