@@ -3,7 +3,12 @@
 //! Nothing is kept. There is a database, because a manager has one; it lies in a folder of its own that is gone with
 //! this.
 
-use std::{path::Path, sync::Arc, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
 
 use tempfile::TempDir;
 use tokio::{runtime::Handle, task::JoinSet};
@@ -12,7 +17,7 @@ use crate::{
     config::Config,
     metrics::Metrics,
     model::Models,
-    plugin::{Agent, Engine, Grants, Plugin, Refused, Registry, Signatures, read_component},
+    plugin::{Agent, Engine, Grants, Plugin, Refused, Registry, Signatures, ToolGrant, ToolScript, read_component},
     protocol::CreateRequest,
     run::{self, Created, Manager, Queues, Refusal, Seal, Services, Subscription, Writer, WriterQueue},
     server::StartError,
@@ -76,6 +81,50 @@ impl Local {
         Agent::load(&self.engine, &shown, wasm, limits, self.models.clone(), &self.grants, now).await
     }
 
+    /// Loads a component, an agent or one with tools.
+    ///
+    /// # Errors
+    ///
+    /// It does not fit.
+    pub async fn load_plugin(&self, component: &Path) -> Result<Plugin, Refused> {
+        let wasm = read_component(component).await?;
+        let shown = component.display().to_string();
+        self.registry(Signatures::default()).load_unpinned(&shown, wasm, run::seconds(SystemTime::now())).await
+    }
+
+    /// Serves the tools of these components to agents. Their names.
+    ///
+    /// # Errors
+    ///
+    /// One of them does not fit, or is no tool component; with its path.
+    pub async fn serve_tools(&self, components: &[PathBuf]) -> Result<Vec<String>, Refused> {
+        let mut tools = BTreeMap::new();
+        for path in components {
+            let named = |why: &dyn std::fmt::Display| Refused(format!("{}: {why}", path.display()));
+            match self.load_plugin(path).await.map_err(|why| named(&why))? {
+                Plugin::Tool(tool) => drop(tools.insert(tool.description.name.clone(), tool)),
+                Plugin::Agent(_) => return Err(named(&"it is an agent, not a tool component")),
+            }
+        }
+        let names = tools.values().flat_map(|tool| tool.names()).collect();
+        self.grants.toolbox().serve(tools);
+        Ok(names)
+    }
+
+    /// The tools of a script, for an agent.
+    ///
+    /// # Errors
+    ///
+    /// None: nothing is configured.
+    pub fn scripted_tools(&self, agent: &str, script: Arc<ToolScript>) -> Result<Arc<ToolGrant>, StartError> {
+        Ok(self.grants.scripted_tools(agent, script, &self.config.plugin_limits(), &self.metrics)?)
+    }
+
+    fn registry(&self, signatures: Signatures) -> Registry {
+        let limits = self.config.plugin_limits();
+        Registry::new(self.engine.clone(), limits, self.models.clone(), self.grants.clone(), signatures)
+    }
+
     /// Loads a component as a server with this configuration would, which looks at its pin and its signature too.
     ///
     /// # Errors
@@ -83,9 +132,7 @@ impl Local {
     /// It would not be served.
     pub async fn admit(&self, component: &Path) -> Result<Plugin, Refused> {
         let wasm = read_component(component).await?;
-        let (limits, signatures) = (self.config.plugin_limits(), self.config.signatures());
-        let registry = Registry::new(self.engine.clone(), limits, self.models.clone(), self.grants.clone(), signatures);
-        registry.load_file(component, wasm, run::seconds(SystemTime::now())).await
+        self.registry(self.config.signatures()).load_file(component, wasm, run::seconds(SystemTime::now())).await
     }
 
     /// A manager of this agent's runs.
@@ -94,9 +141,7 @@ impl Local {
     ///
     /// The database does not answer.
     pub async fn manager(&self, agent: Agent) -> Result<Arc<Manager>, StartError> {
-        let limits = self.config.plugin_limits();
-        let registry =
-            Registry::new(self.engine.clone(), limits, self.models.clone(), self.grants.clone(), Signatures::default());
+        let registry = self.registry(Signatures::default());
         registry.serve([(agent.description.name.clone(), Arc::new(agent))].into());
         let services = Services {
             queues: Queues { durable: self.queue.clone(), ephemeral: self.queue.clone() },

@@ -24,6 +24,7 @@ both_databases!(
     a_call_of_unknown_effect_is_interrupted,
     no_effect_comes_before_the_journal,
     a_cancel_ends_a_call,
+    a_drain_leaves_a_call_to_the_next_start,
     what_came_first_comes_first_again,
 );
 
@@ -170,6 +171,25 @@ async fn a_cancel_ends_a_call(database: Database) {
         eventually(&server.client(), live, |calls| calls == 0.0).await;
     }
     assert_eq!(metrics(&server.client()).await.value(&ended("cancelled")), 3.0);
+}
+
+async fn a_drain_leaves_a_call_to_the_next_start(database: Database) {
+    let web = Web::start().await;
+    let (mut server, _folder) = {
+        let grant = format!("[tools.toolbox.http]\nhosts = [\"{}\"]\nprivate = true", web.address());
+        server(Options::new(database).config("drain_timeout = \"50ms\"").config(&grant), "[\"*\"]")
+    };
+    let call = format!("tool toolbox__get {}", json!({"url": web.url("/stall")}));
+    let mut stream = server.client().stream(request(&call)).await;
+    let id = events::response_id(&stream.until(|event| event.number == 1).await);
+    seen(&web, "/stall", 1).await;
+    server.terminate();
+    assert!(server.ended().await.success());
+    web.release();
+    server.restart();
+    let all = server.client().get_stream(&id, None).await.rest().await;
+    assert_eq!(text(&all), r#"{"answer":"released"}"#);
+    assert_eq!(web.count("/stall"), 2);
 }
 
 async fn what_came_first_comes_first_again(database: Database) {

@@ -12,7 +12,7 @@ use super::{
     http::{Access, HostPattern, HttpLimits, PrivateNetworks},
     kept::StateGrant,
     limits::PluginLimits,
-    tools::{ToolGrant, ToolPattern, Toolbox, ToolsConfig},
+    tools::{ToolGrant, ToolPattern, ToolScript, Toolbox, ToolsConfig},
 };
 use crate::metrics::{Metrics, RequestMetrics};
 
@@ -142,6 +142,23 @@ impl Grants {
     pub(super) fn tools(&self, agent: &str) -> Arc<ToolGrant> {
         let granted = self.configs.get(agent).map(|config| config.tools.clone());
         Arc::new(ToolGrant::new(agent, granted.unwrap_or_default(), self.toolbox.clone()))
+    }
+
+    /// All tools of a script, for an agent.
+    ///
+    /// # Errors
+    ///
+    /// None: nothing is configured.
+    pub fn scripted_tools(
+        &self,
+        agent: &str,
+        script: Arc<ToolScript>,
+        limits: &PluginLimits,
+        metrics: &Metrics,
+    ) -> Result<Arc<ToolGrant>, GrantError> {
+        let toolbox = Toolbox::new(ToolsConfig::default(), *limits, metrics.tools.clone(), self.ways.clone())?;
+        let toolbox = Arc::new(toolbox.scripted(script));
+        Ok(Arc::new(ToolGrant::new(agent, vec![ToolPattern::any()], toolbox)))
     }
 
     /// Whether the component with this sha256 may have the name `agent`.

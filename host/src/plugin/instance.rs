@@ -19,7 +19,7 @@ use super::{
     meter::Meter,
     port::{LogPort, RunPort, StatePort},
     state::RunState,
-    tools::ToolGrant,
+    tools::{ToolGrant, ToolPattern},
 };
 use crate::model::Models;
 
@@ -192,6 +192,20 @@ impl Agent {
     #[must_use]
     pub fn with_config(mut self, config: Map<String, Value>) -> Self {
         self.config = Value::Object(config).to_string();
+        self
+    }
+
+    /// The same component, which may call these tools too.
+    #[must_use]
+    pub fn and_tools(mut self, patterns: impl IntoIterator<Item = ToolPattern>) -> Self {
+        self.tools = Arc::new(self.tools.and(patterns));
+        self
+    }
+
+    /// The same component in a test, with these tools alone.
+    #[must_use]
+    pub fn scripted_tools(mut self, tools: Arc<ToolGrant>) -> Self {
+        self.tools = tools;
         self
     }
 

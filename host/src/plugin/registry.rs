@@ -150,16 +150,26 @@ impl Registry {
     /// It does not fit, is not the one that is pinned, or is not signed as it must be.
     pub async fn load_file(&self, path: &Path, wasm: Bytes, now: i64) -> Result<Plugin, Refused> {
         self.signatures.check(path, &wasm).await?;
-        let fitting = self.engine.fitting(&path.display().to_string(), wasm).await?;
+        let plugin = self.load_unpinned(&path.display().to_string(), wasm, now).await?;
+        match &plugin {
+            Plugin::Agent(agent) => self.grants.check_pin(&agent.description.name, &agent.sha256)?,
+            Plugin::Tool(tool) => self.toolbox().check_pin(&tool.description.name, &tool.sha256)?,
+        }
+        Ok(plugin)
+    }
+
+    /// Loads a component, whoever made it. `shown` is its name in the log.
+    ///
+    /// # Errors
+    ///
+    /// It does not fit.
+    pub async fn load_unpinned(&self, shown: &str, wasm: Bytes, now: i64) -> Result<Plugin, Refused> {
+        let fitting = self.engine.fitting(shown, wasm).await?;
         if fitting.is_tool {
-            let tool = self.toolbox().load(&self.engine, fitting).await?;
-            self.toolbox().check_pin(&tool.description.name, &tool.sha256)?;
-            return Ok(Plugin::Tool(Arc::new(tool)));
+            return Ok(Plugin::Tool(Arc::new(self.toolbox().load(&self.engine, fitting).await?)));
         }
         let (limits, models) = (self.limits, self.models.clone());
-        let agent = Agent::of(&self.engine, fitting, limits, models, &self.grants, now).await?;
-        self.grants.check_pin(&agent.description.name, &agent.sha256)?;
-        Ok(Plugin::Agent(Arc::new(agent)))
+        Ok(Plugin::Agent(Arc::new(Agent::of(&self.engine, fitting, limits, models, &self.grants, now).await?)))
     }
 
     /// The tools that agents may call.

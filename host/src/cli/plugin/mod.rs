@@ -4,6 +4,7 @@ mod case;
 mod check;
 mod compare;
 mod inspect;
+mod inspect_tool;
 mod keygen;
 mod new;
 mod reload;

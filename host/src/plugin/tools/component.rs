@@ -98,8 +98,6 @@ pub(super) struct Caller {
     pub log: Arc<RunLog>,
     /// What its run uses.
     pub meter: Arc<Meter>,
-    /// Is cancelled when its run is.
-    pub stop: CancellationToken,
     /// What its clock shows, if that is a script's.
     pub scripted_time: Option<Duration>,
 }
@@ -142,8 +140,8 @@ impl ToolComponent {
         self.description.tools.iter().map(|tool| format!("{}{BETWEEN}{}", self.description.name, tool.name))
     }
 
-    /// Calls a tool in an instance of its own, which is gone when this returns or is dropped. The second is what the
-    /// operator is to read: why there is no answer.
+    /// Calls a tool in an instance of its own, which is gone when this returns or is dropped; the latter is how a call is
+    /// cancelled. The second is what the operator is to read: why there is no answer.
     pub(super) async fn call(
         &self,
         function: &str,
@@ -152,7 +150,7 @@ impl ToolComponent {
     ) -> Result<String, (Failure, String)> {
         let shown = format!("{}{BETWEEN}{function}", self.description.name);
         let log = Arc::new(Lines { log: caller.log, tool: self.description.name.clone() });
-        let mut context = RunContext::new(caller.key.clone(), Arc::new(Nobody), caller.stop);
+        let mut context = RunContext::new(caller.key.clone(), Arc::new(Nobody), CancellationToken::new());
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         context.began = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
         context.log = Some(log);

@@ -8,9 +8,11 @@
 //! - `config` is what the operator says.
 //! - `toolbox` is what there is, and who may call it.
 //! - `component` is a component whose functions are tools, and the call of one.
+//! - `script` stands in for all of them in a test.
 
 mod component;
 mod config;
+mod script;
 mod toolbox;
 
 use serde::{Deserialize, Serialize};
@@ -19,6 +21,7 @@ use wasmtime::component::Resource;
 
 pub use component::{ToolComponent, ToolDescription, ToolFunction};
 pub use config::{ToolConfig, ToolLimits, ToolPattern};
+pub use script::{ScriptedTool, ToolScript};
 pub use toolbox::{ToolGrant, Toolbox, ToolsConfig};
 
 use self::{component::Caller, toolbox::Found};
@@ -139,7 +142,7 @@ impl RunState {
                     (true, Err(failure)) => self.tasks.settle(number, Work::Call, &Err::<String, _>(failure)),
                     (false, found) => {
                         if let Ok(found) = found {
-                            found.metrics().interrupted.inc();
+                            found.metrics.interrupted.inc();
                         }
                         self.tasks.settle(number, Work::Call, &Err::<String, _>(interrupted()));
                     }
@@ -177,7 +180,6 @@ impl RunState {
             key: format!("{}-{number}", run.response_id),
             log,
             meter: run.meter.clone(),
-            stop: run.stop.child_token(),
             scripted_time: run.scripted_time,
         };
         let committed = (run.journaled && !found.idempotent).then(|| run.port.committed());

@@ -10,6 +10,7 @@ use tracing::Level;
 use super::{
     component::{BETWEEN, CRASHED, Caller, Given, ToolComponent},
     config::{ToolConfig, ToolLimits, ToolPattern},
+    script::ToolScript,
 };
 use crate::{
     metrics::{LiveToolCall, ToolCalls, ToolMetrics},
@@ -49,6 +50,8 @@ pub struct Toolbox {
     instances: Semaphore,
     /// The components that serve. Who changes it exchanges all of it.
     components: ArcSwap<Components>,
+    /// What is there besides in a test.
+    script: Option<Arc<ToolScript>>,
 }
 
 impl Toolbox {
@@ -65,7 +68,12 @@ impl Toolbox {
         });
         let given = given.collect::<Result<_, _>>()?;
         let instances = Semaphore::new(limits.tools.instances.min(Semaphore::MAX_PERMITS));
-        Ok(Self { given, ways, limits, metrics, instances, components: ArcSwap::default() })
+        Ok(Self { given, ways, limits, metrics, instances, components: ArcSwap::default(), script: None })
+    }
+
+    /// With the tools of a script.
+    pub(in crate::plugin) fn scripted(self, script: Arc<ToolScript>) -> Self {
+        Self { script: Some(script), ..self }
     }
 
     /// The tool component that fits, with what the operator gives it.
@@ -105,16 +113,20 @@ impl Toolbox {
 
     /// The tool of this name; none when there is none.
     fn find(&self, name: &str) -> Option<Found> {
+        if let Some(script) = self.script.as_ref().filter(|script| script.has(name)) {
+            let (metrics, target) = (self.metrics.tool("script"), Target::Script(script.clone()));
+            return Some(Found { name: name.to_owned(), idempotent: true, target, metrics });
+        }
         let (of, function) = name.split_once(BETWEEN)?;
         let component = self.components.load().get(of).cloned()?;
         let described = component.description.tools.iter().find(|tool| tool.name == function)?;
-        let (idempotent, function) = (described.idempotent, function.to_owned());
-        Some(Found { name: name.to_owned(), function, idempotent, component })
+        let (idempotent, function, metrics) = (described.idempotent, function.to_owned(), component.metrics.clone());
+        Some(Found { name: name.to_owned(), idempotent, target: Target::Component(component, function), metrics })
     }
 
     /// All tools.
     fn all(&self) -> Vec<Tool> {
-        let mut all = Vec::new();
+        let mut all = self.script.as_ref().map(|script| script.all()).unwrap_or_default();
         for component in self.components.load().values() {
             all.extend(component.names().zip(&component.description.tools).map(|(name, tool)| Tool {
                 name,
@@ -145,6 +157,12 @@ impl ToolGrant {
     pub(in crate::plugin) fn new(agent: &str, patterns: Vec<ToolPattern>, toolbox: Arc<Toolbox>) -> Self {
         let denied = toolbox.metrics.denied(agent);
         Self { agent: agent.to_owned(), patterns, toolbox, denied }
+    }
+
+    /// The same and all of these.
+    pub(in crate::plugin) fn and(&self, patterns: impl IntoIterator<Item = ToolPattern>) -> Self {
+        let patterns = self.patterns.iter().cloned().chain(patterns).collect();
+        Self::new(&self.agent, patterns, self.toolbox.clone())
     }
 
     /// The tools that are granted and there.
@@ -190,21 +208,39 @@ impl ToolGrant {
 pub(super) struct Found {
     /// Its name, as agents call it.
     name: String,
-    /// Its name in its component.
-    function: String,
     /// Whether a call may be made again when nobody knows whether it took effect.
     pub(super) idempotent: bool,
-    component: Arc<ToolComponent>,
+    target: Target,
+    /// Counts its calls.
+    pub(super) metrics: Arc<ToolCalls>,
+}
+
+/// Where a tool is.
+#[derive(Clone, Debug)]
+enum Target {
+    /// In this component, by this name.
+    Component(Arc<ToolComponent>, String),
+    /// In a script.
+    Script(Arc<ToolScript>),
 }
 
 impl Found {
     /// Calls it.
     pub(super) async fn call(self, toolbox: &Toolbox, arguments: &str, caller: Caller) -> Result<String, Failure> {
-        let _place = toolbox.instances.acquire().await;
-        let live = LiveToolCall::new(self.metrics().clone());
+        let live = LiveToolCall::new(self.metrics);
         let log = caller.log.clone();
         let most = toolbox.limits.tools.result_bytes;
-        let called = match self.component.call(&self.function, arguments, caller).await {
+        let called = match self.target {
+            Target::Component(component, function) => {
+                let _place = toolbox.instances.acquire().await;
+                component.call(&function, arguments, caller).await
+            }
+            Target::Script(script) => script.call(&self.name, arguments).map_err(|failure| {
+                let why = format!("failed: {}", failure.message);
+                (failure, why)
+            }),
+        };
+        let called = match called {
             Ok(answer) if answer.len() > most => {
                 let bytes = answer.len();
                 let why = format!("answered with {bytes} bytes, limit {most} (limits.tool_result_bytes)");
@@ -223,10 +259,5 @@ impl Found {
             log.note(Level::WARN, "tools", &format!("the tool `{}` {why}", self.name));
             failure
         })
-    }
-
-    /// Counts its calls.
-    pub(super) fn metrics(&self) -> &Arc<ToolCalls> {
-        &self.component.metrics
     }
 }
