@@ -52,5 +52,6 @@ mod state;
 mod stored;
 mod subscribers;
 mod takeover;
+mod tools;
 mod trust;
 mod websocket;

@@ -5,6 +5,7 @@ mod case;
 mod check;
 mod compare;
 mod inspect;
+mod inspect_tool;
 mod installed;
 mod keygen;
 mod list;
