@@ -3,6 +3,7 @@ use serde_json::Value;
 use crate::Failure;
 use crate::bindings;
 use crate::item::{Item, Role};
+use crate::wants::Wants;
 
 /// An agent: a name, a description and what to do in a turn. [`agent!`](crate::agent!) makes a component
 /// of it.
@@ -19,6 +20,11 @@ pub trait Agent {
     /// calls this once at load, when nothing else can be called.
     fn config_schema() -> Option<Value> {
         None
+    }
+
+    /// What the agent wants the operator to grant. Called like [`config_schema`](Self::config_schema). Nothing by default.
+    fn wants() -> Wants {
+        Wants::new()
     }
 
     /// Answers one turn. What is said through [`respond`](crate::respond) goes to the client while this
@@ -103,7 +109,7 @@ pub fn describe<A: Agent>(version: &str) -> bindings::Description {
         version: version.into(),
         about: A::ABOUT.into(),
         config_schema: A::config_schema().map(|schema| schema.to_string()),
-        wants: None,
+        wants: A::wants().to_json(),
     }
 }
 

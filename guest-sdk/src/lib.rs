@@ -99,6 +99,7 @@ pub mod state;
 pub mod tasks;
 mod tool_loop;
 pub mod tools;
+mod wants;
 
 pub use agent::{Agent, IncompleteReason, Outcome, Turn};
 #[doc(inline)]
@@ -107,6 +108,7 @@ pub use failure::Failure;
 pub use item::Item;
 pub use schema::schema;
 pub use tool_loop::ToolLoop;
+pub use wants::Wants;
 
 // For crates that do not want to depend on them.
 #[doc(no_inline)]

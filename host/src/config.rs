@@ -8,7 +8,7 @@
 //! Durations are written `500ms`, `30s`, `10m`; sizes `64KiB`, `10MiB`, or a number of bytes.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     ffi::OsString,
     net::SocketAddr,
     num::NonZeroU32,
@@ -28,7 +28,7 @@ use crate::{
     model::{ModelsConfig, ProviderConfig},
     plugin::{AgentConfig, FetchLimits, HttpLimits, PluginLimits, PublicKey, Signatures, Source, one_or_many},
     protocol::RequestLimits,
-    run::{OutputLimits, RunLimits},
+    run::{OutputLimits, RunLimits, Shares},
     store::LEASE,
 };
 
@@ -167,6 +167,10 @@ pub struct Limits {
     /// The longest that a run may take. Default `10m`.
     #[serde(with = "humantime_serde")]
     pub run_timeout: Duration,
+    /// How much time of a processor a run may take. It counts anew when the run is executed again: after a stop of the
+    /// server, and after a long sleep. Default `1m`.
+    #[serde(with = "humantime_serde")]
+    pub cpu_time: Duration,
     /// How long an agent that is asked to stop may take to return before its instance is dropped. At most `1s`.
     /// Default `300ms`.
     #[serde(with = "humantime_serde")]
@@ -275,6 +279,7 @@ impl Default for Limits {
             history_items: 10_000,
             max_live_runs: None,
             run_timeout: Duration::from_secs(600),
+            cpu_time: Duration::from_secs(60),
             max_runs: 100_000,
             idle_after: Duration::from_secs(30),
             cancel_grace: Duration::from_millis(300),
@@ -402,10 +407,23 @@ impl Config {
         if self.lease < Duration::from_secs(1) || self.lease > Duration::from_secs(3_600) {
             return fail(format!("lease = \"{:?}\" must be 1s to 1h", self.lease));
         }
+        for (name, agent) in &self.agents {
+            let times = [("cpu_time", agent.cpu_time), ("run_timeout", agent.run_timeout)];
+            let sizes = [("memory", agent.memory.map(bytes)), ("max_live_runs", agent.max_live_runs)];
+            if let Some((key, _)) =
+                times.iter().find(|(_, time)| time.is_some_and(|time| time.is_zero() || time > DAY * 365))
+            {
+                return fail(format!("agents.{name}.{key} must be 1ms to 365d"));
+            }
+            if let Some((key, _)) = sizes.iter().find(|(_, size)| *size == Some(0)) {
+                return fail(format!("agents.{name}.{key} = 0 must be at least 1"));
+            }
+        }
         let limits = &self.limits;
         let second = Duration::from_secs(1);
         for (key, value, least, most) in [
             ("run_timeout", limits.run_timeout, Duration::from_millis(1), second * 31_536_000),
+            ("cpu_time", limits.cpu_time, Duration::from_millis(1), second * 31_536_000),
             ("cancel_grace", limits.cancel_grace, Duration::ZERO, second),
             ("idle_after", limits.idle_after, Duration::from_millis(1), second * 31_536_000),
             ("header_timeout", limits.header_timeout, Duration::from_millis(1), second * 3_600),
@@ -472,6 +490,8 @@ impl Config {
         PluginLimits {
             plugin_bytes: bytes(limits.plugin_bytes),
             memory: bytes(limits.memory),
+            cpu_time: limits.cpu_time,
+            run_timeout: limits.run_timeout,
             log_line: 8_192,
             log_lines: limits.log_lines,
             http: HttpLimits {
@@ -503,16 +523,23 @@ impl Config {
         }
     }
 
-    /// The most runs at once, by principal, of those that have a limit of their own.
-    pub fn principal_limits(&self) -> HashMap<String, usize> {
-        self.keys.iter().filter_map(|key| Some((key.name.clone(), key.max_live_runs?))).collect()
+    /// The most runs at once of those that have a limit of their own.
+    pub fn shares(&self) -> Shares {
+        let agents = self.agents.iter();
+        Shares {
+            principals: self.keys.iter().filter_map(|key| Some((key.name.clone(), key.max_live_runs?))).collect(),
+            agents: agents.filter_map(|(name, agent)| Some((name.clone(), agent.max_live_runs?))).collect(),
+        }
     }
 
     /// The limits of runs.
     pub fn run_limits(&self) -> RunLimits {
         RunLimits {
             max_live_runs: self.limits.max_live_runs.unwrap_or_else(crate::machine::live_runs),
-            run_timeout: self.limits.run_timeout,
+            longest_run: {
+                let own = self.agents.values().filter_map(|agent| agent.run_timeout);
+                own.fold(self.limits.run_timeout, Duration::max)
+            },
             max_runs: self.limits.max_runs,
             idle_after: self.limits.idle_after,
             cancel_grace: self.limits.cancel_grace,

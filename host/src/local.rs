@@ -15,7 +15,7 @@ use crate::{
     model::Models,
     plugin::{Agent, Engine, Grants, Refused, Registry, Signatures, read_component, read_signature, signature_path},
     protocol::CreateRequest,
-    run::{self, Created, Manager, Queues, Refusal, Seal, Services, Subscription, Writer, WriterQueue},
+    run::{self, Created, Manager, Queues, Refusal, Seal, Services, Shares, Subscription, Writer, WriterQueue},
     server::{StartError, cached},
     store::{Store, StoreError},
 };
@@ -45,7 +45,7 @@ impl Local {
     pub async fn open(config: Config) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new(1, 1));
         let models = Arc::new(Models::new(&config.models(), &metrics.models)?);
-        let grants = Grants::new(config.agents.clone(), config.plugin_limits().http, metrics.requests.clone())?;
+        let grants = Grants::new(config.agents.clone(), config.plugin_limits(), metrics.requests.clone())?;
         let folder = tempfile::Builder::new().prefix("outlast-").tempdir().map_err(StartError::Scratch)?;
         let store = Store::open(&folder.path().join("local.db").display().to_string()).await?;
         let (writer, queue) = Writer::new(None, &metrics.commits);
@@ -78,8 +78,7 @@ impl Local {
 
     async fn load_bytes(&self, shown: &str, wasm: Bytes) -> Result<Agent, Refused> {
         let now = run::seconds(SystemTime::now());
-        let limits = self.config.plugin_limits();
-        Agent::load(&self.engine, shown, wasm, limits, self.models.clone(), &self.grants, now).await
+        Agent::load(&self.engine, shown, wasm, self.models.clone(), &self.grants, now).await
     }
 
     /// Looks at a component that lies in a file, and says what it is and whether a server would serve it.
@@ -129,8 +128,8 @@ impl Local {
 
     /// A registry as a server with this configuration has it, without agents.
     fn registry(&self) -> Registry {
-        let (limits, signatures) = (self.config.plugin_limits(), self.config.signatures());
-        Registry::new(self.engine.clone(), limits, self.models.clone(), self.grants.clone(), signatures)
+        let signatures = self.config.signatures();
+        Registry::new(self.engine.clone(), self.models.clone(), self.grants.clone(), signatures)
     }
 
     /// A manager of this agent's runs.
@@ -139,9 +138,8 @@ impl Local {
     ///
     /// The database does not answer.
     pub async fn manager(&self, agent: Agent) -> Result<Arc<Manager>, StartError> {
-        let limits = self.config.plugin_limits();
         let registry =
-            Registry::new(self.engine.clone(), limits, self.models.clone(), self.grants.clone(), Signatures::default());
+            Registry::new(self.engine.clone(), self.models.clone(), self.grants.clone(), Signatures::default());
         registry.serve([(agent.description.name.clone(), Arc::new(agent))].into());
         let services = Services {
             queues: Queues { durable: self.queue.clone(), ephemeral: self.queue.clone() },
@@ -149,8 +147,7 @@ impl Local {
             guests: Handle::current(),
             metrics: self.metrics.clone(),
         };
-        let principals = std::collections::HashMap::new();
-        Ok(Manager::new(self.store.clone(), Arc::new(registry), self.config.run_limits(), principals, services))
+        Ok(Manager::new(self.store.clone(), Arc::new(registry), self.config.run_limits(), Shares::default(), services))
     }
 }
 

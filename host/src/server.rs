@@ -77,8 +77,7 @@ impl Server {
         let limits = config.run_limits();
         let metrics = Arc::new(Metrics::new(limits.max_live_runs, config.limits.connections));
         let models = Arc::new(Models::new(&config.models(), &metrics.models)?);
-        let plugin_limits = config.plugin_limits();
-        let grants = Grants::new(config.agents.clone(), plugin_limits.http, metrics.requests.clone())?;
+        let grants = Grants::new(config.agents.clone(), config.plugin_limits(), metrics.requests.clone())?;
         // Taken early, so that two servers do not both do the long part before one of them fails.
         let listener =
             TcpListener::bind(config.listen).await.map_err(|error| StartError::Listen(config.listen, error))?;
@@ -94,7 +93,7 @@ impl Server {
 
         let engine = cached(Engine::new().map_err(|error| StartError::Engine(format!("{error:#}")))?, &config)?;
         let now = run::seconds(SystemTime::now());
-        let mut registry = Registry::new(engine, plugin_limits, models.clone(), grants, config.signatures());
+        let mut registry = Registry::new(engine, models.clone(), grants, config.signatures());
         for (sha256, wasm) in registry.add_bundled(now).await.map_err(StartError::Bundled)? {
             store.keep_component(&sha256, &wasm, run::milliseconds(SystemTime::now())).await?;
         }
@@ -107,6 +106,7 @@ impl Server {
                 LookError::Store(error) => error.into(),
             })?;
         }
+        warn_of_unknown(&registry);
         let served = registry.served();
         let served: Vec<&str> = served.iter().map(|agent| agent.sha256.as_str()).collect();
         store.remove_components(&served).await?;
@@ -116,7 +116,7 @@ impl Server {
             store,
             Arc::new(registry),
             limits,
-            config.principal_limits(),
+            config.shares(),
             Services {
                 queues: Queues { durable: durable_queue, ephemeral: ephemeral_queue },
                 seal,
@@ -234,6 +234,18 @@ pub(crate) fn fetched(config: &Config) -> Result<Fetched, StartError> {
     match config.cache_folder() {
         Some(folder) => Ok(Fetched::open(&folder.join("oci"), limits)?),
         None => Fetched::temporary(limits).map_err(StartError::Scratch),
+    }
+}
+
+/// Tells of sections of agents that are not there: a name may be misspelt.
+fn warn_of_unknown(registry: &Registry) {
+    for name in registry.grants().names().filter(|name| registry.get(name).is_none()) {
+        let served = registry.served();
+        let names: Vec<_> = served.iter().map(|agent| agent.description.name.as_str()).collect();
+        warn!(
+            "the configuration has a section for the agent `{name}`, which is not loaded; there are {}",
+            names.join(", ")
+        );
     }
 }
 

@@ -202,6 +202,42 @@ async fn nothing_of_the_world_outside_is_seen() {
 }
 
 #[tokio::test]
+async fn nothing_is_granted_by_default() {
+    let upstream =
+        "default_model = \"up/up-1\"\n[providers.up]\nbase_url = \"http://127.0.0.1:1/v1\"\nmodels = [\"up-1\"]";
+    let server = hostile(Options::new(Database::Sqlite).config(upstream));
+    let response = run(&server, "denied").await;
+    let said = response["output"][0]["content"][0]["text"].as_str().unwrap();
+    let expected = ["denied host_not_granted"; 2].into_iter();
+    let expected = expected.chain(["denied state_not_granted"; 2]).chain(["denied model_not_granted"; 2]);
+    assert_eq!(said, expected.chain(["models 0"]).collect::<Vec<_>>().join("\n"));
+    for line in [
+        "`hosts = [\"example.com\"]` in the section `[agents.hostile.http]`",
+        "`state = \"1MiB\"` in the section `[agents.hostile]`",
+        "`models = [\"up/up-1\"]` in the section `[agents.hostile]`",
+    ] {
+        server.logged(&["WARN", line]);
+    }
+}
+
+#[tokio::test]
+async fn a_thousand_tasks_are_nothing_special() {
+    let server = small();
+    let response = run(&server, "timers 1000").await;
+    assert_eq!(response["output"][0]["content"][0]["text"], "1000");
+}
+
+#[tokio::test]
+async fn handles_that_are_never_given_back_have_a_limit() {
+    let server = small();
+    assert_eq!(run(&server, "leak 9000").await["status"], "completed");
+    let before = process::rss(server.id());
+    let message = failure(&server, "leak 100000").await;
+    assert!(message.contains("10000 handles"), "{message}");
+    assert!(process::rss(server.id()) < before + (64 << 10));
+}
+
+#[tokio::test]
 async fn an_agent_that_is_told_nonsense_says_so() {
     let message = failure(&small(), "dance").await;
     assert!(message.contains("dance"), "{message}");

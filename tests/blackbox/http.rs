@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sqlx::Row as _;
 use tempfile::TempDir;
 
 use crate::harness::{
@@ -168,22 +167,13 @@ async fn what_came_first_comes_first_again(database: Database) {
     assert_eq!((web.count("/quick"), web.count("/stall")), (quick + 1, stall + 2));
 }
 
-/// The names of the entries in the journal of a response.
-async fn journal(server: &Server, id: &str) -> Vec<String> {
-    let query = sqlx::query("SELECT entries FROM journal WHERE response_id = $1 ORDER BY first_position");
-    let rows = query.bind(id).fetch_all(&mut server.database().await).await.unwrap();
-    let lines: Vec<u8> = rows.iter().flat_map(|row| row.get::<Vec<u8>, _>(0)).collect();
-    let entries = serde_json::Deserializer::from_slice(&lines).into_iter::<Value>();
-    entries.map(|entry| entry.unwrap()["name"].as_str().unwrap().to_owned()).collect()
-}
-
 async fn nothing_with_an_effect_is_sent_before_it_is_in_the_journal(database: Database) {
     let web = Web::start().await;
     let (server, _folder) = hostile(database, &only(&web));
     let mut stream = server.client().stream(request("http", post(web.url("/stall")))).await;
     let id = events::response_id(&stream.until(|event| event.number == 1).await);
     seen(&web, "/stall", 1).await;
-    assert_eq!(journal(&server, &id).await, ["http.send"]);
+    assert_eq!(server.entries(&id).await, ["http.send"]);
     web.release();
     stream.rest().await;
 }
@@ -196,7 +186,7 @@ async fn what_only_asks_does_not_wait_for_the_database() {
     let mut stream = server.client().stream(request("http-race", format!("3000 {both}"))).await;
     let mut events = stream.until(|event| event.number == 1).await;
     let id = events::response_id(&events);
-    wait::eventually("the sleep is committed", async || (!journal(&server, &id).await.is_empty()).then_some(())).await;
+    wait::eventually("the sleep is committed", async || (!server.entries(&id).await.is_empty()).then_some(())).await;
     server.forbid_writes(true);
     seen(&web, "/asked", 1).await;
     assert_eq!(web.count("/effect"), 0);
@@ -222,7 +212,7 @@ async fn a_run_with_an_open_request_stays_in_memory_until_it_is_answered(databas
     web.release();
     eventually(&server.client(), sleeping, |runs| runs == 1.0).await;
     let entries = ["http.start", "tasks.sleep", "task.answer"];
-    wait::eventually("the answer is committed", async || (journal(&server, &id).await == entries).then_some(())).await;
+    wait::eventually("the answer is committed", async || (server.entries(&id).await == entries).then_some(())).await;
     // It comes back from there in this server, and in the next one.
     server.kill9();
     server.restart();

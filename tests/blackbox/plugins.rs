@@ -72,6 +72,31 @@ async fn a_truncated_component_is_refused() {
 }
 
 #[tokio::test]
+async fn a_component_of_a_hundred_megabytes_holds_up_nobody() {
+    // As much data as code: none of it is an agent.
+    let mut large = fs::read(plugins::hostile()).unwrap();
+    large.extend(custom_section(100 << 20));
+    refused("large.wasm", &large, &["refused", "`hostile`"]).await;
+    let one = wat::parse_str("(component)").unwrap();
+    refused("none.wasm", &[one, custom_section(100 << 20)].concat(), &["refused", "describe"]).await;
+    refused("larger.wasm", &custom_section(128 << 20), &["refused", "at most 134217728"]).await;
+}
+
+/// A section of so many bytes that means nothing.
+fn custom_section(bytes: u32) -> Vec<u8> {
+    let leb = |mut number: u32| {
+        let mut all = Vec::new();
+        while number >= 0x80 {
+            all.push((number & 0x7f) as u8 | 0x80);
+            number >>= 7;
+        }
+        all.push(number as u8);
+        all
+    };
+    [vec![0], leb(bytes + 2), vec![1, b'x'], vec![0; bytes as usize]].concat()
+}
+
+#[tokio::test]
 async fn a_component_without_the_exports_is_refused() {
     let component = wat::parse_str("(component)").unwrap();
     refused("nothing.wasm", &component, &["refused", "describe"]).await;

@@ -20,6 +20,7 @@ both_databases!(
     a_model_goes_on_from_what_it_had_said,
     a_model_is_asked_again,
     a_call_that_may_not_be_repeated_fails,
+    a_call_that_may_not_be_repeated_is_not_made_before_it_is_in_the_journal,
     a_call_that_was_answered_is_not_repeated,
     a_generation_goes_on_where_its_component_was,
     a_turn_of_a_socket_is_given_its_earlier_turns_again,
@@ -143,6 +144,18 @@ async fn a_call_that_may_not_be_repeated_fails(database: Database) {
     assert_eq!(messages(&seen), [("incomplete".to_owned(), "Hello wor".to_owned())]);
     assert!(failure(&seen).contains("stopped while the model answered"));
     assert_eq!(upstream.requests().len(), 1);
+}
+
+async fn a_call_that_may_not_be_repeated_is_not_made_before_it_is_in_the_journal(database: Database) {
+    let (server, upstream, _folder) = with(database, "fail", vec![vec![stall()]; 2]).await;
+    let client = server.client();
+    for (number, input, import) in [(1, "forward up-1 0", "model.forward"), (2, "generate up-1", "model.generate")] {
+        let mut stream = client.stream(json!({"model": "hostile", "input": input})).await;
+        let id = events::response_id(&stream.until(|event| event.number == 1).await);
+        wait::eventually("the model is asked", async || (upstream.requests().len() == number).then_some(())).await;
+        assert_eq!(server.entries(&id).await[0], import);
+    }
+    upstream.release();
 }
 
 async fn a_call_that_was_answered_is_not_repeated(database: Database) {

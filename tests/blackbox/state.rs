@@ -192,7 +192,7 @@ async fn beyond_the_grant_nothing_is_kept(database: Database) {
     // And one that is taken away denies, with the line that would allow it, to the operator too.
     server.restart_with(options_of(&server, "[agents.keeper]\nstate = false"));
     let denied = steps(&server.client(), "get principal a").await;
-    failure(&denied, "denied state_not_granted", "`state = \"1MiB\"` in `[agents.keeper]`");
+    failure(&denied, "denied state_not_granted", "`state = \"1MiB\"` in the section `[agents.keeper]`");
     server.logged(&["state = \"1MiB\"", "[agents.keeper]"]);
     for step in ["set principal a 1", "delete principal a", "replace principal a - 1", "keys principal", "set run a 1"]
     {

@@ -74,6 +74,11 @@ impl Journals {
     pub fn cut_off(&self, marker: &str, life: u64) -> bool {
         self.unsure.contains(&life) || self.in_flight.get(marker).is_some_and(|lives| lives.contains(&life))
     }
+
+    /// Whether the end of any life may have.
+    pub fn cut_off_at_all(&self, marker: &str) -> bool {
+        !self.unsure.is_empty() || self.in_flight.contains_key(marker)
+    }
 }
 
 /// How many others are connected to the database.

@@ -7,6 +7,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use serde_json::Value;
 use sqlx::{AnyConnection, Row as _};
 use tempfile::TempDir;
 
@@ -233,6 +234,15 @@ impl Server {
     /// A connection to its database.
     pub async fn database(&self) -> AnyConnection {
         self.options.database.connect(self.dir.path()).await
+    }
+
+    /// The names of the entries in the journal of a response.
+    pub async fn entries(&self, id: &str) -> Vec<String> {
+        let query = sqlx::query("SELECT entries FROM journal WHERE response_id = $1 ORDER BY first_position");
+        let rows = query.bind(id).fetch_all(&mut self.database().await).await.unwrap();
+        let lines: Vec<u8> = rows.iter().flat_map(|row| row.get::<Vec<u8>, _>(0)).collect();
+        let entries = serde_json::Deserializer::from_slice(&lines).into_iter::<Value>();
+        entries.map(|entry| entry.unwrap()["name"].as_str().unwrap().to_owned()).collect()
     }
 
     /// Waits until a response has a journal, and gives what was written of it first: a line for each entry. An import

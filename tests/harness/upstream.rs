@@ -38,9 +38,10 @@ impl Upstream {
         Self { address, script }
     }
 
-    /// A server that asks this provider.
+    /// A server that asks this provider, and lets the agents of the tests do so.
     pub fn options(&self, options: Options) -> Options {
-        options.config(&self.providers())
+        let granted = |options: Options, agent| options.env(&format!("OUTLAST_AGENTS__{agent}__MODELS"), "true");
+        ["HOSTILE", "ASSISTANT"].into_iter().fold(options.config(&self.providers()), granted)
     }
 
     /// The lines of a configuration that name this provider.

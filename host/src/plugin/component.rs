@@ -11,6 +11,7 @@ use super::{
     bindings::{self, AgentPre},
     engine::Engine,
     failure::RunFailure,
+    grants::{SCHEMA_BYTES, Wants, validator},
     limits::PluginLimits,
     state::RunState,
 };
@@ -31,6 +32,8 @@ pub struct Description {
     pub about: String,
     /// The JSON Schema of its configuration.
     pub config_schema: Option<Value>,
+    /// What it wants to be granted.
+    pub wants: Wants,
 }
 
 /// Why a component is not served, in a sentence for the operator.
@@ -161,12 +164,24 @@ fn checked(given: bindings::types::Description) -> Result<Description, Refused> 
     if given.version.len() > 64 || given.about.len() > 1_024 {
         return refuse("`version` may have 64 bytes and `about` 1,024");
     }
-    let config_schema = match given.config_schema.as_deref().map(serde_json::from_str::<Value>) {
+    let config_schema = match given.config_schema {
         None => None,
-        Some(Ok(schema @ Value::Object(_))) => Some(schema),
-        Some(_) => return refuse("`config-schema` is not a JSON object"),
+        Some(text) if text.len() > SCHEMA_BYTES => {
+            return refuse(&format!("`config-schema` has {} bytes, and may have {SCHEMA_BYTES}", text.len()));
+        }
+        Some(text) => match serde_json::from_str(&text) {
+            Ok(schema @ Value::Object(_)) => match validator(&schema) {
+                Ok(_) => Some(schema),
+                Err(why) => return refuse(&why),
+            },
+            _ => return refuse("`config-schema` is not a JSON object"),
+        },
     };
-    Ok(Description { name, version: given.version, about: given.about, config_schema })
+    let wants = match given.wants.as_deref().map_or(Ok(Wants::default()), Wants::read) {
+        Ok(wants) => wants,
+        Err(why) => return refuse(&why),
+    };
+    Ok(Description { name, version: given.version, about: given.about, config_schema, wants })
 }
 
 pub(super) fn first_line(error: &wasmtime::Error) -> String {

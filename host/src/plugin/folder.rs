@@ -258,9 +258,13 @@ impl News {
     fn tell(self) {
         match self {
             Self::Serves(path, agent) => {
-                let Agent { description, sha256, .. } = &*agent;
+                let (Agent { description, sha256, .. }, missing) = (&*agent, agent.missing());
                 let (agent, version) = (&description.name, &description.version);
                 info!(plugin = %path.display(), agent, version, sha256, "serves");
+                if !missing.is_empty() {
+                    let lines = missing.join(", ");
+                    info!(agent, "wants more than it is granted; in its section of the configuration: {lines}");
+                }
             }
             Self::Refused(path, why, true) => {
                 warn!(plugin = %path.display(), "refused: {why}; the version before goes on serving");

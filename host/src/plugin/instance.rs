@@ -11,10 +11,8 @@ use super::{
     component::{Description, Loaded, Refused},
     engine::Engine,
     failure::{Asleep, RunFailure},
-    grants::Grants,
-    http::Access,
+    grants::{Granted, Grants, ModelGrant, TimeLimit, check_config},
     journal::Entry,
-    kept::StateGrant,
     limits::PluginLimits,
     meter::Meter,
     port::{LogPort, RunPort, StatePort},
@@ -29,9 +27,7 @@ pub struct Agent {
     pre: AgentPre<RunState>,
     limits: PluginLimits,
     models: Arc<Models>,
-    http: Arc<Access>,
-    config: String,
-    state: StateGrant,
+    granted: Arc<Granted>,
     scripted_time: Option<Duration>,
     /// What it says about itself.
     pub description: Description,
@@ -86,16 +82,10 @@ pub struct RunContext {
     pub log: Option<Arc<dyn LogPort>>,
     /// Counts what it uses.
     pub meter: Arc<Meter>,
-    /// Filled in by the agent.
-    pub(super) agent: String,
-    /// Filled in by the agent.
-    pub(super) state_grant: StateGrant,
-    /// Filled in by the agent.
-    pub(super) config: String,
+    /// Filled in by the agent: what it is granted.
+    pub(super) granted: Option<Arc<Granted>>,
     /// Filled in by the agent.
     pub(super) models: Option<Arc<Models>>,
-    /// Filled in by the agent.
-    pub(super) http: Option<Arc<Access>>,
     /// Filled in by the agent: what its clock begins with, since 1970, if that is a script's.
     pub(super) scripted_time: Option<Duration>,
 }
@@ -116,15 +106,17 @@ impl RunContext {
             state: None,
             log: None,
             meter: Arc::default(),
-            agent: String::new(),
-            state_grant: StateGrant::default(),
             port,
             stop,
-            config: "{}".to_owned(),
+            granted: None,
             models: None,
-            http: None,
             scripted_time: None,
         }
+    }
+
+    /// What the agent is granted.
+    pub(super) fn granted(&self) -> wasmtime::Result<&Granted> {
+        self.granted.as_deref().ok_or_else(|| wasmtime::Error::msg("a run without grants"))
     }
 }
 
@@ -138,22 +130,19 @@ impl Agent {
         engine: &Engine,
         shown: &str,
         wasm: Bytes,
-        limits: PluginLimits,
         models: Arc<Models>,
         grants: &Grants,
         loaded_at: i64,
     ) -> Result<Self, Refused> {
+        let limits = *grants.limits();
         let Loaded { pre, sha256, description, uses_models, imports } = engine.load(shown, wasm, &limits).await?;
-        let (config, http) = (grants.config(&description.name), grants.http(&description.name));
-        let state = grants.state(&description.name, &limits);
+        let granted = Arc::new(grants.of(&description));
         Ok(Self {
             engine: engine.clone(),
             pre,
             limits,
             models,
-            http,
-            state,
-            config,
+            granted,
             scripted_time: None,
             description,
             sha256,
@@ -169,20 +158,57 @@ impl Agent {
         version.map_or_else(|| "outlast:agent".to_owned(), |(_, version)| format!("outlast:agent@{version}"))
     }
 
+    /// What it wants and is not granted: the lines of `[agents.NAME]` that would grant it.
+    pub fn missing(&self) -> &[String] {
+        &self.granted.missing
+    }
+
+    /// The models that it may call.
+    pub fn models(&self) -> &ModelGrant {
+        &self.granted.models
+    }
+
+    /// The memory of a run, in bytes.
+    pub fn memory(&self) -> u64 {
+        self.granted.memory.most as u64
+    }
+
+    /// The longest that an execution of a run may take.
+    pub fn run_timeout(&self) -> &TimeLimit {
+        &self.granted.run_timeout
+    }
+
+    /// The time of a processor that an execution of a run may take.
+    pub fn cpu_time(&self) -> &TimeLimit {
+        &self.granted.cpu_time
+    }
+
     /// The same component with another configuration.
+    ///
+    /// # Errors
+    ///
+    /// It is not what the component takes.
+    pub fn with_config(mut self, config: &Map<String, Value>) -> Result<Self, Refused> {
+        check_config(&self.description, config)?;
+        Arc::make_mut(&mut self.granted).config = Value::Object(config.clone()).to_string();
+        Ok(self)
+    }
+
+    /// The same component in its author's hands: it may call every model.
     #[must_use]
-    pub fn with_config(mut self, config: Map<String, Value>) -> Self {
-        self.config = Value::Object(config).to_string();
+    pub fn with_all_models(mut self) -> Self {
+        Arc::make_mut(&mut self.granted).models = ModelGrant::All(true);
         self
     }
 
     /// The same component in a test: with these models, and a clock that begins with `time`, since 1970, and goes on
     /// only when the component sleeps, which takes no time.
     #[must_use]
-    pub fn scripted(mut self, models: Arc<Models>, time: Duration) -> Self {
-        self.models = models;
-        self.scripted_time = Some(time);
-        self
+    pub fn scripted(self, models: Arc<Models>, time: Duration) -> Self {
+        let mut this = self.with_all_models();
+        this.models = models;
+        this.scripted_time = Some(time);
+        this
     }
 
     /// Executes one run in an instance of its own, which is gone when this returns or is dropped.
@@ -196,11 +222,8 @@ impl Agent {
             model: context.upstream.clone(),
             input: std::mem::take(&mut context.input),
         };
-        context.config.clone_from(&self.config);
-        context.agent.clone_from(&self.description.name);
-        context.state_grant = self.state;
+        context.granted = Some(self.granted.clone());
         context.models = Some(self.models.clone());
-        context.http = Some(self.http.clone());
         context.scripted_time = self.scripted_time;
         let id = context.response_id.clone();
         let state = RunState::new(&self.description.name, &id, &self.limits, Some(context));

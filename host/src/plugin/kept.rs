@@ -216,15 +216,12 @@ impl RunState {
     /// How much this agent may keep, if it may keep anything, and this key and value are right.
     fn granted(&mut self, import: &str, key: &str, value: Option<&[u8]>) -> wasmtime::Result<Result<usize, Failure>> {
         let run = self.active(import)?;
-        let StateGrant { bytes, key_bytes, value_bytes } = run.state_grant;
+        let granted = run.granted()?;
+        let StateGrant { bytes, key_bytes, value_bytes } = granted.state;
         let Some(bytes) = bytes else {
-            let agent = &run.agent;
-            let message = format!(
-                "The agent `{agent}` may keep nothing: `state = \"1MiB\"` in `[agents.{agent}]` of the configuration \
-                 would allow it."
-            );
-            self.log.note(tracing::Level::WARN, "state", &message);
-            return Ok(Err(failure(FailureKind::Denied, "state_not_granted", message)));
+            let denied = granted.whose.denied("state_not_granted", "keep anything", "`state = \"1MiB\"`", "");
+            self.log.note(tracing::Level::WARN, "state", &denied.message);
+            return Ok(Err(denied));
         };
         if key.is_empty() || key.len() > key_bytes {
             let message =

@@ -1,6 +1,6 @@
 //! How much a plugin may use.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use wasmtime::ResourceLimiter;
 
@@ -13,13 +13,17 @@ const CORE_INSTANCES: usize = 100;
 /// The most handles that are open at once.
 pub(super) const HANDLES: usize = 10_000;
 
-/// Limits of one run, from the configuration.
+/// Limits of the runs of all agents, from the configuration. Some of them an agent may have of its own.
 #[derive(Clone, Copy, Debug)]
 pub struct PluginLimits {
     /// The largest component, in bytes: `limits.plugin_bytes`.
     pub plugin_bytes: usize,
     /// Linear memory, all memories of the instance together, in bytes: `limits.memory`.
     pub memory: usize,
+    /// Time of a processor, each time that a run is executed: `limits.cpu_time`.
+    pub cpu_time: Duration,
+    /// The longest that an execution may take: `limits.run_timeout`.
+    pub run_timeout: Duration,
     /// The longest line in the log, in bytes.
     pub log_line: usize,
     /// The most lines in the log of a run: `limits.log_lines`.
@@ -34,26 +38,36 @@ pub struct PluginLimits {
     pub state_key_bytes: usize,
 }
 
+/// How much memory an instance may have, and the key that says so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct MemoryLimit {
+    /// In bytes.
+    pub(super) most: usize,
+    /// The key in the configuration: `limits.memory`.
+    pub(super) key: String,
+}
+
 /// Counts what an instance uses and says no by name: a denied allocation would otherwise end as a bare
 /// `unreachable`.
 #[derive(Debug)]
 pub(super) struct Limiter {
-    memory: usize,
+    memory: MemoryLimit,
     used: usize,
     meter: Arc<Meter>,
 }
 
 impl Limiter {
-    pub(super) fn new(limits: &PluginLimits, meter: Arc<Meter>) -> Self {
-        Self { memory: limits.memory, used: 0, meter }
+    pub(super) fn new(memory: MemoryLimit, meter: Arc<Meter>) -> Self {
+        Self { memory, used: 0, meter }
     }
 }
 
 impl ResourceLimiter for Limiter {
     fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
         let wanted = self.used.saturating_add(desired.saturating_sub(current));
-        if wanted > self.memory {
-            let message = format!("asked for {} of memory, limit {} (limits.memory)", mib(wanted), mib(self.memory));
+        let MemoryLimit { most, key } = &self.memory;
+        if wanted > *most {
+            let message = format!("asked for {} of memory, limit {} ({key})", mib(wanted), mib(*most));
             return Err(Violation(message).into());
         }
         self.used = wanted;
@@ -97,17 +111,8 @@ mod tests {
 
     #[test]
     fn memory_beyond_the_limit_is_refused_by_name() {
-        let limits = PluginLimits {
-            plugin_bytes: 1 << 20,
-            memory: 16 << 20,
-            log_line: 100,
-            log_lines: 10,
-            http: HttpLimits::default(),
-            state_bytes: 0,
-            state_value_bytes: 0,
-            state_key_bytes: 0,
-        };
-        let mut limiter = Limiter::new(&limits, Arc::default());
+        let memory = MemoryLimit { most: 16 << 20, key: "limits.memory".to_owned() };
+        let mut limiter = Limiter::new(memory, Arc::default());
         assert!(limiter.memory_growing(0, 16 << 20, None).unwrap());
         assert_eq!(limiter.meter.used().memory, 16 << 20);
         let error = limiter.memory_growing(16 << 20, (16 << 20) + 65_536, None).unwrap_err();

@@ -45,7 +45,10 @@ pub use engine::Engine;
 pub use failure::RunFailure;
 pub use fetched::{Fetched, put, remove};
 pub use folder::{Change, Folder, FolderError, Trust, components, read_component};
-pub use grants::{AgentConfig, GrantError, Grants, HttpGrant, Pin, StateSize, Template};
+pub use grants::{
+    AgentConfig, GrantError, Grants, HttpGrant, ModelGrant, ModelPattern, Pin, StateSize, Template, TimeLimit,
+    WantedHost, Wants,
+};
 pub use http::{HostPattern, HttpLimits, PrivateNetworks};
 pub use instance::{Agent, Outcome, RunContext};
 pub use journal::Entry;

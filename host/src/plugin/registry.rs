@@ -12,14 +12,17 @@ use futures::future::join_all;
 use parking_lot::Mutex;
 use tracing::info;
 
-use super::{
-    component::Refused, engine::Engine, grants::Grants, instance::Agent, limits::PluginLimits, signature::Signatures,
-};
+use super::{component::Refused, engine::Engine, grants::Grants, instance::Agent, signature::Signatures};
 use crate::model::Models;
 
 /// The agents that come with the server: name and component.
 pub const BUNDLED: [(&str, &[u8]); 2] =
     [("echo", include_bytes!(env!("BUNDLED_ECHO_WASM"))), ("chat", include_bytes!(env!("BUNDLED_CHAT_WASM")))];
+
+/// Whether an agent comes with the server.
+pub(super) fn is_bundled(name: &str) -> bool {
+    BUNDLED.iter().any(|(bundled, _)| *bundled == name)
+}
 
 /// Agents by name.
 type Agents = BTreeMap<String, Arc<Agent>>;
@@ -28,7 +31,6 @@ type Agents = BTreeMap<String, Arc<Agent>>;
 #[derive(Debug)]
 pub struct Registry {
     engine: Engine,
-    limits: PluginLimits,
     models: Arc<Models>,
     grants: Grants,
     signatures: Signatures,
@@ -50,16 +52,9 @@ struct Retired {
 
 impl Registry {
     /// A registry without agents. `signatures` says which files are trusted.
-    pub fn new(
-        engine: Engine,
-        limits: PluginLimits,
-        models: Arc<Models>,
-        grants: Grants,
-        signatures: Signatures,
-    ) -> Self {
+    pub fn new(engine: Engine, models: Arc<Models>, grants: Grants, signatures: Signatures) -> Self {
         Self {
             engine,
-            limits,
             models,
             grants,
             signatures,
@@ -91,7 +86,12 @@ impl Registry {
 
     /// The largest component that is loaded, in bytes.
     pub(super) fn plugin_bytes(&self) -> usize {
-        self.limits.plugin_bytes
+        self.grants.limits().plugin_bytes
+    }
+
+    /// What the operator says of agents.
+    pub fn grants(&self) -> &Grants {
+        &self.grants
     }
 
     /// The names that no plugin may take.
@@ -123,12 +123,13 @@ impl Registry {
     async fn load_pinned(&self, shown: &str, wasm: Bytes, now: i64) -> Result<Agent, Refused> {
         let agent = self.load(shown, wasm, now).await?;
         self.grants.check_pin(&agent.description.name, &agent.sha256)?;
+        self.grants.check_config(&agent.description)?;
         Ok(agent)
     }
 
     /// Loads one component. `shown` is its name in the log.
     async fn load(&self, shown: &str, wasm: Bytes, now: i64) -> Result<Agent, Refused> {
-        Agent::load(&self.engine, shown, wasm, self.limits, self.models.clone(), &self.grants, now).await
+        Agent::load(&self.engine, shown, wasm, self.models.clone(), &self.grants, now).await
     }
 
     /// Serves these agents from now on, and those that come with the server. The components of agents that serve no more

@@ -41,7 +41,7 @@ impl Host for RunState {
 impl HostMessage for RunState {
     async fn new(&mut self) -> wasmtime::Result<Resource<OpenMessage>> {
         let item = self.open("respond.message", Emission::OpenMessage).await?;
-        Ok(self.table.push(OpenMessage(item))?)
+        self.hold(OpenMessage(item))
     }
 
     async fn write(&mut self, message: Resource<OpenMessage>, text: String) -> wasmtime::Result<()> {
@@ -72,7 +72,7 @@ impl HostMessage for RunState {
 impl HostReasoning for RunState {
     async fn new(&mut self) -> wasmtime::Result<Resource<OpenReasoning>> {
         let item = self.open("respond.reasoning", Emission::OpenReasoning).await?;
-        Ok(self.table.push(OpenReasoning(item))?)
+        self.hold(OpenReasoning(item))
     }
 
     async fn write(&mut self, reasoning: Resource<OpenReasoning>, summary: String) -> wasmtime::Result<()> {

@@ -10,7 +10,7 @@ use std::{
 
 use rand_chacha::{ChaCha12Rng, rand_core::SeedableRng as _};
 use sha2::{Digest as _, Sha256};
-use wasmtime::component::ResourceTable;
+use wasmtime::component::{Resource, ResourceTable};
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxView, WasiView};
 
 use super::{
@@ -18,7 +18,7 @@ use super::{
     instance::RunContext,
     journal::Replay,
     kept::Scratch,
-    limits::{HANDLES, Limiter, PluginLimits},
+    limits::{HANDLES, Limiter, MemoryLimit, PluginLimits},
     log::RunLog,
     output::Output,
     tasks::Tasks,
@@ -73,13 +73,20 @@ impl RunState {
             .stderr(stderr.clone());
         let mut table = ResourceTable::new();
         table.set_max_capacity(HANDLES);
-        let (limiter, scratch) = (Limiter::new(limits, meter), Scratch::default());
+        let memory = run.as_ref().and_then(|run| run.granted.as_ref()).map(|granted| granted.memory.clone());
+        let memory = memory.unwrap_or_else(|| MemoryLimit { most: limits.memory, key: "limits.memory".to_owned() });
+        let (limiter, scratch) = (Limiter::new(memory, meter), Scratch::default());
         Self { wasi: wasi.build(), table, limiter, log, stderr, clock, replay, tasks, scratch, run }
     }
 
     /// The run; a trap while the component is only asked what it is.
     pub(super) fn active(&mut self, import: &str) -> wasmtime::Result<&mut RunContext> {
         self.run.as_mut().ok_or_else(|| Violation(format!("called `{import}` in `describe`")).into())
+    }
+
+    /// Gives the component a handle.
+    pub(super) fn hold<T: Send + 'static>(&mut self, what: T) -> wasmtime::Result<Resource<T>> {
+        self.table.push(what).map_err(|_| Violation(format!("held more than {HANDLES} handles at once")).into())
     }
 
     /// Records what the agent says, and waits while there is no room for more.

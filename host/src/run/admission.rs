@@ -20,8 +20,8 @@ pub struct RunLimits {
     pub max_runs: usize,
     /// How long a run must want to sleep to leave memory meanwhile: `limits.idle_after`.
     pub idle_after: Duration,
-    /// The longest that a run may take: `limits.run_timeout`.
-    pub run_timeout: Duration,
+    /// The longest that a run of any agent may take.
+    pub longest_run: Duration,
     /// How long an agent that was asked to stop may take to return: `limits.cancel_grace`.
     pub cancel_grace: Duration,
     /// How much of a run may wait to be written, or to be read where it is not kept, before its instance is
@@ -53,6 +53,16 @@ pub(super) struct Places {
     runs: (usize, Arc<Semaphore>),
     instances: (usize, Arc<Semaphore>),
     principals: HashMap<String, (usize, Arc<Semaphore>)>,
+    agents: HashMap<String, (usize, Arc<Semaphore>)>,
+}
+
+/// How many runs at once those may have that have a limit of their own, by their names.
+#[derive(Clone, Debug, Default)]
+pub struct Shares {
+    /// `max_live_runs` of a key.
+    pub principals: HashMap<String, usize>,
+    /// `max_live_runs` of an agent.
+    pub agents: HashMap<String, usize>,
 }
 
 /// The place of a run, until it is dropped.
@@ -60,6 +70,7 @@ pub(super) struct Places {
 pub(super) struct Place {
     _run: Option<OwnedSemaphorePermit>,
     _principal: Option<OwnedSemaphorePermit>,
+    _agent: Option<OwnedSemaphorePermit>,
 }
 
 /// The place of an instance, until it is dropped.
@@ -69,21 +80,30 @@ pub(super) struct Slot {
 }
 
 impl Places {
-    /// So many places as the limits say, and so many for each of these principals.
-    pub fn new(limits: &RunLimits, principals: HashMap<String, usize>) -> Self {
+    /// So many places as the limits say, and so many for each of these.
+    pub fn new(limits: &RunLimits, shares: Shares) -> Self {
         let places = |most: usize| (most, Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))));
+        let each = |of: HashMap<String, usize>| of.into_iter().map(|(name, most)| (name, places(most))).collect();
         Self {
             runs: places(limits.max_runs),
             instances: places(limits.max_live_runs),
-            principals: principals.into_iter().map(|(name, most)| (name, places(most))).collect(),
+            principals: each(shares.principals),
+            agents: each(shares.agents),
         }
     }
 
-    /// Takes a place for a run of `principal`.
-    pub fn take(&self, principal: &str) -> Result<(Place, Slot), Refusal> {
+    /// Takes a place for a run of `agent` for `principal`.
+    pub fn take(&self, principal: &str, agent: &str) -> Result<(Place, Slot), Refusal> {
         let principal = match self.principals.get(principal) {
             Some((most, places)) => {
                 Some(places.clone().try_acquire_owned().map_err(|_| Refusal::FullForPrincipal(*most))?)
+            }
+            None => None,
+        };
+        let agent = match self.agents.get(agent) {
+            Some((most, places)) => {
+                let full = |_| Refusal::FullForAgent(*most, agent.to_owned());
+                Some(places.clone().try_acquire_owned().map_err(full)?)
             }
             None => None,
         };
@@ -91,17 +111,21 @@ impl Places {
         let run = places.clone().try_acquire_owned().map_err(|_| Refusal::FullOfRuns(*most))?;
         let (most, places) = &self.instances;
         let instance = places.clone().try_acquire_owned().map_err(|_| Refusal::Full(*most))?;
-        Ok((Place { _run: Some(run), _principal: principal }, Slot { _instance: Some(instance) }))
+        Ok((Place { _run: Some(run), _principal: principal, _agent: agent }, Slot { _instance: Some(instance) }))
     }
 
-    /// Waits for a place for a run of `principal` that was admitted before.
-    pub async fn place(&self, principal: &str) -> Place {
+    /// Waits for a place for a run of `agent` for `principal` that was admitted before.
+    pub async fn place(&self, principal: &str, agent: &str) -> Place {
         // The semaphores are never closed.
-        let principal = match self.principals.get(principal) {
+        let of = async |places: Option<&(usize, Arc<Semaphore>)>| match places {
             Some((_, places)) => places.clone().acquire_owned().await.ok(),
             None => None,
         };
-        Place { _run: self.runs.1.clone().acquire_owned().await.ok(), _principal: principal }
+        Place {
+            _principal: of(self.principals.get(principal)).await,
+            _agent: of(self.agents.get(agent)).await,
+            _run: of(Some(&self.runs)).await,
+        }
     }
 
     /// Waits for a place for an instance.
@@ -127,6 +151,12 @@ pub enum Refusal {
         "{0} of your runs go on already, which is your limit (max_live_runs of the key). Repeat the request later."
     )]
     FullForPrincipal(usize),
+    /// All places of the agent are taken.
+    #[error(
+        "{0} runs of the agent '{1}' go on already, which is its limit (agents.{1}.max_live_runs). Repeat the request \
+         later."
+    )]
+    FullForAgent(usize, String),
     /// The server stops.
     #[error("The server is shutting down and starts no new runs. Repeat the request.")]
     Draining,
@@ -191,7 +221,7 @@ impl From<Refusal> for ApiError {
         let message = refusal.to_string();
         match refusal {
             Refusal::UnknownModel(_) => Self::new(ErrorKind::NotFound, "model_not_found", message).with_param("model"),
-            Refusal::Full(_) | Refusal::FullOfRuns(_) | Refusal::FullForPrincipal(_) => {
+            Refusal::Full(_) | Refusal::FullOfRuns(_) | Refusal::FullForPrincipal(_) | Refusal::FullForAgent(..) => {
                 Self::new(ErrorKind::RateLimited, "rate_limit_exceeded", message).with_retry_after(1)
             }
             Refusal::Draining => Self::new(ErrorKind::Unavailable, "shutting_down", message).with_retry_after(1),

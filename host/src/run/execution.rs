@@ -5,6 +5,7 @@ use std::{
     panic::AssertUnwindSafe,
     pin::pin,
     sync::Arc,
+    task::Poll,
     time::{Duration, SystemTime},
 };
 
@@ -14,7 +15,7 @@ use tracing::{debug, error, warn};
 
 use super::{Ending, Run, RunLimits, StopReason};
 use crate::{
-    plugin::{Agent, Outcome, RunContext, RunFailure, Used},
+    plugin::{Agent, Outcome, RunContext, RunFailure, TimeLimit, Used},
     protocol::ResponseError,
 };
 
@@ -81,16 +82,13 @@ async fn attempt(run: &Arc<Run>, agent: &Agent, context: RunContext, limits: Run
     let result = tokio::select! {
         biased;
         () = stopped => None,
-        () = tokio::time::sleep(limits.run_timeout) => {
-            warn!(response = %run.id, "stopped at limits.run_timeout");
-            run.note("error", "stopped at limits.run_timeout");
-            let message = format!(
-                "The agent was stopped: it took longer than {} seconds (limits.run_timeout).",
-                limits.run_timeout.as_secs_f64()
-            );
-            return Attempt::Ended(Ending::failed(message));
+        () = tokio::time::sleep(agent.run_timeout().most) => {
+            return Attempt::Ended(too_long(run, "took longer than", agent.run_timeout()));
         }
-        result = metered(run, agent.run(context)) => Some(result),
+        result = metered(run, agent.cpu_time().most, agent.run(context)) => match result {
+            Some(result) => Some(result),
+            None => return Attempt::Ended(too_long(run, "used a processor for more than", agent.cpu_time())),
+        },
     };
     Attempt::Ended(match (run.stop_reason(), result) {
         // A stop wins over whatever the agent returns after it.
@@ -108,16 +106,30 @@ async fn attempt(run: &Arc<Run>, agent: &Agent, context: RunContext, limits: Run
     })
 }
 
-/// Counts the time of a processor that `future` takes: of this thread, each time it is polled.
-async fn metered<T>(run: &Run, future: impl Future<Output = T>) -> T {
+/// The end of a run that went beyond a limit of time.
+fn too_long(run: &Arc<Run>, what: &str, TimeLimit { most, key }: &TimeLimit) -> Ending {
+    let why = format!("stopped at {key}");
+    warn!(response = %run.id, "{why}");
+    run.note("error", &why);
+    Ending::failed(format!("The agent was stopped: it {what} {} seconds ({key}).", most.as_secs_f64()))
+}
+
+/// Counts the time of a processor that `future` takes: of this thread, each time it is polled. None when it takes more
+/// than `most`: an agent that computes is interrupted every millisecond.
+async fn metered<T>(run: &Run, most: Duration, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
+    let mut all = Duration::ZERO;
     poll_fn(|context| {
         let start = thread_time();
         let polled = future.as_mut().poll(context);
         let spent = thread_time().saturating_sub(start);
         run.meter.spend(spent);
         run.metrics.spend(spent);
-        polled
+        all += spent;
+        match polled {
+            Poll::Pending if all > most => Poll::Ready(None),
+            polled => polled.map(Some),
+        }
     })
     .await
 }

@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::{
     Ending, Feed, Recorder, Refusal, Retention, Run, RunLimits, Seal, StopReason, Subscription, WriterQueue,
-    admission::{Place, Places, Slot},
+    admission::{Place, Places, Shares, Slot},
     compaction::{opened_input, opened_past},
     execution,
     history::{self, History, history},
@@ -101,14 +101,8 @@ pub struct Manager {
 }
 
 impl Manager {
-    /// A manager without runs. `principals` are the limits of those that have one of their own.
-    pub fn new(
-        store: Store,
-        agents: Agents,
-        limits: RunLimits,
-        principals: HashMap<String, usize>,
-        services: Services,
-    ) -> Arc<Self> {
+    /// A manager without runs.
+    pub fn new(store: Store, agents: Agents, limits: RunLimits, shares: Shares, services: Services) -> Arc<Self> {
         let Services { queues, seal, guests, metrics } = services;
         let manager = Arc::new(Self {
             spaces: Spaces::new(store.clone()),
@@ -118,7 +112,7 @@ impl Manager {
             seal,
             guests,
             live: Mutex::default(),
-            places: Places::new(&limits, principals),
+            places: Places::new(&limits, shares),
             limits,
             tasks: TaskTracker::new(),
             draining: AtomicBool::new(false),
@@ -271,7 +265,7 @@ impl Manager {
         key: Option<IdempotencyKey>,
         agent: Arc<Agent>,
     ) -> Result<Subscription, Refusal> {
-        let places = self.places.take(&principal)?;
+        let places = self.places.take(&principal, &agent.description.name)?;
         // Counted before the flag is read, so that a drain either sees this run or this run sees the drain.
         let token = self.tasks.token();
         if self.draining() {
@@ -414,7 +408,9 @@ impl Manager {
         let (manager, token) = (self.clone(), self.tasks.token());
         self.guests.spawn(async move {
             // One that is stopped meanwhile needs none to end.
-            let places = async { (manager.places.place(&run.principal).await, manager.places.slot().await) };
+            let places = async {
+                (manager.places.place(&run.principal, &agent.description.name).await, manager.places.slot().await)
+            };
             let places = run.stopping().run_until_cancelled(places).await;
             let (place, slot) = places.map_or_else(Default::default, |(place, slot)| (place, Some(slot)));
             manager.execute(run, agent, context, (place, slot), token);

@@ -37,7 +37,7 @@ mod state;
 mod subscription;
 mod writer;
 
-pub use admission::{Refusal, RunLimits};
+pub use admission::{Refusal, RunLimits, Shares};
 pub use expiry::expire;
 pub use feed::{Ended, Feed, Next, Retention};
 pub use journal::Journal;

@@ -11,7 +11,7 @@ mod calculator;
 use std::time::Duration;
 
 use outlast_guest::tools::NoArguments;
-use outlast_guest::{Agent, Failure, Outcome, ToolLoop, Turn, clock, context, model, schema, serde_json::Value};
+use outlast_guest::{Agent, Failure, Outcome, ToolLoop, Turn, Wants, clock, context, model, schema, serde_json::Value};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -61,6 +61,10 @@ impl Agent for Assistant {
 
     fn config_schema() -> Option<Value> {
         Some(schema::<Config>())
+    }
+
+    fn wants() -> Wants {
+        Wants::new().models()
     }
 
     fn run(turn: Turn) -> Result<Outcome, Failure> {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::check::{open, outcome};
 use crate::{
     local::Examined,
-    plugin::{Agent, AgentConfig, StateSize},
+    plugin::{Agent, AgentConfig, StateSize, TimeLimit},
 };
 
 /// Show what a plugin is and what it would get, before it is served.
@@ -69,6 +69,7 @@ impl Shown<'_> {
             "bytes": self.size,
             "imports": agent.imports,
             "config_schema": agent.description.config_schema,
+            "missing": agent.missing(),
             "refused": self.refused,
             "granted": {
                 "config": self.config.config,
@@ -77,7 +78,12 @@ impl Shown<'_> {
                     "methods": http.methods,
                     "secrets": self.secrets(),
                 },
+                "models": self.models(),
                 "state": self.state(),
+                "memory": self.memory(),
+                "cpu_time": self.time(agent.cpu_time()),
+                "run_timeout": self.time(agent.run_timeout()),
+                "max_live_runs": self.config.max_live_runs,
             },
         })
     }
@@ -118,8 +124,38 @@ impl Shown<'_> {
             }
         };
         line("  http", http);
+        line(
+            "  models",
+            match self.models().as_str() {
+                "false" => "none; models = [\"provider/model\"] would grant one".to_owned(),
+                "true" => "all".to_owned(),
+                patterns => patterns.to_owned(),
+            },
+        );
         let state = self.state().unwrap_or_else(|| "nothing; state = \"1MiB\" would grant some".to_owned());
         line("  state", state);
+        line("limits", format!("memory {}", self.memory()));
+        line("", format!("cpu_time {}", self.time(agent.cpu_time())));
+        line("", format!("run_timeout {}", self.time(agent.run_timeout())));
+        let runs = self.config.max_live_runs.map_or_else(|| "as the server has".to_owned(), |most| most.to_string());
+        line("", format!("max_live_runs {runs}"));
+        if let Some(why) = &description.wants.why {
+            line("wants", why.clone());
+        }
+        for wanted in &description.wants.http {
+            if let Some(why) = &wanted.why {
+                line("", format!("{}: {why}", wanted.host));
+            }
+        }
+        match agent.missing() {
+            [] => line("missing", "nothing".to_owned()),
+            lines => {
+                line("missing", format!("it wants more; this would grant it:\n\n[agents.{name}]"));
+                text.push_str(&lines.join("\n"));
+                text.push_str("\n\n");
+            }
+        }
+        let mut line = |what: &str, value: String| text.push_str(&format!("{what:<10}{value}\n"));
         line(
             "served",
             match &self.refused {
@@ -134,6 +170,18 @@ impl Shown<'_> {
     fn secrets(&self) -> Vec<String> {
         let secrets = self.config.http.secrets.iter();
         secrets.flat_map(|(host, headers)| headers.keys().map(move |name| format!("{name} ({host})"))).collect()
+    }
+
+    fn models(&self) -> String {
+        self.agent.models().to_string()
+    }
+
+    fn memory(&self) -> String {
+        ByteSize::b(self.agent.memory()).display().iec().to_string()
+    }
+
+    fn time(&self, limit: &TimeLimit) -> String {
+        humantime::format_duration(limit.most).to_string()
     }
 
     fn state(&self) -> Option<String> {

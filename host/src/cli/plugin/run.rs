@@ -88,9 +88,13 @@ impl Run {
             agent = load(&local, &self.component) => agent?,
             _ = interrupt.recv() => return Ok(Ended::Interrupted),
         };
-        if let Some(text) = &self.agent_config {
-            agent = agent.with_config(object("--agent-config", text)?);
+        let said = local.config().agents.get(&agent.description.name).cloned().unwrap_or_default();
+        // This is its author's terminal: who has the keys of models here may use them.
+        if said.models.is_none() {
+            agent = agent.with_all_models();
         }
+        let config = self.agent_config.as_deref().map_or(Ok(said.config), |text| object("--agent-config", text))?;
+        agent = agent.with_config(&config).map_err(|why| why.to_string())?;
         let request = request(&local, &agent, self.model.as_deref(), fields)?;
         let manager = local.manager(agent).await.map_err(|error| error.to_string())?;
         self.follow(&manager, request, interrupt).await

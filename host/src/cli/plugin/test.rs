@@ -132,7 +132,7 @@ impl Test {
         };
         let script = Arc::new(Script::new(case.answers.iter().cloned()));
         let models = Arc::new(Models::scripted(script.clone(), &local.metrics().models));
-        let agent = agent.clone().with_config(case.config.clone()).scripted(models, begin);
+        let agent = agent.clone().with_config(&case.config).map_err(|why| why.to_string())?.scripted(models, begin);
         let mut request = request(local, &agent, case.model.as_deref(), case.fields())?;
         request.earlier.clone_from(&case.history);
         *written.lock() = Written::default();

@@ -94,7 +94,7 @@ pub(super) async fn open(
     let limits = api.limits.websocket;
     let memory = Memory::new(limits.responses, limits.bytes);
     // Reached only by a client that stops reading, or the run's own limit would have come first.
-    let longest = limits.lifetime.saturating_add(api.manager.limits().run_timeout).saturating_add(LINGER);
+    let longest = limits.lifetime.saturating_add(api.manager.limits().longest_run).saturating_add(LINGER);
     let session = Session { api, principal, connection, memory };
     Ok(upgrade.read_buffer_size(BUFFER).write_buffer_size(BUFFER).on_upgrade(move |socket| async move {
         let _ = tokio::time::timeout(longest, session.serve(socket)).await;

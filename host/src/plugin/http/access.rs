@@ -27,7 +27,7 @@ use crate::{
     plugin::{
         bindings::types::{Failure, FailureKind},
         failure::{failure, shorten},
-        grants::{GrantError, HttpGrant},
+        grants::{GrantError, Grantee, HttpGrant},
     },
 };
 
@@ -40,31 +40,35 @@ const SEARCHES: usize = 16;
 /// The header that makes a repeated request known to the other side.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// What one agent may reach.
+/// What one component may reach.
 #[derive(Debug)]
 pub(in crate::plugin) struct Access {
-    agent: String,
+    whose: Grantee,
     grant: HttpGrant,
     secrets: Secrets,
     /// None where nothing may be reached.
     client: Option<Client>,
     pub(super) limits: HttpLimits,
-    /// The places of all agents.
-    places: Arc<Semaphore>,
+    /// The places of its requests.
+    places: Semaphore,
     pub(super) metrics: Arc<AgentRequests>,
 }
 
+/// The places of the requests of one component.
+fn places(limits: &HttpLimits) -> Semaphore {
+    Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS))
+}
+
 impl Access {
-    /// What `agent` may reach. `lookup` reads environment variables, `places` are shared by all agents.
+    /// What a component may reach. `lookup` reads environment variables.
     pub(in crate::plugin) fn new(
-        agent: &str,
+        whose: &Grantee,
         grant: &HttpGrant,
         limits: HttpLimits,
-        places: Arc<Semaphore>,
         metrics: Arc<AgentRequests>,
         lookup: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, GrantError> {
-        let wrong = |what| GrantError { agent: agent.to_owned(), what };
+        let wrong = |what| GrantError(format!("{}.http.{what}", whose.section()));
         for method in grant.methods.iter().flatten() {
             if method.is_empty() || !method.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-') {
                 return Err(wrong(format!(
@@ -77,18 +81,15 @@ impl Access {
             true => None,
             false => Some(client(grant.private.clone(), &limits).map_err(|error| wrong(format!("hosts: {error}")))?),
         };
-        Ok(Self { agent: agent.to_owned(), grant: grant.clone(), secrets, client, limits, places, metrics })
+        let (whose, grant, places) = (whose.clone(), grant.clone(), places(&limits));
+        Ok(Self { whose, grant, secrets, client, limits, places, metrics })
     }
 
-    /// What an agent may reach of which the operator says nothing.
-    pub(in crate::plugin) fn nothing(
-        agent: &str,
-        limits: HttpLimits,
-        places: Arc<Semaphore>,
-        metrics: Arc<AgentRequests>,
-    ) -> Self {
-        let (agent, grant) = (agent.to_owned(), HttpGrant::default());
-        Self { agent, grant, secrets: Secrets::default(), client: None, limits, places, metrics }
+    /// What a component may reach of which the operator says nothing.
+    pub(in crate::plugin) fn nothing(whose: &Grantee, limits: HttpLimits, metrics: Arc<AgentRequests>) -> Self {
+        let (whose, grant) = (whose.clone(), HttpGrant::default());
+        let places = places(&limits);
+        Self { whose, grant, secrets: Secrets::default(), client: None, limits, places, metrics }
     }
 
     /// Whether the operator allows a request of this method to this URL.
@@ -117,14 +118,7 @@ impl Access {
 
     /// The operator does not allow `what`; `line` would.
     fn denied(&self, code: &str, what: &str, line: &str) -> Failure {
-        let agent = &self.agent;
-        let bare = agent.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
-        let key = if bare { agent.clone() } else { format!("\"{agent}\"") };
-        let message = format!(
-            "The operator does not allow the agent `{agent}` to {what}: {line} in the section `[agents.{key}.http]` of \
-             the server's configuration would."
-        );
-        failure(FailureKind::Denied, code, message)
+        self.whose.denied(code, what, line, ".http")
     }
 
     /// Sends a request and reads its answer, within its time. `key` makes it known to the other side, should it be sent

@@ -59,7 +59,7 @@ pub struct HttpLimits {
     pub headers: usize,
     /// The requests that are open at once in a run: `limits.http_requests`.
     pub requests: usize,
-    /// The requests that go on at once in all runs: `limits.http_connections`.
+    /// The requests that go on at once in all runs of an agent: `limits.http_connections`.
     pub connections: usize,
     /// The longest that a request may take: `limits.http_timeout`.
     pub timeout: Duration,
@@ -96,7 +96,7 @@ impl Host for RunState {
 
     async fn start(&mut self, request: Request) -> wasmtime::Result<Result<Resource<OpenRequest>, Failure>> {
         match self.begin_request(START, request).await? {
-            Ok(number) => Ok(Ok(self.table.push(OpenRequest { number, taken: false })?)),
+            Ok(number) => self.hold(OpenRequest { number, taken: false }).map(Ok),
             Err(failure) => Ok(Err(failure)),
         }
     }
@@ -106,7 +106,7 @@ impl HostPending for RunState {
     async fn task(&mut self, handle: Resource<OpenRequest>) -> wasmtime::Result<Resource<OpenTask>> {
         let number = self.table.get(&handle)?.number;
         let task = self.tasks.handle(number);
-        Ok(self.table.push(task)?)
+        self.hold(task)
     }
 
     async fn get(&mut self, handle: Resource<OpenRequest>) -> wasmtime::Result<Result<Response, Failure>> {
@@ -134,8 +134,7 @@ impl RunState {
         let arguments = digest_of(&request);
         let number = self.tasks.number();
         let run = self.active(import)?;
-        let (stop, access) = (run.stop.clone(), run.http.clone());
-        let access = access.ok_or_else(|| wasmtime::Error::msg("a run without grants"))?;
+        let (stop, access) = (run.stop.clone(), run.granted()?.http.clone());
         if let Some(begun) = self.replayed::<Result<(), Failure>>(import, &arguments)? {
             if let Err(failure) = begun {
                 return Ok(Err(failure));

@@ -50,6 +50,19 @@ impl HostPattern {
             }
     }
 
+    /// Whether all URLs of `other` lead to one of the hosts.
+    pub(in crate::plugin) fn covers(&self, other: &Self) -> bool {
+        let below = |host: &str, above: &str| host.strip_suffix(above).is_some_and(|below| below.ends_with('.'));
+        (self.scheme.is_none() || self.scheme == other.scheme)
+            && self.port == other.port
+            && match (&self.hosts, &other.hosts) {
+                (Hosts::All, _) => true,
+                (Hosts::Below(above), Hosts::One(host)) => below(host, above),
+                (Hosts::Below(above), Hosts::Below(other)) => above == other || below(other, above),
+                (one, other) => one == other,
+            }
+    }
+
     /// The same, for what must not be read on its way: over `http` only where the pattern says so.
     pub(super) fn matches_secretly(&self, url: &Url) -> bool {
         self.matches(url) && (url.scheme() == "https" || self.scheme.is_some())

@@ -80,7 +80,7 @@ pub(super) async fn generate(
         }
     };
     let open = OpenGeneration { state, call, text: String::new(), more: false };
-    Ok(Ok(run.table.push(open)?))
+    run.hold(open).map(Ok)
 }
 
 impl HostGeneration for RunState {

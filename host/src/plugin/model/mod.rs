@@ -40,7 +40,14 @@ impl Host for RunState {
         if let Some(names) = self.replayed(IMPORT, "")? {
             return Ok(names);
         }
-        let names = self.models_of(IMPORT)?.names();
+        let models = self.models_of(IMPORT)?;
+        let granted = &self.active(IMPORT)?.granted()?.models;
+        let mut names = models.names();
+        names.retain(|name| granted.fits(name));
+        let named =
+            granted.named().filter(|name| models.resolve(Some(name)).is_ok_and(|target| target.to_string() == *name));
+        let new: Vec<_> = named.filter(|name| !names.iter().any(|known| known == name)).map(str::to_owned).collect();
+        names.extend(new);
         self.record(IMPORT, String::new(), &names).await?;
         Ok(names)
     }
@@ -52,10 +59,28 @@ impl RunState {
         models.ok_or_else(|| wasmtime::Error::msg("a run without models"))
     }
 
-    /// Calls a model.
+    /// Calls a model, if the operator allows it. One that may not be asked again is not asked before it is in the journal that it is.
     async fn start(&mut self, import: &str, call: Call) -> wasmtime::Result<Result<Generation, Failure>> {
         let models = self.models_of(import)?;
-        Ok(match self.unless_stopped(models.start(call)).await? {
+        let run = self.active(import)?;
+        let granted = run.granted()?;
+        if let Ok(target) = models.resolve(call.model.as_deref())
+            && !granted.models.allows(&target)
+        {
+            let (what, line) = (format!("call the model {target}"), format!("`models = [\"{target}\"]`"));
+            let denied = granted.whose.denied("model_not_granted", &what, &line, "");
+            self.log.note(tracing::Level::WARN, "model", &denied.message);
+            return Ok(Err(denied));
+        }
+        let once = run.journaled && models.on_interrupt(call.model.as_deref()) == OnInterrupt::Fail;
+        let committed = once.then(|| run.port.committed());
+        let started = async {
+            if let Some(committed) = committed {
+                committed.await;
+            }
+            models.start(call).await
+        };
+        Ok(match self.unless_stopped(started).await? {
             Ok(started) => started.map_err(Failure::from),
             Err(failure) => Err(failure),
         })

@@ -100,7 +100,7 @@ impl Host for RunState {
 
     async fn after(&mut self, milliseconds: u64) -> wasmtime::Result<Resource<OpenTask>> {
         let until = self.timer("tasks.after", milliseconds).await?;
-        Ok(self.table.push(OpenTask::Timer(until))?)
+        self.hold(OpenTask::Timer(until))
     }
 
     async fn sleep(&mut self, milliseconds: u64) -> wasmtime::Result<Result<(), Failure>> {

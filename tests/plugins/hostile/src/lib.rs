@@ -38,6 +38,9 @@
 //! | `http-at-most MS REQUEST` | waits for the request or for a timer, says which ended |
 //! | `http-all N URL` | sends so many requests at once with the SDK, says their bodies in order |
 //! | `http-misuse REQUEST` | gives a request up, takes an answer twice, waits for nothing |
+//! | `denied` | tries everything that has to be granted, says what came of it |
+//! | `timers N` | begins so many timers, waits for all, says how many there were |
+//! | `leak N` | begins so many timers and forgets them, then says `ok` |
 //! | `recall KEY` | says what it keeps for the principal under the key, or `-` |
 //! | `history` | says who said what in the earlier turns |
 //!
@@ -121,6 +124,9 @@ impl Agent for Hostile {
                 }
             }
 
+            "denied" => rules::try_everything(),
+            "timers" => limits::timers(number(argument)?)?,
+            "leak" => limits::leak(number(argument)?),
             "open" => rules::leave_open(),
             "late-write" => rules::write_late(),
             "badjson" => rules::forward_bad_json(),

@@ -3,8 +3,9 @@
 //! `black_box` keeps the optimizer from seeing that nothing comes of the work.
 
 use std::hint::black_box;
+use std::time::Duration;
 
-use outlast_guest::{log, respond};
+use outlast_guest::{Failure, log, respond, tasks};
 
 pub fn spin() {
     let mut turns = 0u64;
@@ -34,6 +35,26 @@ pub fn grow(mib: usize) {
         taken.push(black_box(vec![1u8; 1024 * 1024]));
     }
     black_box(&taken);
+    respond::text("ok");
+}
+
+pub fn timers(count: usize) -> Result<(), Failure> {
+    let mut timers: Vec<_> = (0..count).map(|n| tasks::after(Duration::from_millis(n as u64 % 500))).collect();
+    while !timers.is_empty() {
+        let mut ended = tasks::wait_any(&timers)?;
+        ended.sort_unstable();
+        for place in ended.into_iter().rev() {
+            timers.swap_remove(place);
+        }
+    }
+    respond::text(&count.to_string());
+    Ok(())
+}
+
+pub fn leak(count: usize) {
+    for _ in 0..count {
+        std::mem::forget(tasks::after(Duration::from_secs(3_600)));
+    }
     respond::text("ok");
 }
 

@@ -5,7 +5,7 @@ use std::mem::forget;
 use std::time::Duration;
 
 use outlast_guest::bindings::outlast::agent::{model as raw_model, respond as raw_respond};
-use outlast_guest::{Failure, model, respond, tasks};
+use outlast_guest::{Failure, Item, http, model, respond, state, tasks};
 
 pub fn refuse(text: &str) {
     let mut message = respond::Message::open();
@@ -36,6 +36,22 @@ pub fn forward_bad_json() {
 
 pub fn forward_to_nobody() {
     say(model::forward(model::Request::new().model("nope/none")).map(drop));
+}
+
+pub fn try_everything() {
+    let tried = [
+        http::get("https://example.com/").send().map(drop),
+        http::get("http://169.254.169.254/latest/meta-data/").send().map(drop),
+        state::set_bytes(state::Scope::Principal, "key", b"value"),
+        state::get_bytes(state::Scope::Run, "key").map(drop),
+        model::forward(model::Request::new().model("up/up-1").input([Item::user("?")])).map(drop),
+        model::generate(model::Request::new().input([Item::user("?")])).map(drop),
+    ];
+    let said = tried.map(|tried| match tried {
+        Ok(()) => "worked".to_owned(),
+        Err(failure) => format!("{} {}", failure.kind, failure.code),
+    });
+    respond::text(&format!("{}\nmodels {}", said.join("\n"), model::models().len()));
 }
 
 pub fn forget_cancel() {

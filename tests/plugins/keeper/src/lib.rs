@@ -16,13 +16,17 @@
 //! | `say TEXT` | says it |
 //! | `log TEXT` | writes it to the log of the run |
 //! | `wait MS` | sleeps |
+//! | `config` | says its configuration |
+//! | `models` | says the models that it may call |
+//! | `ask MODEL` | lets a model answer, and says what it was told |
 //!
 //! A step that fails says `KIND CODE: MESSAGE`, and the next one follows.
 
 use std::time::Duration;
 
+use outlast_guest::serde_json::{self, Value, json};
 use outlast_guest::state::{self, Scope};
-use outlast_guest::{Agent, Failure, Outcome, Turn, log, respond, tasks};
+use outlast_guest::{Agent, Failure, Item, Outcome, Turn, Wants, context, log, model, respond, tasks};
 
 struct Keeper;
 
@@ -31,6 +35,26 @@ outlast_guest::agent!(Keeper);
 impl Agent for Keeper {
     const NAME: &'static str = "keeper";
     const ABOUT: &'static str = "Keeps what it is told to, for tests.";
+
+    fn config_schema() -> Option<Value> {
+        Some(json!({
+            "type": "object",
+            "properties": {
+                "greeting": {"type": "string", "maxLength": 20},
+                "limits": {"type": "object", "properties": {"max": {"type": "integer", "maximum": 10}}},
+            },
+            "additionalProperties": false,
+        }))
+    }
+
+    fn wants() -> Wants {
+        Wants::new()
+            .why("For tests.")
+            .these_models(["up/up-1"])
+            .http("api.example.com", ["GET"])
+            .secret("api.example.com", "authorization")
+            .state("64KiB")
+    }
 
     fn run(turn: Turn) -> Result<Outcome, Failure> {
         let mut message = respond::Message::open();
@@ -86,6 +110,12 @@ fn step(text: &str) -> Result<Option<String>, Failure> {
         ["log", words @ ..] => {
             log::info!("{}", words.join(" "));
             None
+        }
+        ["config"] => Some(context::config::<serde_json::Value>()?.to_string()),
+        ["models"] => Some(model::models().join(" ")),
+        ["ask", name] => {
+            let request = model::Request::new().model(*name).input([Item::user("Say it.")]);
+            Some(model::generate(request)?.finish()?.text())
         }
         ["wait", ms] => {
             tasks::sleep(Duration::from_millis(ms.parse()?))?;
