@@ -9,9 +9,13 @@ use tracing::{error, info, warn};
 use crate::{
     config::{CacheConfig, Config, bytes},
     http::{self, Api, ApiLimits, ConnectionLimits, Keys},
+    machine::LiveRuns,
     metrics::Metrics,
     model::{ModelConfigError, Models},
-    plugin::{CacheError, Engine, Fetched, Folder, FolderError, GrantError, Grants, Refused, Registry, Source, Trust},
+    plugin::{
+        Allocator, CacheError, Engine, Fetched, Folder, FolderError, GrantError, Grants, Refused, Registry, Source,
+        Trust,
+    },
     reload::{self, LookError, Missing},
     run::{self, Manager, Queues, Seal, Services, Writer},
     store::{Store, StoreError},
@@ -91,7 +95,8 @@ impl Server {
         let keep = config.lease / 3;
         let writers = [durable, ephemeral].map(|writer| writer.run(keep)).into_iter().collect();
 
-        let engine = cached(Engine::new().map_err(|error| StartError::Engine(format!("{error:#}")))?, &config)?;
+        let engine = config.pool().map_or_else(Engine::new, Engine::pooled);
+        let engine = cached(engine.map_err(|error| StartError::Engine(format!("{error:#}")))?, &config)?;
         let now = run::seconds(SystemTime::now());
         let mut registry = Registry::new(engine, models.clone(), grants, config.signatures());
         for (sha256, wasm) in registry.add_bundled(now).await.map_err(StartError::Bundled)? {
@@ -143,6 +148,16 @@ impl Server {
     /// Where the server listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// How many runs may go on at once, and why not more.
+    pub fn live_runs(&self) -> LiveRuns {
+        self.config.live_runs()
+    }
+
+    /// How instances get their memory.
+    pub fn allocator(&self) -> Allocator {
+        self.config.allocator
     }
 
     /// The runs.

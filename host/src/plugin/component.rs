@@ -57,7 +57,7 @@ impl Engine {
     pub(super) async fn load(&self, shown: &str, wasm: Bytes, limits: &PluginLimits) -> Result<Loaded, Refused> {
         check_header(&wasm)?;
         let sha256 = hex::encode(Sha256::digest(&wasm));
-        let component = self.compiled(shown, wasm, &sha256).await?;
+        let component = self.compiled(shown, wasm, &sha256, limits.compile_timeout).await?;
         self.check_contract(&component)?;
         let pre = self
             .linker
@@ -77,6 +77,8 @@ impl Engine {
     fn check_contract(&self, component: &Component) -> Result<(), Refused> {
         let shape = component.component_type();
         for (name, _) in shape.imports(&self.engine) {
+            // A name may be as long as its file.
+            let name = super::failure::shorten(name, 200);
             if let Some((_, version)) = name.split_once('@')
                 && name.starts_with("outlast:agent/")
                 && !version.starts_with("0.1.")
@@ -101,7 +103,7 @@ impl Engine {
             if !exports.iter().any(|name| name == needed) {
                 let message = format!(
                     "it does not export `{needed}`, so it is not an agent for {CONTRACT} (it exports: {})",
-                    if exports.is_empty() { "nothing".to_owned() } else { exports.join(", ") }
+                    shown(&exports)
                 );
                 return Err(Refused(message));
             }
@@ -182,6 +184,17 @@ fn checked(given: bindings::types::Description) -> Result<Description, Refused> 
         Err(why) => return refuse(&why),
     };
     Ok(Description { name, version: given.version, about: given.about, config_schema, wants })
+}
+
+/// Some of these names.
+fn shown(names: &[String]) -> String {
+    const MOST: usize = 10;
+    let first = names.iter().take(MOST).map(|name| super::failure::shorten(name, 80)).collect::<Vec<_>>().join(", ");
+    match names.len() {
+        0 => "nothing".to_owned(),
+        count if count > MOST => format!("{first} and {} more", count - MOST),
+        _ => first,
+    }
 }
 
 pub(super) fn first_line(error: &wasmtime::Error) -> String {
