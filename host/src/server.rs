@@ -21,6 +21,9 @@ use crate::{
     store::{Store, StoreError},
 };
 
+/// The folder for what comes from registries, in that for compiled code.
+pub(crate) const FETCHED: &str = "oci";
+
 /// Why a server does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -243,11 +246,11 @@ async fn plugins(config: &Config) -> Result<(Vec<PathBuf>, Option<Missing>), Sta
     Ok((paths, missing))
 }
 
-/// The folder for what comes from registries, in that for compiled code.
-pub(crate) fn fetched(config: &Config) -> Result<Fetched, StartError> {
+/// What was fetched from registries.
+fn fetched(config: &Config) -> Result<Fetched, StartError> {
     let limits = config.fetch_limits();
     match config.cache_folder() {
-        Some(folder) => Ok(Fetched::open(&folder.join("oci"), limits)?),
+        Some(folder) => Ok(Fetched::open(&folder.join(FETCHED), limits)?),
         None => Fetched::temporary(limits).map_err(StartError::Scratch),
     }
 }

@@ -6,7 +6,10 @@ use bytesize::ByteSize;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::check::{open, outcome};
+use super::{
+    check::{open, outcome},
+    component::examine,
+};
 use crate::{
     local::Examined,
     plugin::{Agent, AgentConfig, StateSize, TimeLimit},
@@ -18,8 +21,9 @@ use crate::{
 /// executed.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Inspect {
-    /// The component.
-    component: PathBuf,
+    /// The component: a file, or oci://HOST[:PORT]/REPOSITORY[:TAG][@sha256:…].
+    #[arg(value_name = "FILE|REFERENCE")]
+    component: String,
     /// The configuration file of a server (TOML): what it grants is shown, and whether it would serve the component.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -33,8 +37,9 @@ impl Inspect {
         outcome(async {
             let local = open(self.config.as_deref()).await?;
             // Whether its pin and its signature fit is another question than what it is.
-            let Examined { agent, wasm, refused, .. } =
-                local.examine(&self.component).await.map_err(|why| format!("{}: {why}", self.component.display()))?;
+            let (examined, _) =
+                examine(&self.component, &local).await.map_err(|why| format!("{}: {why}", self.component))?;
+            let Examined { agent, wasm, refused, .. } = examined;
             let (size, refused) = (wasm.len() as u64, refused.map(|why| why.to_string()));
             let config = local.config().agents.get(&agent.description.name).cloned().unwrap_or_default();
             let shown = Shown { agent: &agent, size, config: &config, refused };
