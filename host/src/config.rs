@@ -25,10 +25,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     http::WebSocketLimits,
+    machine::LiveRuns,
     model::{ModelsConfig, ProviderConfig},
     plugin::{
-        AgentConfig, FetchLimits, HttpLimits, PluginLimits, PublicKey, Signatures, Source, ToolConfig, ToolLimits,
-        ToolsConfig, one_or_many,
+        AgentConfig, Allocator, FetchLimits, HttpLimits, PluginLimits, Pool, PublicKey, Signatures, Source, ToolConfig,
+        ToolLimits, ToolsConfig, one_or_many,
     },
     protocol::RequestLimits,
     run::{OutputLimits, RunLimits, Shares},
@@ -57,6 +58,8 @@ pub struct Config {
     /// it is fetched once. It must be the server's own. `false`: none.
     /// Default: `outlast` in `$XDG_CACHE_HOME` or `~/.cache`.
     pub cache: CacheConfig,
+    /// How instances get their memory: `on-demand`, or `pooling`. Default `on-demand`.
+    pub allocator: Allocator,
     /// Whether a plugin without a signature by one of `trusted_keys` is refused. Default false.
     pub require_signature: bool,
     /// Whose signatures of plugins are trusted: `ed25519:BASE64`. Default: none.
@@ -182,6 +185,9 @@ pub struct Limits {
     pub cancel_grace: Duration,
     /// The largest component of a plugin. Default `128MiB`.
     pub plugin_bytes: ByteSize,
+    /// The longest that compiling a plugin is waited for. Default `10m`.
+    #[serde(with = "humantime_serde")]
+    pub plugin_compile_timeout: Duration,
     /// The longest that fetching a plugin from a registry may take. Default `5m`.
     #[serde(with = "humantime_serde")]
     pub plugin_fetch_timeout: Duration,
@@ -265,6 +271,7 @@ impl Default for Config {
             database: "outlast.db".to_owned(),
             plugins: Vec::new(),
             cache: CacheConfig::default(),
+            allocator: Allocator::default(),
             require_signature: false,
             trusted_keys: Vec::new(),
             pid_file: None,
@@ -299,6 +306,7 @@ impl Default for Limits {
             idle_after: Duration::from_secs(30),
             cancel_grace: Duration::from_millis(300),
             plugin_bytes: ByteSize::mib(128),
+            plugin_compile_timeout: Duration::from_secs(600),
             plugin_fetch_timeout: Duration::from_secs(300),
             memory: ByteSize::mib(64),
             event_bytes: ByteSize::mib(1),
@@ -446,6 +454,7 @@ impl Config {
             ("cancel_grace", limits.cancel_grace, Duration::ZERO, second),
             ("idle_after", limits.idle_after, Duration::from_millis(1), second * 31_536_000),
             ("header_timeout", limits.header_timeout, Duration::from_millis(1), second * 3_600),
+            ("plugin_compile_timeout", limits.plugin_compile_timeout, second, second * 86_400),
             ("plugin_fetch_timeout", limits.plugin_fetch_timeout, second, second * 86_400),
             ("http_timeout", limits.http_timeout, Duration::from_millis(1), second * 86_400),
             ("body_timeout", limits.body_timeout, Duration::from_millis(1), second * 3_600),
@@ -515,6 +524,7 @@ impl Config {
         let limits = &self.limits;
         PluginLimits {
             plugin_bytes: bytes(limits.plugin_bytes),
+            compile_timeout: limits.plugin_compile_timeout,
             memory: bytes(limits.memory),
             cpu_time: limits.cpu_time,
             run_timeout: limits.run_timeout,
@@ -541,15 +551,6 @@ impl Config {
         }
     }
 
-    /// The most runs at once of those that have a limit of their own.
-    pub fn shares(&self) -> Shares {
-        let agents = self.agents.iter();
-        Shares {
-            principals: self.keys.iter().filter_map(|key| Some((key.name.clone(), key.max_live_runs?))).collect(),
-            agents: agents.filter_map(|(name, agent)| Some((name.clone(), agent.max_live_runs?))).collect(),
-        }
-    }
-
     /// The limits of what is fetched from registries.
     pub fn fetch_limits(&self) -> FetchLimits {
         FetchLimits { bytes: bytes(self.limits.plugin_bytes), timeout: self.limits.plugin_fetch_timeout }
@@ -564,10 +565,31 @@ impl Config {
         }
     }
 
+    /// The most runs at once of those that have a limit of their own.
+    pub fn shares(&self) -> Shares {
+        let agents = self.agents.iter();
+        Shares {
+            principals: self.keys.iter().filter_map(|key| Some((key.name.clone(), key.max_live_runs?))).collect(),
+            agents: agents.filter_map(|(name, agent)| Some((name.clone(), agent.max_live_runs?))).collect(),
+        }
+    }
+
+    /// How many runs may have an instance, and why not more.
+    pub fn live_runs(&self) -> LiveRuns {
+        self.limits.max_live_runs.map_or_else(|| LiveRuns::allowed(self.allocator), LiveRuns::said)
+    }
+
+    /// The pool for the memory of instances, if there is to be one.
+    pub fn pool(&self) -> Option<Pool> {
+        let memory = self.agents.values().filter_map(|agent| agent.memory).chain([self.limits.memory]).map(bytes).max();
+        let pool = Pool { runs: self.live_runs().most, memory: memory.unwrap_or_default() };
+        (self.allocator == Allocator::Pooling).then_some(pool)
+    }
+
     /// The limits of runs.
     pub fn run_limits(&self) -> RunLimits {
         RunLimits {
-            max_live_runs: self.limits.max_live_runs.unwrap_or_else(crate::machine::live_runs),
+            max_live_runs: self.live_runs().most,
             longest_run: {
                 let own = self.agents.values().filter_map(|agent| agent.run_timeout);
                 own.fold(self.limits.run_timeout, Duration::max)
@@ -722,6 +744,7 @@ mod tests {
             ("[limits]\nmax_live_runs = 0", "limits.max_live_runs = 0 must be at least 1"),
             ("[limits]\ncancel_grace = \"2s\"", "limits.cancel_grace = \"2s\" must be 0ns to 1s"),
             ("on_disconnect = \"maybe\"", "`detach`"),
+            ("allocator = \"heap\"", "`on-demand`"),
             ("plugins = 7", "an `oci://` reference with its digest"),
             ("plugins = [\"a\", \"oci://ghcr.io/x/y:1\"]", "has no digest"),
             ("require_signature = true", "outlast plugin keygen"),

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use tokio::{runtime::Handle, task::JoinSet};
 
 use crate::{
-    config::Config,
+    config::{CacheConfig, Config},
     metrics::Metrics,
     model::Models,
     plugin::{
@@ -59,8 +59,11 @@ impl Local {
         let (writer, queue) = Writer::new(None, &metrics.commits);
         let writer = [writer.run(config.lease)].into_iter().collect();
         let engine = Engine::new().map_err(|error| StartError::Engine(format!("{error:#}")))?;
-        // Without a folder for compiled code this takes longer, and is the same.
-        let engine = cached(engine.clone(), &config).unwrap_or(engine);
+        // Without a folder for compiled code this takes longer, and is the same. The server makes its own: one that is made
+        // here might belong to somebody else.
+        let there =
+            matches!(config.cache, CacheConfig::Enabled(_)) || config.cache_folder().is_some_and(|it| it.is_dir());
+        let engine = if there { cached(engine.clone(), &config).unwrap_or(engine) } else { engine };
         Ok(Self { config, engine, models, grants, metrics, store, queue, _writer: writer, _folder: folder })
     }
 

@@ -9,13 +9,20 @@ use tracing::{error, info, warn};
 use crate::{
     config::{CacheConfig, Config, bytes},
     http::{self, Api, ApiLimits, ConnectionLimits, Keys},
+    machine::LiveRuns,
     metrics::Metrics,
     model::{ModelConfigError, Models},
-    plugin::{CacheError, Engine, Fetched, Folder, FolderError, GrantError, Grants, Refused, Registry, Source, Trust},
+    plugin::{
+        Allocator, CacheError, Engine, Fetched, Folder, FolderError, GrantError, Grants, Refused, Registry, Source,
+        Trust,
+    },
     reload::{self, LookError, Missing},
     run::{self, Manager, Queues, Seal, Services, Writer},
     store::{Store, StoreError},
 };
+
+/// The folder for what comes from registries, in that for compiled code.
+pub(crate) const FETCHED: &str = "oci";
 
 /// Why a server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -91,7 +98,8 @@ impl Server {
         let keep = config.lease / 3;
         let writers = [durable, ephemeral].map(|writer| writer.run(keep)).into_iter().collect();
 
-        let engine = cached(Engine::new().map_err(|error| StartError::Engine(format!("{error:#}")))?, &config)?;
+        let engine = config.pool().map_or_else(Engine::new, Engine::pooled);
+        let engine = cached(engine.map_err(|error| StartError::Engine(format!("{error:#}")))?, &config)?;
         let now = run::seconds(SystemTime::now());
         let mut registry = Registry::new(engine, models.clone(), grants, config.signatures());
         for (sha256, wasm) in registry.add_bundled(now).await.map_err(StartError::Bundled)? {
@@ -143,6 +151,16 @@ impl Server {
     /// Where the server listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// How many runs may go on at once, and why not more.
+    pub fn live_runs(&self) -> LiveRuns {
+        self.config.live_runs()
+    }
+
+    /// How instances get their memory.
+    pub fn allocator(&self) -> Allocator {
+        self.config.allocator
     }
 
     /// The runs.
@@ -197,18 +215,6 @@ impl Server {
     }
 }
 
-/// Tells of sections of agents that are not there: a name may be misspelt.
-fn warn_of_unknown(registry: &Registry) {
-    for name in registry.grants().names().filter(|name| registry.get(name).is_none()) {
-        let served = registry.served();
-        let names: Vec<_> = served.iter().map(|agent| agent.description.name.as_str()).collect();
-        warn!(
-            "the configuration has a section for the agent `{name}`, which is not loaded; there are {}",
-            names.join(", ")
-        );
-    }
-}
-
 /// The folders and files that serve. What comes from registries is fetched; what they do not give now is told, too.
 async fn plugins(config: &Config) -> Result<(Vec<PathBuf>, Option<Missing>), StartError> {
     let references = config.plugins.iter().filter_map(|source| match source {
@@ -240,12 +246,24 @@ async fn plugins(config: &Config) -> Result<(Vec<PathBuf>, Option<Missing>), Sta
     Ok((paths, missing))
 }
 
-/// The folder for what comes from registries, in that for compiled code.
-pub(crate) fn fetched(config: &Config) -> Result<Fetched, StartError> {
+/// What was fetched from registries.
+fn fetched(config: &Config) -> Result<Fetched, StartError> {
     let limits = config.fetch_limits();
     match config.cache_folder() {
-        Some(folder) => Ok(Fetched::open(&folder.join("oci"), limits)?),
+        Some(folder) => Ok(Fetched::open(&folder.join(FETCHED), limits)?),
         None => Fetched::temporary(limits).map_err(StartError::Scratch),
+    }
+}
+
+/// Tells of sections of agents that are not there: a name may be misspelt.
+fn warn_of_unknown(registry: &Registry) {
+    for name in registry.grants().names().filter(|name| registry.get(name).is_none()) {
+        let served = registry.served();
+        let names: Vec<_> = served.iter().map(|agent| agent.description.name.as_str()).collect();
+        warn!(
+            "the configuration has a section for the agent `{name}`, which is not loaded; there are {}",
+            names.join(", ")
+        );
     }
 }
 

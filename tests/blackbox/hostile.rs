@@ -238,6 +238,21 @@ async fn handles_that_are_never_given_back_have_a_limit() {
 }
 
 #[tokio::test]
+async fn a_header_of_a_gigabyte_is_not_copied() {
+    let grant = "[agents.hostile.http]\nhosts = [\"127.0.0.1:1\"]\nprivate = true";
+    let config = format!("[limits]\nmemory = \"2500MiB\"\n{grant}");
+    let server = hostile(Options::new(Database::Sqlite).config(&config));
+    let before = process::rss(server.id());
+    let behaviour = r#"http-large 1000000000 {"url": "http://127.0.0.1:1/"}"#;
+    let message = failure(&server, behaviour).await;
+    assert!(message.contains("The agent"), "{message}");
+    wait::eventually("its memory is given back", async || {
+        (process::rss(server.id()) < before + (64 << 10)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn an_agent_that_is_told_nonsense_says_so() {
     let message = failure(&small(), "dance").await;
     assert!(message.contains("dance"), "{message}");

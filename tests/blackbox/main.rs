@@ -8,6 +8,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod allocator;
 mod assistant;
 mod auth;
 mod bad_input;

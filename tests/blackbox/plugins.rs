@@ -84,16 +84,92 @@ async fn a_component_of_a_hundred_megabytes_holds_up_nobody() {
 
 /// A section of so many bytes that means nothing.
 fn custom_section(bytes: u32) -> Vec<u8> {
-    let leb = |mut number: u32| {
-        let mut all = Vec::new();
-        while number >= 0x80 {
-            all.push((number & 0x7f) as u8 | 0x80);
-            number >>= 7;
-        }
-        all.push(number as u8);
-        all
-    };
     [vec![0], leb(bytes + 2), vec![1, b'x'], vec![0; bytes as usize]].concat()
+}
+
+fn leb(mut number: u32) -> Vec<u8> {
+    let mut all = Vec::new();
+    while number >= 0x80 {
+        all.push((number & 0x7f) as u8 | 0x80);
+        number >>= 7;
+    }
+    all.push(number as u8);
+    all
+}
+
+fn section(id: u8, content: &[u8]) -> Vec<u8> {
+    [&[id][..], &leb(u32::try_from(content.len()).unwrap()), content].concat()
+}
+
+const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
+const MODULE: &[u8] = b"\0asm\x01\0\0\0";
+
+/// A component that takes long to compile: so many functions of a megabyte.
+fn heavy(functions: u32) -> Vec<u8> {
+    // local.get 0, i32.add, i32.const 5, i32.xor
+    let body = [&[0, 0x20, 0][..], &[0x20, 0, 0x6a, 0x41, 5, 0x73].repeat(170_000), &[0x0b]].concat();
+    let body = [leb(u32::try_from(body.len()).unwrap()), body].concat();
+    let count = leb(functions);
+    let module = [
+        MODULE.to_vec(),
+        section(1, &[1, 0x60, 1, 0x7f, 1, 0x7f]),
+        section(3, &[count.clone(), vec![0; functions as usize]].concat()),
+        section(10, &[count, body.repeat(functions as usize)].concat()),
+    ];
+    [COMPONENT, &section(1, &module.concat())].concat()
+}
+
+#[tokio::test]
+async fn a_component_that_takes_for_ever_to_compile_is_not_waited_for() {
+    let folder = plugins::hostile_folder();
+    fs::write(folder.path().join("heavy.wasm"), heavy(40)).unwrap();
+    let options = Options::new(Database::Sqlite).plugins(folder.path()).env("RAYON_NUM_THREADS", "1");
+    let server = Server::start(options.config("[limits]\nplugin_compile_timeout = \"8s\""));
+    server.logged(&["compiling 38.9 MiB, still", "heavy.wasm", "seconds="]);
+    server.logged(&["heavy.wasm", "refused", "limits.plugin_compile_timeout"]);
+    assert_eq!(server.client().models().await, ["chat", "echo", "hostile"]);
+    let response = server.client().post(json!({"model": "hostile", "input": "say fine"})).await.response();
+    assert_eq!(response["output"][0]["content"][0]["text"], "fine");
+}
+
+#[tokio::test]
+async fn a_component_of_a_hundred_thousand_types_is_refused_in_a_line() {
+    use std::fmt::Write as _;
+    let mut text = "(component (type $t (record (field \"x\" u32)))".to_owned();
+    for number in 0..100_000 {
+        write!(text, "(export \"a-type-with-a-long-name-{number}\" (type $t))").unwrap();
+    }
+    text.push(')');
+    let component = wat::parse_str(&text).unwrap();
+    let server = with_files(&[("many.wasm", &component)]);
+    let line = server.logged(&["many.wasm", "refused"]);
+    assert!(line.len() < 2_000, "{} bytes", line.len());
+    assert_eq!(server.client().models().await, ["chat", "echo", "hostile"]);
+}
+
+#[tokio::test]
+async fn a_component_that_is_nested_a_thousand_times_is_refused() {
+    let mut nested = COMPONENT.to_vec();
+    for _ in 0..1_000 {
+        nested = [COMPONENT, &section(4, &nested)].concat();
+    }
+    refused("nested.wasm", &nested, &["refused", "describe"]).await;
+
+    let mut types = "(component (type $t0 (list u8))".to_owned();
+    for number in 1..10_000 {
+        types.push_str(&format!("(type $t{number} (list $t{}))", number - 1));
+    }
+    types.push_str("(import \"deep\" (func (param \"it\" $t9999))))");
+    refused("deep.wasm", &wat::parse_str(&types).unwrap(), &["refused"]).await;
+}
+
+#[tokio::test]
+async fn a_name_as_long_as_its_file_fills_no_log() {
+    let name = "x".repeat(90_000);
+    let component = wat::parse_str(format!("(component (import \"{name}\" (func)))")).unwrap();
+    let server = with_files(&[("long.wasm", &component)]);
+    let line = server.logged(&["long.wasm", "refused"]);
+    assert!(line.len() < 2_000, "{} bytes", line.len());
 }
 
 #[tokio::test]

@@ -162,6 +162,8 @@ async fn a_reference_is_added_to_the_folder() {
     let shown = add(&[tagged, "--dry-run"]).ok();
     assert!(shown.contains(&format!("plugins = [\"{reference}\"]")), "{shown}");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    let shown = cli::outlast(["plugin", "inspect", &reference]).ok();
+    assert!(shown.contains("hostile 0.1.0"), "{shown}");
     let shown = add(&[tagged]).ok();
     assert!(shown.contains("added    hostile 0.1.0") && shown.contains(&reference), "{shown}");
     assert_eq!(fs::read(folder.path().join("hostile.wasm")).unwrap(), plugins::version(1));

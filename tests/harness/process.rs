@@ -69,6 +69,11 @@ pub fn rss(id: u32) -> u64 {
     status(id, "VmRSS:")
 }
 
+/// How many mappings of memory a process has.
+pub fn mappings(id: u32) -> usize {
+    std::fs::read_to_string(format!("/proc/{id}/maps")).unwrap().lines().count()
+}
+
 /// How many threads a process has.
 pub fn threads(id: u32) -> u64 {
     status(id, "Threads:")

@@ -7,12 +7,13 @@
 //!
 //! Starts the real server and measures `echo` streams of 100 words without delay, durable and ephemeral, on SQLite
 //! and PostgreSQL, the memory of 1,000 waiting runs, that of 50,000 that sleep without an instance and how long it takes
-//! to wake them, and how long a start takes that has runs to resume. In the same minutes it measures the floor: a bare
+//! to wake them, how long a start takes that has runs to resume, and the two settings of `allocator`. In the same minutes it measures the floor: a bare
 //! handler that streams the same frames from memory. Compare ratios, not figures of different days: the generator and
 //! the server share the machine. The table is Markdown, on standard output.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod allocators;
 mod floor;
 mod generator;
 #[path = "../harness/mod.rs"]
@@ -30,7 +31,13 @@ use tokio::runtime;
 
 use floor::Floor;
 use generator::Load;
-use harness::{database::Database, postgres::Postgres, process, raw::Connection, server::Server};
+use harness::{
+    database::Database,
+    postgres::Postgres,
+    process,
+    raw::Connection,
+    server::{Options, Server},
+};
 use report::{Report, Row};
 
 /// Words in a stream, and so text deltas.
@@ -75,6 +82,8 @@ enum Part {
     Sleeping,
     /// Starts that resume runs.
     Resuming,
+    /// The settings of `allocator`.
+    Allocators,
 }
 
 fn main() {
@@ -105,7 +114,7 @@ async fn measure(arguments: &Arguments) {
     }
     for (name, _) in databases.iter().filter(|_| arguments.measures(Part::Waiting)) {
         eprintln!("{} waiting runs on {name}", waiting::RUNS);
-        report.waiting(name, waiting::measure(fresh(name).await).await);
+        report.waiting(name, waiting::measure(Options::new(fresh(name).await)).await);
     }
     for (name, _) in databases.iter().filter(|_| arguments.measures(Part::Sleeping)) {
         eprintln!("{} sleeping runs on {name}", arguments.sleepers());
@@ -114,6 +123,10 @@ async fn measure(arguments: &Arguments) {
     for (name, _) in databases.iter().filter(|_| arguments.measures(Part::Resuming)) {
         eprintln!("{} resumed runs on {name}", resuming::RUNS);
         report.resuming(name, resuming::measure(fresh(name).await).await);
+    }
+    if arguments.measures(Part::Allocators) {
+        eprintln!("allocators");
+        report.allocators(allocators::measure(measured).await);
     }
     print!("{report}");
 }
@@ -133,7 +146,7 @@ async fn streams(databases: &[(&'static str, Database)], measured: Duration, rep
 
     // All variants of one number of clients are measured together, so that a busy neighbour meets them all.
     for clients in CLIENTS {
-        let load = |path: &str, store: bool| Load { clients, request: request(path, store), measured };
+        let load = |path: &str, store: bool| Load { clients, request: request(path, &text(), store), measured };
         for (name, server) in &servers {
             for store in [true, false] {
                 let kind = if store { "durable" } else { "ephemeral" };
@@ -170,8 +183,8 @@ fn text() -> String {
     words.join(" ")
 }
 
-fn request(path: &str, store: bool) -> Vec<u8> {
-    let body = json!({"model": "echo", "input": text(), "stream": true, "store": store}).to_string();
+fn request(path: &str, input: &str, store: bool) -> Vec<u8> {
+    let body = json!({"model": "echo", "input": input, "stream": true, "store": store}).to_string();
     let length = body.len();
     let head =
         format!("POST {path} HTTP/1.1\r\nhost: load\r\ncontent-type: application/json\r\ncontent-length: {length}");
@@ -181,7 +194,7 @@ fn request(path: &str, store: bool) -> Vec<u8> {
 /// The frames of one run, for the floor to stream.
 async fn frames(server: &Server) -> Vec<u8> {
     let mut connection = Connection::open(server.address()).await;
-    connection.send(&request("/v1/responses", true)).await;
+    connection.send(&request("/v1/responses", &text(), true)).await;
     assert_eq!(connection.head().await.status, 200);
     connection.chunks().await.concat()
 }

@@ -7,6 +7,7 @@ use std::{
 
 use crate::{
     CLIENTS, WORDS,
+    allocators::Figures,
     generator::Measured,
     resuming::{ENTRIES, RUNS as RESUMED, Resuming},
     sleeping::Sleeping,
@@ -40,6 +41,7 @@ pub struct Report {
     waiting: Vec<(String, Waiting)>,
     sleeping: Vec<(String, Sleeping)>,
     resuming: Vec<(String, Resuming)>,
+    allocators: Vec<Figures>,
 }
 
 impl Report {
@@ -47,8 +49,8 @@ impl Report {
     pub fn new(measured: Duration) -> Self {
         let load = read("/proc/loadavg");
         let load_before = load.split(' ').next().unwrap_or("?").to_owned();
-        let (rows, waiting, sleeping, resuming) = Default::default();
-        Self { measured, load_before, rows, waiting, sleeping, resuming }
+        let (rows, waiting, sleeping, resuming, allocators) = Default::default();
+        Self { measured, load_before, rows, waiting, sleeping, resuming, allocators }
     }
 
     /// Adds a line.
@@ -69,6 +71,11 @@ impl Report {
     /// Adds starts that resumed runs.
     pub fn resuming(&mut self, database: &str, resuming: Resuming) {
         self.resuming.push((database.to_owned(), resuming));
+    }
+
+    /// Adds the settings of `allocator`.
+    pub fn allocators(&mut self, figures: Vec<Figures>) {
+        self.allocators = figures;
     }
 
     fn row(&self, what: &str, clients: usize) -> Option<&Row> {
@@ -134,7 +141,7 @@ impl Report {
         writeln!(out, "| {RUNS} waiting `echo` runs | resident, watched | resident, clients gone | threads |")?;
         writeln!(out, "|---|--:|--:|--:|")?;
         for (database, waiting) in &self.waiting {
-            let Waiting { watched, alone, threads } = waiting;
+            let Waiting { watched, alone, threads, .. } = waiting;
             writeln!(out, "| {database} | {watched:.1} KiB each | {alone:.1} KiB each | {threads} |")?;
         }
         writeln!(out, "\n| runs that sleep without an instance | begun in | resident | all awake and ended after |")?;
@@ -154,6 +161,25 @@ impl Report {
         writeln!(out, "|---|--:|--:|--:|")?;
         for (database, Resuming { one, entries, runs }) in &self.resuming {
             writeln!(out, "| {database} | {} ms | {} ms | {} ms |", ms(*one), ms(*entries), ms(*runs))?;
+        }
+        Ok(())
+    }
+
+    fn settings(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(
+            out,
+            "| `allocator` | runs of a word/s, 64 clients | server CPU per run | {RUNS} waiting runs | mappings |"
+        )?;
+        writeln!(out, "|---|--:|--:|--:|--:|")?;
+        for Figures { allocator, runs_per_second, cpu, waiting } in &self.allocators {
+            writeln!(
+                out,
+                "| {allocator} | {} | {} ms | {:.1} KiB each | {:.1} each |",
+                thousands(*runs_per_second),
+                ms(*cpu),
+                waiting.alone,
+                waiting.mappings
+            )?;
         }
         Ok(())
     }
@@ -215,6 +241,8 @@ impl Display for Report {
         self.memory(out)?;
         writeln!(out)?;
         self.starts(out)?;
+        writeln!(out)?;
+        self.settings(out)?;
         writeln!(out)?;
         self.aims(out)
     }

@@ -5,7 +5,6 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::harness::{
-    database::Database,
     process,
     raw::Connection,
     server::{Options, Server},
@@ -23,17 +22,20 @@ pub struct Waiting {
     pub alone: f64,
     /// Threads of the process meanwhile.
     pub threads: u64,
+    /// Mappings of memory for each.
+    pub mappings: f64,
 }
 
-/// Starts a server, lets runs wait in it, and weighs it.
-pub async fn measure(database: Database) -> Waiting {
-    let server = Server::start(Options::new(database).config(&format!("[limits]\nmax_live_runs = {}", RUNS + 8)));
+/// Starts a server with these options, lets runs wait in it, and weighs it.
+pub async fn measure(options: Options) -> Waiting {
+    let server = Server::start(options.config(&format!("[limits]\nmax_live_runs = {}", RUNS + 8)));
     // What the server takes once, it has taken before it is weighed.
     let client = server.client();
     for _ in 0..16 {
         client.stream(json!({"model": "echo", "input": "a b c"})).await.unchecked().rest().await;
     }
     let before = settled(&server).await;
+    let mapped = process::mappings(server.id());
     let mut connections = Vec::new();
     for _ in 0..RUNS {
         let mut connection = Connection::open(server.address()).await;
@@ -52,10 +54,11 @@ pub async fn measure(database: Database) -> Waiting {
     }
     let watched = settled(&server).await;
     let threads = process::threads(server.id());
+    let mappings = (process::mappings(server.id()) as f64 - mapped as f64) / RUNS as f64;
     drop(connections);
     let alone = settled(&server).await;
     let each = |rss: u64| (rss as f64 - before as f64) / RUNS as f64;
-    Waiting { watched: each(watched), alone: each(alone), threads }
+    Waiting { watched: each(watched), alone: each(alone), threads, mappings }
 }
 
 /// Resident memory once it has stopped changing.

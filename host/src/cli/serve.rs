@@ -15,6 +15,7 @@ use super::pid_file::PidFile;
 use super::plugin::trace::BINDINGS;
 use crate::{
     config::{Config, Flags, LogFormat},
+    plugin::Allocator,
     server::Server,
     store::Backend,
 };
@@ -87,7 +88,11 @@ fn greet(server: &Server) {
     } else {
         println!("  models  {}", server.models().providers().join(", "));
     }
-    println!("  limits  {} runs at once", manager.limits().max_live_runs);
+    let allocator = match server.allocator() {
+        Allocator::OnDemand => "on demand",
+        Allocator::Pooling => "from a pool",
+    };
+    println!("  limits  {}; instances {allocator}", server.live_runs());
     println!("  try     curl -N {url}/v1/responses -H 'content-type: application/json' \\");
     println!(
         "            -d '{{\"model\":\"echo\",\"stream\":true,\"input\":\"Hello from a run that outlives its client\",\

@@ -68,10 +68,15 @@ pub(super) struct Loaded {
 
 impl Engine {
     /// Compiles a component, and checks what it imports and exports.
-    pub(super) async fn fitting(&self, shown: &str, wasm: Bytes) -> Result<Fitting, Refused> {
+    pub(super) async fn fitting(
+        &self,
+        shown: &str,
+        wasm: Bytes,
+        limits: &PluginLimits,
+    ) -> Result<Fitting, Refused> {
         check_header(&wasm)?;
         let sha256 = hex::encode(Sha256::digest(&wasm));
-        let component = self.compiled(shown, wasm, &sha256).await?;
+        let component = self.compiled(shown, wasm, &sha256, limits.compile_timeout).await?;
         let shape = component.component_type();
         let imports = shape.imports(&self.engine).map(|(name, _)| name.to_owned()).collect();
         let exports: Vec<_> = shape.exports(&self.engine).map(|(name, _)| name.to_owned()).collect();
@@ -103,6 +108,8 @@ impl Engine {
         let shape = component.component_type();
         let who = if is_tool { "tool components" } else { "agents" };
         for (name, _) in shape.imports(&self.engine) {
+            // A name may be as long as its file.
+            let name = super::failure::shorten(name, 200);
             if let Some((_, version)) = name.split_once('@')
                 && name.starts_with("outlast:agent/")
                 && !version.starts_with("0.1.")
@@ -136,7 +143,7 @@ impl Engine {
             if !exports.iter().any(|name| name == needed) {
                 let message = format!(
                     "it does not export `{needed}`, so it is not {what} for {CONTRACT} (it exports: {})",
-                    if exports.is_empty() { "nothing".to_owned() } else { exports.join(", ") }
+                    self::shown(&exports)
                 );
                 return Err(Refused(message));
             }
@@ -236,6 +243,17 @@ fn checked(given: bindings::types::Description) -> Result<Description, Refused> 
     let config_schema = config_schema(given.config_schema.as_deref())?;
     let wants = wants(given.wants.as_deref())?;
     Ok(Description { name, version: given.version, about: given.about, config_schema, wants })
+}
+
+/// Some of these names.
+fn shown(names: &[String]) -> String {
+    const MOST: usize = 10;
+    let first = names.iter().take(MOST).map(|name| super::failure::shorten(name, 80)).collect::<Vec<_>>().join(", ");
+    match names.len() {
+        0 => "nothing".to_owned(),
+        count if count > MOST => format!("{first} and {} more", count - MOST),
+        _ => first,
+    }
 }
 
 pub(super) fn first_line(error: &wasmtime::Error) -> String {

@@ -8,6 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use bytesize::ByteSize;
 use tokio::sync::Semaphore;
 use tracing::info;
 use wasmtime::{
@@ -19,12 +20,15 @@ use super::{
     bindings,
     cache::{CacheError, CodeCache},
     component::{Refused, first_line},
+    pool::Pool,
     state::RunState,
 };
 
 /// How often a running component is interrupted. It then goes to the end of the queue of its runtime, so this
 /// is about the longest that one component keeps another one waiting.
 const TICK: Duration = Duration::from_millis(1);
+/// The pause between two lines in the log about one component that is being compiled.
+const TELL: Duration = Duration::from_secs(5);
 
 /// Compiles components and knows what they may import.
 #[derive(Clone)]
@@ -46,7 +50,21 @@ impl Engine {
     ///
     /// The machine cannot run WebAssembly as it must be run here.
     pub fn new() -> wasmtime::Result<Self> {
+        Self::made(Config::new())
+    }
+
+    /// The same, with a pool for the memory of instances.
+    ///
+    /// # Errors
+    ///
+    /// Also: the pool does not fit into the addresses of a process.
+    pub fn pooled(pool: Pool) -> wasmtime::Result<Self> {
         let mut config = Config::new();
+        pool.configure(&mut config).map_err(wasmtime::Error::msg)?;
+        Self::made(config)
+    }
+
+    fn made(mut config: Config) -> wasmtime::Result<Self> {
         config.epoch_interruption(true);
         // Only blocking functions cross the border so far; without support for others, calls are cheaper.
         config.concurrency_support(false);
@@ -83,15 +101,35 @@ impl Engine {
     }
 
     /// The compiled component, from the cache or made now, in a thread that may block. `shown` is its name in the log.
-    pub(super) async fn compiled(&self, shown: &str, wasm: Bytes, sha256: &str) -> Result<Component, Refused> {
+    ///
+    /// A thread that compiles cannot be stopped. One that takes longer than `most` is not waited for, and others take its
+    /// place; what it makes is kept for the next start.
+    pub(super) async fn compiled(
+        &self,
+        shown: &str,
+        wasm: Bytes,
+        sha256: &str,
+        most: Duration,
+    ) -> Result<Component, Refused> {
         let gone = |_| Refused("compiling it was cut off".to_owned());
-        let place = self.places.clone().acquire_owned().await.map_err(gone)?;
-        let (this, shown, sha256) = (self.clone(), shown.to_owned(), sha256.to_owned());
-        let compiled = tokio::task::spawn_blocking(move || {
-            let _place = place;
-            this.compile(&shown, &wasm, &sha256)
-        });
-        compiled.await.map_err(|error| Refused(format!("compiling it failed: {error}")))?
+        let _place = self.places.acquire().await.map_err(gone)?;
+        let size = ByteSize::b(wasm.len() as u64).display().iec().to_string();
+        let (this, name, sha256) = (self.clone(), shown.to_owned(), sha256.to_owned());
+        let mut compiled = tokio::task::spawn_blocking(move || this.compile(&name, &wasm, &sha256));
+        let began = Instant::now();
+        loop {
+            let left = most.saturating_sub(began.elapsed());
+            match tokio::time::timeout(TELL.min(left), &mut compiled).await {
+                Ok(done) => return done.map_err(|error| Refused(format!("compiling it failed: {error}")))?,
+                Err(_) if began.elapsed() >= most => {
+                    return Err(Refused(format!(
+                        "compiling it takes longer than {most:?} (limits.plugin_compile_timeout); its {size} are being \
+                         compiled still, for the next start"
+                    )));
+                }
+                Err(_) => info!(plugin = shown, seconds = began.elapsed().as_secs(), "compiling {size}, still"),
+            }
+        }
     }
 
     fn compile(&self, shown: &str, wasm: &[u8], sha256: &str) -> Result<Component, Refused> {

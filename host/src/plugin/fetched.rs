@@ -44,9 +44,14 @@ impl Fetched {
     /// The folder cannot be made, or others may write to it.
     pub fn open(folder: &Path, limits: FetchLimits) -> Result<Self, CacheError> {
         private_folder(folder)?;
-        let this = Self { folder: folder.to_owned(), limits, _scratch: None };
+        let this = Self::at(folder, limits);
         this.clean(SystemTime::now()).map_err(|error| CacheError::Io(folder.display().to_string(), error))?;
         Ok(this)
+    }
+
+    /// A folder of a server, to look at.
+    pub fn at(folder: &Path, limits: FetchLimits) -> Self {
+        Self { folder: folder.to_owned(), limits, _scratch: None }
     }
 
     /// A folder that is gone with this.

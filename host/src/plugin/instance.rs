@@ -135,7 +135,7 @@ impl Agent {
         grants: &Grants,
         loaded_at: i64,
     ) -> Result<Self, Refused> {
-        let fitting = engine.fitting(shown, wasm).await?;
+        let fitting = engine.fitting(shown, wasm, grants.limits()).await?;
         Self::of(engine, fitting, models, grants, loaded_at).await
     }
 

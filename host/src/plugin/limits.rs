@@ -7,9 +7,9 @@ use wasmtime::ResourceLimiter;
 use super::{Meter, failure::Violation, http::HttpLimits, tools::ToolLimits};
 
 /// The most elements of all tables of an instance: functions that can be called indirectly.
-const TABLE_ELEMENTS: usize = 100_000;
+pub(super) const TABLE_ELEMENTS: usize = 100_000;
 /// The most core instances, memories and tables of a component. JavaScript and Python components have dozens.
-const CORE_INSTANCES: usize = 100;
+pub(super) const CORE_INSTANCES: usize = 100;
 /// The most handles that are open at once.
 pub(super) const HANDLES: usize = 10_000;
 
@@ -18,6 +18,8 @@ pub(super) const HANDLES: usize = 10_000;
 pub struct PluginLimits {
     /// The largest component, in bytes: `limits.plugin_bytes`.
     pub plugin_bytes: usize,
+    /// The longest that compiling one is waited for: `limits.plugin_compile_timeout`.
+    pub compile_timeout: Duration,
     /// Linear memory, all memories of the instance together, in bytes: `limits.memory`.
     pub memory: usize,
     /// Time of a processor, each time that a run is executed: `limits.cpu_time`.

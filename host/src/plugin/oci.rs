@@ -7,7 +7,15 @@
 //!
 //! Registries are asked over `https`; over `http` only on this machine. Credentials are those of `docker login`.
 
-use std::{fmt, net::IpAddr, str::FromStr, time::Duration};
+use std::{
+    fmt,
+    fs::File,
+    io::{self, BufReader},
+    net::IpAddr,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use docker_credential::{CredentialRetrievalError, DockerCredential};
@@ -245,24 +253,35 @@ pub(super) fn too_large(bytes: u64, most: usize) -> Refused {
 
 /// What `docker login` has left for a registry.
 async fn credentials(host: String) -> Result<RegistryAuth, Refused> {
-    // Docker Hub is known by its first address.
-    let server = if host == "index.docker.io" { "https://index.docker.io/v1/".to_owned() } else { host.clone() };
+    let folder = std::env::var_os("DOCKER_CONFIG").map(PathBuf::from);
+    let folder = folder.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".docker")));
+    let Some(path) = folder.map(|folder| folder.join("config.json")) else { return Ok(RegistryAuth::Anonymous) };
     // A helper is a program that is waited for.
-    let found = tokio::task::spawn_blocking(move || docker_credential::get_credential(&server)).await;
-    let found = found.map_err(|error| Refused(format!("looking for credentials failed: {error}")))?;
-    match found {
+    let found = tokio::task::spawn_blocking(move || credentials_in(&path, &host)).await;
+    found.map_err(|error| Refused(format!("looking for credentials failed: {error}")))?
+}
+
+fn credentials_in(path: &Path, host: &str) -> Result<RegistryAuth, Refused> {
+    let cannot = |why: &dyn fmt::Display| {
+        Refused(format!("the credentials for {host} in {} cannot be used: {why}", path.display()))
+    };
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(RegistryAuth::Anonymous),
+        opened => opened.map_err(|error| cannot(&error))?,
+    };
+    // Docker Hub is known by its first address.
+    let server = if host == "index.docker.io" { "https://index.docker.io/v1/" } else { host };
+    match docker_credential::get_credential_from_reader(BufReader::new(file), server) {
         Ok(DockerCredential::UsernamePassword(user, password)) => Ok(RegistryAuth::Basic(user, password)),
         Ok(DockerCredential::IdentityToken(token)) => Ok(RegistryAuth::Bearer(token)),
-        Err(CredentialRetrievalError::ConfigNotFound | CredentialRetrievalError::NoCredentialConfigured) => {
+        Err(CredentialRetrievalError::NoCredentialConfigured) => Ok(RegistryAuth::Anonymous),
+        // The words of all helpers for a registry that they do not know.
+        Err(CredentialRetrievalError::HelperFailure { stdout, .. }) if stdout.contains("credentials not found") => {
             Ok(RegistryAuth::Anonymous)
         }
         // What it printed may be a secret.
-        Err(CredentialRetrievalError::HelperFailure { helper, .. }) => Err(Refused(format!(
-            "the credential helper `{helper}` has none for {host}: `docker login {host}` gives it one"
-        ))),
-        Err(error) => {
-            Err(Refused(format!("the credentials for {host} in Docker's config.json cannot be used: {error}")))
-        }
+        Err(CredentialRetrievalError::HelperFailure { helper, .. }) => Err(cannot(&format!("`{helper}` failed"))),
+        Err(error) => Err(cannot(&error)),
     }
 }
 
@@ -364,5 +383,26 @@ mod tests {
         }
         let Refused(why) = content(br#"{"schemaVersion": 2, "manifests": []}"#).err().unwrap();
         assert!(why.contains("list of images"), "{why}");
+    }
+
+    #[test]
+    fn credentials_are_those_of_docker_login() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.json");
+        let found = |host: &str| credentials_in(&path, host);
+        assert_eq!(found("ghcr.io"), Ok(RegistryAuth::Anonymous), "nobody has logged in");
+        let config = json!({
+            "auths": {"ghcr.io": {"auth": "YW5uOmtlcHQ="}, "https://index.docker.io/v1/": {"auth": "Ym9iOmtlcHQ="}},
+            "credHelpers": {"quay.io": "that-is-not-there"},
+        });
+        std::fs::write(&path, config.to_string()).unwrap();
+        let basic = |user: &str| Ok(RegistryAuth::Basic(user.to_owned(), "kept".to_owned()));
+        assert_eq!(found("ghcr.io"), basic("ann"));
+        assert_eq!(found("index.docker.io"), basic("bob"));
+        assert_eq!(found("registry.example.com"), Ok(RegistryAuth::Anonymous));
+        let Refused(why) = found("quay.io").unwrap_err();
+        assert!(why.contains("quay.io") && why.contains("config.json"), "{why}");
+        std::fs::write(&path, "{").unwrap();
+        assert!(found("ghcr.io").is_err());
     }
 }

@@ -195,7 +195,7 @@ impl Registry {
     ///
     /// It does not fit.
     pub async fn load_unpinned(&self, shown: &str, wasm: Bytes, now: i64) -> Result<Plugin, Refused> {
-        let fitting = self.engine.fitting(shown, wasm).await?;
+        let fitting = self.engine.fitting(shown, wasm, self.grants.limits()).await?;
         if fitting.is_tool {
             return Ok(Plugin::Tool(Arc::new(self.toolbox().load(&self.engine, fitting).await?)));
         }

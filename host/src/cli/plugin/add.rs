@@ -1,25 +1,17 @@
 //! `outlast plugin add`: puts a plugin into the folder.
 
-use std::{
-    io::{IsTerminal as _, Write as _},
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
-use bytesize::ByteSize;
 use clap::Args;
 
 use super::{
     check::outcome,
+    component::examine,
     installed::{Installed, Of},
 };
 use crate::{
-    config::Config,
     local::Examined,
-    plugin::{
-        Artifact, BUNDLED, OciReference, Plugin, SIGNATURE, pull, put, read_component, read_signature, remove,
-        signature_path,
-    },
+    plugin::{BUNDLED, OciReference, Plugin, put, remove, signature_path},
 };
 
 /// Check a plugin and put it into the plugin folder, from a file or from a registry.
@@ -39,26 +31,13 @@ pub(in crate::cli) struct Add {
     dry_run: bool,
 }
 
-/// What is to be added.
-struct Candidate {
-    wasm: Bytes,
-    signature: Option<String>,
-    /// Where its signature is, or would be.
-    place: String,
-    /// Where it comes from, with its digest, if that is a registry.
-    reference: Option<OciReference>,
-}
-
 impl Add {
     pub(in crate::cli) fn run(self) -> Result<(), String> {
         outcome(async {
             let Self { component, of, dry_run } = self;
             let installed = of.open().await?;
             let wrong = |why: &dyn std::fmt::Display| format!("{component}: {why}");
-            let candidate = candidate(&component, installed.local.config()).await.map_err(|why| wrong(&why))?;
-            let Candidate { wasm, signature, place, reference } = candidate;
-            let examined = installed.local.examine_bytes(&component, wasm, (&place, signature)).await;
-            let examined = examined.map_err(|why| wrong(&why))?;
+            let (examined, reference) = examine(&component, &installed.local).await.map_err(|why| wrong(&why))?;
             if let Some(why) = &examined.refused {
                 return Err(wrong(why));
             }
@@ -78,33 +57,6 @@ impl Add {
             Ok(())
         })
     }
-}
-
-/// Reads a component, or fetches it.
-async fn candidate(component: &str, config: &Config) -> Result<Candidate, String> {
-    if !OciReference::is_meant(component) {
-        let path = Path::new(component);
-        let wasm = read_component(path, config.plugin_limits().plugin_bytes).await.map_err(|why| why.to_string())?;
-        let signature = read_signature(path).await.map_err(|why| why.to_string())?;
-        let place = signature_path(path).display().to_string();
-        return Ok(Candidate { wasm, signature, place, reference: None });
-    }
-    let reference: OciReference = component.parse()?;
-    let size = |bytes| ByteSize::b(bytes).display().iec().to_string();
-    let terminal = std::io::stderr().is_terminal();
-    let pulled = pull(&reference, config.fetch_limits(), |bytes, of| {
-        if terminal {
-            eprint!("\r{} of {} ", size(bytes), size(of));
-            let _ = std::io::stderr().flush();
-        }
-    });
-    let pulled = pulled.await;
-    if terminal {
-        eprintln!();
-    }
-    let Artifact { reference, wasm, signature, .. } = pulled.map_err(|why| why.to_string())?;
-    let place = format!("annotation `{SIGNATURE}`");
-    Ok(Candidate { wasm, signature, place, reference: Some(reference) })
 }
 
 /// Puts it into the folder.

@@ -6,8 +6,11 @@ use bytesize::ByteSize;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::check::{open, outcome};
-use super::inspect_tool::ShownTool;
+use super::{
+    check::{open, outcome},
+    component::examine,
+    inspect_tool::ShownTool,
+};
 use crate::{
     local::Examined,
     plugin::{Agent, AgentConfig, HttpGrant, Plugin, StateSize, TimeLimit},
@@ -19,8 +22,9 @@ use crate::{
 /// executed.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Inspect {
-    /// The component.
-    component: PathBuf,
+    /// The component: a file, or oci://HOST[:PORT]/REPOSITORY[:TAG][@sha256:…].
+    #[arg(value_name = "FILE|REFERENCE")]
+    component: String,
     /// The configuration file of a server (TOML): what it grants is shown, and whether it would serve the component.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -34,8 +38,9 @@ impl Inspect {
         outcome(async {
             let local = open(self.config.as_deref()).await?;
             // Whether its pin and its signature fit is another question than what it is.
-            let Examined { plugin, wasm, refused, .. } =
-                local.examine(&self.component).await.map_err(|why| format!("{}: {why}", self.component.display()))?;
+            let (examined, _) =
+                examine(&self.component, &local).await.map_err(|why| format!("{}: {why}", self.component))?;
+            let Examined { plugin, wasm, refused, .. } = examined;
             let (size, refused) = (wasm.len() as u64, refused.map(|why| why.to_string()));
             let agent = match &plugin {
                 Plugin::Agent(agent) => agent,

@@ -12,7 +12,7 @@ use crate::{
     config::{Config, Flags},
     local::{Examined, Local},
     plugin::{BUNDLED, Fetched, Plugin as Loaded, Source, components},
-    server::fetched,
+    server::FETCHED,
 };
 
 /// Whose plugins.
@@ -56,8 +56,7 @@ impl Of {
         let plugins = self.plugins.iter().map(|folder| folder.display().to_string()).collect();
         let flags = Flags { plugins, ..Flags::default() };
         let config = Config::read(self.config.as_deref(), &flags).map_err(|error| format!("configuration: {error}"))?;
-        let references = config.plugins.iter().any(|source| matches!(source, Source::Registry(_)));
-        let fetched = references.then(|| fetched(&config)).transpose().map_err(|error| error.to_string())?;
+        let fetched = config.cache_folder().map(|folder| Fetched::at(&folder.join(FETCHED), config.fetch_limits()));
         let local = Local::open(config).await.map_err(|error| error.to_string())?;
         Ok(Installed { local, fetched })
     }

@@ -4,6 +4,7 @@ mod add;
 mod case;
 mod check;
 mod compare;
+mod component;
 mod inspect;
 mod inspect_tool;
 mod installed;

@@ -2,7 +2,10 @@
 
 use clap::Args;
 
-use super::{check::outcome, installed::Of};
+use super::{
+    check::outcome,
+    installed::{Of, Plugin},
+};
 use crate::plugin::{remove, signature_path};
 
 /// Remove a plugin from the plugin folder: its file, and its signature.
@@ -24,9 +27,8 @@ impl Remove {
             let installed = of.open().await?;
             let folder = installed.folder()?;
             let plugins = installed.all().await?;
-            let is_file = |plugin: &&_| {
-                let super::installed::Plugin { path, .. } = plugin;
-                path.as_ref().is_some_and(|path| path.file_name().is_some_and(|file| file == name.as_str()))
+            let is_file = |plugin: &&Plugin| {
+                plugin.path.as_ref().and_then(|path| path.file_name()).is_some_and(|file| file == name.as_str())
             };
             let mut found: Vec<_> = plugins.iter().filter(|plugin| plugin.is_named(&name)).collect();
             if found.is_empty() {
