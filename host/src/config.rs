@@ -26,7 +26,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     http::WebSocketLimits,
     model::{ModelsConfig, ProviderConfig},
-    plugin::{AgentConfig, HttpLimits, PluginLimits, PublicKey, Signatures, ToolConfig, ToolLimits, ToolsConfig},
+    plugin::{
+        AgentConfig, HttpLimits, McpConfig, PluginLimits, PublicKey, Signatures, ToolConfig, ToolLimits, ToolsConfig,
+    },
     protocol::RequestLimits,
     run::{OutputLimits, RunLimits},
     store::LEASE,
@@ -57,7 +59,8 @@ pub struct Config {
     pub trusted_keys: Vec<PublicKey>,
     /// A file that the server writes its process id into, and locks while it runs. Default: none.
     pub pid_file: Option<PathBuf>,
-    /// What is logged, in the words of `tracing`: `info`, `debug`, `outlast=debug,plugin=info`. Default `info,genai=off`.
+    /// What is logged, in the words of `tracing`: `info`, `debug`, `outlast=debug,plugin=info`. Default
+    /// `info,genai=off,rmcp=off`.
     pub log: String,
     /// How log lines look. Default `text`.
     pub log_format: LogFormat,
@@ -80,6 +83,8 @@ pub struct Config {
     pub agents: BTreeMap<String, AgentConfig>,
     /// Tool components, by name: their configuration, and what they are granted. Default: nothing.
     pub tools: BTreeMap<String, ToolConfig>,
+    /// MCP servers, by name, whose tools agents may be granted. Default: none.
+    pub mcp: BTreeMap<String, McpConfig>,
     /// Limits.
     pub limits: Limits,
 }
@@ -253,7 +258,7 @@ impl Default for Config {
             require_signature: false,
             trusted_keys: Vec::new(),
             pid_file: None,
-            log: "info,genai=off".to_owned(),
+            log: "info,genai=off,rmcp=off".to_owned(),
             log_format: LogFormat::Text,
             lease: LEASE,
             drain_timeout: Duration::from_secs(30),
@@ -264,6 +269,7 @@ impl Default for Config {
             providers: BTreeMap::new(),
             agents: BTreeMap::new(),
             tools: BTreeMap::new(),
+            mcp: BTreeMap::new(),
             limits: Limits::default(),
         }
     }
@@ -474,7 +480,7 @@ impl Config {
 
     /// What the operator says of tools.
     pub fn tools_config(&self) -> ToolsConfig {
-        ToolsConfig { components: self.tools.clone() }
+        ToolsConfig { components: self.tools.clone(), servers: self.mcp.clone() }
     }
 
     /// The limits of plugins.

@@ -94,6 +94,7 @@ impl Server {
         for (sha256, wasm) in registry.add_bundled(now).await.map_err(StartError::Bundled)? {
             store.keep_component(&sha256, &wasm, run::milliseconds(SystemTime::now())).await?;
         }
+        registry.toolbox().start();
         let mut folder = config.plugins.clone().map(Folder::new);
         if let Some(folder) = &mut folder {
             let looked = reload::look(folder, &registry, &store, Trust::Now).await;
@@ -171,6 +172,7 @@ impl Server {
             info!("shutting down");
             reload.abort();
             manager.drain(config.drain_timeout).await;
+            manager.agents().toolbox().stop().await;
             closing.cancel();
             if let Err(error) = connections.await {
                 error!(%error, "the server's accept loop failed");

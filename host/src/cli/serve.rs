@@ -80,6 +80,12 @@ fn greet(server: &Server) {
     };
     println!("outlast {} listening on {url}", env!("CARGO_PKG_VERSION"));
     println!("  agents  {}", agents.join(", "));
+    let toolbox = manager.agents().toolbox();
+    let tools: Vec<_> = toolbox.served().iter().map(|tool| tool.description.name.clone()).collect();
+    let tools: Vec<_> = tools.into_iter().chain(toolbox.servers().map(|name| format!("{name} (MCP)"))).collect();
+    if !tools.is_empty() {
+        println!("  tools   {}", tools.join(", "));
+    }
     println!("  data    {} ({backend})", manager.store().shown());
     if server.models().is_empty() {
         println!("  models  none: set OPENAI_API_KEY or OPENAI_BASE_URL, or [providers.NAME] in the configuration");
@@ -105,6 +111,9 @@ fn log(config: &Config) -> Result<(), String> {
         .map_err(|error| format!("configuration: log = \"{}\" is not a filter like `info`: {error}", config.log))?;
     // No setting lets the calls of imports into a server's log: `outlast plugin run --trace` shows them.
     let off = format!("{BINDINGS}=off").parse().map_err(|error| format!("{BINDINGS}: {error}"))?;
+    let filter = filter.add_directive(off);
+    // Nor the command lines of MCP servers: their environment has secrets.
+    let off = "process_wrap=off".parse().map_err(|error| format!("process_wrap: {error}"))?;
     let filter = filter.add_directive(off);
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -53,8 +53,8 @@ pub use registry::{BUNDLED, Plugin, Registry};
 pub use signature::{PublicKey, Signatures, SigningKey, signature_path};
 
 pub use tools::{
-    ScriptedTool, ToolComponent, ToolConfig, ToolDescription, ToolFunction, ToolGrant, ToolLimits, ToolPattern,
-    ToolScript, Toolbox, ToolsConfig,
+    McpConfig, ScriptedTool, ToolComponent, ToolConfig, ToolDescription, ToolFunction, ToolGrant, ToolLimits,
+    ToolPattern, ToolScript, Toolbox, ToolsConfig,
 };
 
 /// What an entry of an agent's state counts beside its key and its value, in bytes.
