@@ -59,8 +59,7 @@ pub struct Config {
     pub trusted_keys: Vec<PublicKey>,
     /// A file that the server writes its process id into, and locks while it runs. Default: none.
     pub pid_file: Option<PathBuf>,
-    /// What is logged, in the words of `tracing`: `info`, `debug`, `outlast=debug,plugin=info`. Default
-    /// `info,genai=off,rmcp=off`.
+    /// What is logged, in the words of `tracing`: `info`, `debug`, `outlast=debug,plugin=info`. Default `info,genai=off`.
     pub log: String,
     /// How log lines look. Default `text`.
     pub log_format: LogFormat,
@@ -258,7 +257,7 @@ impl Default for Config {
             require_signature: false,
             trusted_keys: Vec::new(),
             pid_file: None,
-            log: "info,genai=off,rmcp=off".to_owned(),
+            log: "info,genai=off".to_owned(),
             log_format: LogFormat::Text,
             lease: LEASE,
             drain_timeout: Duration::from_secs(30),

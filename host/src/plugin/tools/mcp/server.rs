@@ -282,7 +282,7 @@ impl McpServer {
         if matches!(*state.borrow_and_update(), State::Down(_)) {
             self.wanted.notify_one();
             // The pause ends, and with it this state.
-            drop(self.stop.run_until_cancelled(state.changed()).await);
+            let _ = self.stop.run_until_cancelled(state.changed()).await;
         }
         loop {
             let now = state.borrow_and_update().clone();
