@@ -153,7 +153,9 @@ impl RunState {
             }
             return Ok(Ok(number));
         }
-        if self.active(import)?.stop.is_cancelled() {
+        let stop = self.active(import)?.stop.clone();
+        // Whether it may be made again has to be known before it is made.
+        if stop.run_until_cancelled(tools.known(&name)).await.is_none() {
             return Ok(Err(cancelled()));
         }
         let found = checked(&tools, &name, &arguments, self.tasks.open(Work::Call));

@@ -235,6 +235,17 @@ impl ToolGrant {
         self.patterns.iter().any(|pattern| pattern.matches(name))
     }
 
+    /// Waits until it is known what the tool of this name is, as far as that is to be known soon: its server may have just
+    /// been begun with.
+    pub(super) async fn known(&self, name: &str) {
+        let of = name.split_once(BETWEEN).map_or(name, |(of, _)| of);
+        if let Some(server) =
+            self.toolbox.servers.get(of).filter(|server| self.allows(name) && server.offer().is_empty())
+        {
+            server.settled().await;
+        }
+    }
+
     /// The tool of this name, if it is granted. What is not granted is denied, whether or not it is there.
     pub(super) fn find(&self, name: &str) -> Result<Found, Failure> {
         let shown = shorten(name, 80);
