@@ -28,8 +28,8 @@ use crate::{
     machine::LiveRuns,
     model::{ModelsConfig, ProviderConfig},
     plugin::{
-        AgentConfig, Allocator, FetchLimits, HttpLimits, PluginLimits, Pool, PublicKey, Signatures, Source, ToolConfig,
-        ToolLimits, ToolsConfig, one_or_many,
+        AgentConfig, Allocator, FetchLimits, HttpLimits, McpConfig, PluginLimits, Pool, PublicKey, Signatures, Source,
+        ToolConfig, ToolLimits, ToolsConfig, one_or_many,
     },
     protocol::RequestLimits,
     run::{OutputLimits, RunLimits, Shares},
@@ -89,6 +89,8 @@ pub struct Config {
     pub agents: BTreeMap<String, AgentConfig>,
     /// Tool components, by name: their configuration, and what they are granted. Default: nothing.
     pub tools: BTreeMap<String, ToolConfig>,
+    /// MCP servers, by name, whose tools agents may be granted. Default: none.
+    pub mcp: BTreeMap<String, McpConfig>,
     /// Limits.
     pub limits: Limits,
 }
@@ -286,6 +288,7 @@ impl Default for Config {
             providers: BTreeMap::new(),
             agents: BTreeMap::new(),
             tools: BTreeMap::new(),
+            mcp: BTreeMap::new(),
             limits: Limits::default(),
         }
     }
@@ -516,7 +519,7 @@ impl Config {
 
     /// What the operator says of tools.
     pub fn tools_config(&self) -> ToolsConfig {
-        ToolsConfig { components: self.tools.clone() }
+        ToolsConfig { components: self.tools.clone(), servers: self.mcp.clone() }
     }
 
     /// The limits of plugins.

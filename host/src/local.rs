@@ -154,6 +154,16 @@ impl Local {
         Ok(names)
     }
 
+    /// Connects to the MCP servers of the configuration.
+    pub fn start_servers(&self) {
+        self.grants.toolbox().start();
+    }
+
+    /// Ends them.
+    pub async fn stop_servers(&self) {
+        self.grants.toolbox().stop().await;
+    }
+
     /// The tools of a script, for an agent.
     ///
     /// # Errors

@@ -105,6 +105,7 @@ impl Server {
         for (sha256, wasm) in registry.add_bundled(now).await.map_err(StartError::Bundled)? {
             store.keep_component(&sha256, &wasm, run::milliseconds(SystemTime::now())).await?;
         }
+        registry.toolbox().start();
         let (paths, missing) = plugins(&config).await?;
         let mut folder = (!paths.is_empty()).then(|| Folder::new(paths));
         if let Some(folder) = &mut folder {
@@ -194,6 +195,7 @@ impl Server {
             info!("shutting down");
             reload.abort();
             manager.drain(config.drain_timeout).await;
+            manager.agents().toolbox().stop().await;
             closing.cancel();
             if let Err(error) = connections.await {
                 error!(%error, "the server's accept loop failed");

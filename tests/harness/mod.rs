@@ -16,6 +16,7 @@
 //! | [`schema`] | the Open Responses schemas |
 //! | [`description`] | the server's own description |
 //! | [`fold`] | from events to the response they make |
+//! | [`mcp`] | an MCP server that agents are granted tools of |
 //! | [`metrics`] | what `/metrics` says, read strictly |
 //! | [`keys`] | API keys |
 //! | [`plugins`] | components for the plugin folder |
@@ -35,6 +36,7 @@ pub mod description;
 pub mod events;
 pub mod fold;
 pub mod keys;
+pub mod mcp;
 pub mod metrics;
 pub mod notice;
 pub mod plugins;

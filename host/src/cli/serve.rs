@@ -82,6 +82,12 @@ fn greet(server: &Server) {
     };
     println!("outlast {} listening on {url}", env!("CARGO_PKG_VERSION"));
     println!("  agents  {}", agents.join(", "));
+    let toolbox = manager.agents().toolbox();
+    let tools: Vec<_> = toolbox.served().iter().map(|tool| tool.description.name.clone()).collect();
+    let tools: Vec<_> = tools.into_iter().chain(toolbox.servers().map(|name| format!("{name} (MCP)"))).collect();
+    if !tools.is_empty() {
+        println!("  tools   {}", tools.join(", "));
+    }
     println!("  data    {} ({backend})", manager.store().shown());
     if server.models().is_empty() {
         println!("  models  none: set OPENAI_API_KEY or OPENAI_BASE_URL, or [providers.NAME] in the configuration");
@@ -109,9 +115,12 @@ fn runtime(name: &str, adjust: impl FnOnce(&mut Builder) -> &mut Builder) -> Res
 fn log(config: &Config) -> Result<(), String> {
     let filter = EnvFilter::try_new(&config.log)
         .map_err(|error| format!("configuration: log = \"{}\" is not a filter like `info`: {error}", config.log))?;
-    // No setting lets the calls of imports into a server's log: `outlast plugin run --trace` shows them.
-    let off = format!("{BINDINGS}=off").parse().map_err(|error| format!("{BINDINGS}: {error}"))?;
-    let filter = filter.add_directive(off);
+    // No setting lets the calls of imports into a server's log: `outlast plugin run --trace` shows them. Nor what MCP
+    // servers are started with and answer: it may be secret.
+    let filter = [BINDINGS, "rmcp", "process_wrap"].into_iter().try_fold(filter, |filter, target| {
+        let off = format!("{target}=off").parse().map_err(|error| format!("{target}: {error}"))?;
+        Ok::<_, String>(filter.add_directive(off))
+    })?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())

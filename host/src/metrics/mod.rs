@@ -36,7 +36,7 @@ pub use models::{LiveCall, ModelMetrics, ProviderMetrics};
 pub use requests::{AgentRequests, LiveRequest, RequestMetrics};
 pub use runs::{AgentMetrics, LiveRun, RunMetrics};
 pub use storage::StorageMetrics;
-pub use tools::{LiveToolCall, ToolCalls, ToolMetrics};
+pub use tools::{LiveToolCall, ServerUp, ToolCalls, ToolMetrics};
 
 /// The content type of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";

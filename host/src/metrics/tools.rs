@@ -21,6 +21,12 @@ pub struct ToolMetrics {
     duration: Durations<Tool>,
     cpu: Family<Tool, Counter<f64, AtomicU64>>,
     denied: Family<Agent, Counter>,
+    servers: Family<Server, Gauge>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Server {
+    server: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -47,6 +53,7 @@ impl Default for ToolMetrics {
             duration: Family::new_with_constructor(durations),
             cpu: Family::default(),
             denied: Family::default(),
+            servers: Family::default(),
         }
     }
 }
@@ -75,6 +82,7 @@ impl ToolMetrics {
             "Calls of tools that the operator does not allow, by agent",
             self.denied.clone(),
         );
+        registry.register("mcp_server_up", "Whether an MCP server is connected: 1 or 0", self.servers.clone());
     }
 
     /// The metrics of a component or a server.
@@ -95,9 +103,25 @@ impl ToolMetrics {
         })
     }
 
+    /// Whether a server is connected: not yet.
+    pub fn server(&self, name: &str) -> ServerUp {
+        ServerUp(self.servers.get_or_create_owned(&Server { server: name.to_owned() }))
+    }
+
     /// Counts the calls of an agent that the operator does not allow.
     pub fn denied(&self, agent: &str) -> Counter {
         self.denied.get_or_create_owned(&Agent { agent: agent.to_owned() })
+    }
+}
+
+/// Whether a server is connected.
+#[derive(Debug)]
+pub struct ServerUp(Gauge);
+
+impl ServerUp {
+    /// It is, or it is not.
+    pub fn set(&self, up: bool) {
+        self.0.set(up.into());
     }
 }
 

@@ -65,8 +65,8 @@ pub use source::Source;
 pub(crate) use source::one_or_many;
 
 pub use tools::{
-    ScriptedTool, ToolComponent, ToolConfig, ToolDescription, ToolFunction, ToolGrant, ToolLimits, ToolPattern,
-    ToolScript, Toolbox, ToolsConfig,
+    McpConfig, ScriptedTool, ToolComponent, ToolConfig, ToolDescription, ToolFunction, ToolGrant, ToolLimits,
+    ToolPattern, ToolScript, Toolbox, ToolsConfig,
 };
 
 /// What an entry of an agent's state counts beside its key and its value, in bytes.

@@ -58,7 +58,7 @@ pub(in crate::cli) struct Run {
     #[arg(long)]
     json: bool,
     /// What is logged, in the words of `tracing`; `plugin=…` is what the agent logs.
-    #[arg(long, value_name = "FILTER", default_value = "warn,genai=off,plugin=trace")]
+    #[arg(long, value_name = "FILTER", default_value = "warn,genai=off,rmcp=off,plugin=trace")]
     log: String,
 }
 
@@ -104,8 +104,11 @@ impl Run {
         let config = self.agent_config.as_deref().map_or(Ok(said.config), |text| object("--agent-config", text))?;
         agent = agent.with_config(&config).map_err(|why| why.to_string())?;
         let request = request(&local, &agent, self.model.as_deref(), fields)?;
+        local.start_servers();
         let manager = local.manager(agent).await.map_err(|error| error.to_string())?;
-        self.follow(&manager, request, interrupt).await
+        let ended = self.follow(&manager, request, interrupt).await;
+        local.stop_servers().await;
+        ended
     }
 
     /// The fields of the request.

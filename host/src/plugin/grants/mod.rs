@@ -410,6 +410,11 @@ pub(super) struct Filled {
 }
 
 impl Template {
+    /// Whether environment variables are named in it.
+    pub(super) fn has_variables(&self) -> bool {
+        self.0.contains("${")
+    }
+
     /// Fills in the variables.
     pub(super) fn fill(&self, lookup: impl Fn(&str) -> Option<String>) -> Result<Filled, String> {
         let (mut value, mut secrets) = (String::new(), Vec::new());

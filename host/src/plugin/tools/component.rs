@@ -36,13 +36,13 @@ use crate::{
 };
 
 /// The longest name of a component, and of a tool with the component's before it.
-const NAMES: (usize, usize) = (32, 64);
+pub(super) const NAMES: (usize, usize) = (32, 64);
 /// What stands between the two names.
 pub(super) const BETWEEN: &str = "__";
 /// The most tools of a component, and the longest description and parameters of one, in bytes.
 const TOOLS: usize = 100;
-const DESCRIPTION: usize = 8_192;
-const PARAMETERS: usize = 64 << 10;
+pub(super) const DESCRIPTION: usize = 8_192;
+pub(super) const PARAMETERS: usize = 64 << 10;
 
 /// A loaded component whose functions are tools.
 #[derive(Clone)]
@@ -210,12 +210,17 @@ fn own_failure(own: Failure) -> Failure {
     Failure { kind, code, message, retry_after_ms: own.retry_after_ms }
 }
 
-fn checked(given: types::ToolDescription) -> Result<ToolDescription, Refused> {
-    let name = given.name;
+/// Whether a component or a server may have this name, which stands before the names of its tools.
+pub(super) fn name_is_plain(name: &str) -> bool {
     let word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let first = name.bytes().next().is_some_and(word);
     let all = name.bytes().all(|byte| word(byte) || b"-_".contains(&byte));
-    if !first || name.len() > NAMES.0 || !all || name.contains(BETWEEN) {
+    first && all && name.len() <= NAMES.0 && !name.contains(BETWEEN)
+}
+
+fn checked(given: types::ToolDescription) -> Result<ToolDescription, Refused> {
+    let name = given.name;
+    if !name_is_plain(&name) {
         let shown = shorten(&name, 80);
         return Err(wrong(&format!(
             "the name `{shown}` must be 1 to {} of a-z, 0-9, `-`, `_`, start with a letter or digit, and have no two `_` \

@@ -60,6 +60,14 @@ impl ToolPattern {
     }
 }
 
+impl ToolPattern {
+    /// Whether a tool whose name begins so may be meant.
+    pub(super) fn may_match(&self, beginning: &str) -> bool {
+        let own = self.0.strip_suffix('*').unwrap_or(&self.0);
+        own.starts_with(beginning) || (self.0.ends_with('*') && beginning.starts_with(own))
+    }
+}
+
 impl TryFrom<String> for ToolPattern {
     type Error = String;
 
@@ -114,6 +122,9 @@ mod tests {
         assert!(matches("units__convert", "units__convert") && !matches("units__convert", "units__convert2"));
         assert!(matches("units__*", "units__convert") && !matches("units__*", "unitsx__convert"));
         assert!(matches("*", "anything") && ToolPattern::any().matches("anything"));
+        let may = |pattern: &str, name: &str| ToolPattern::try_from(pattern.to_owned()).unwrap().may_match(name);
+        assert!(may("*", "hub__") && may("h*", "hub__") && may("hub__x", "hub__") && may("hub__x*", "hub__"));
+        assert!(!may("h", "hub__") && !may("units__*", "hub__"));
         for wrong in ["", "a b", "*__convert", "units__**", "units.convert"] {
             assert!(ToolPattern::try_from(wrong.to_owned()).unwrap_err().contains("names no tools"), "{wrong}");
         }

@@ -8,10 +8,12 @@
 //! - `config` is what the operator says.
 //! - `toolbox` is what there is, and who may call it.
 //! - `component` is a component whose functions are tools, and the call of one.
+//! - `mcp` are servers of the Model Context Protocol.
 //! - `script` stands in for all of them in a test.
 
 mod component;
 mod config;
+mod mcp;
 mod script;
 mod toolbox;
 
@@ -21,6 +23,7 @@ use wasmtime::component::Resource;
 
 pub use component::{ToolComponent, ToolDescription, ToolFunction};
 pub use config::{ToolConfig, ToolLimits, ToolPattern};
+pub use mcp::McpConfig;
 pub use script::{ScriptedTool, ToolScript};
 pub use toolbox::{ToolGrant, Toolbox, ToolsConfig};
 
@@ -150,7 +153,9 @@ impl RunState {
             }
             return Ok(Ok(number));
         }
-        if self.active(import)?.stop.is_cancelled() {
+        let stop = self.active(import)?.stop.clone();
+        // Whether it may be made again has to be known before it is made.
+        if stop.run_until_cancelled(tools.known(&name)).await.is_none() {
             return Ok(Err(cancelled()));
         }
         let found = checked(&tools, &name, &arguments, self.tasks.open(Work::Call));

@@ -3,14 +3,16 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
 use serde_json::Map;
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, task::JoinHandle};
 use tracing::Level;
 
 use super::{
     component::{BETWEEN, CRASHED, Caller, Given, ToolComponent, ToolDescription},
     config::{ToolConfig, ToolLimits, ToolPattern},
+    mcp::{McpConfig, McpServer, UNAVAILABLE},
     script::ToolScript,
 };
 use crate::{
@@ -34,6 +36,8 @@ use crate::{
 pub struct ToolsConfig {
     /// The sections `[tools.NAME]`.
     pub components: BTreeMap<String, ToolConfig>,
+    /// The sections `[mcp.NAME]`.
+    pub servers: BTreeMap<String, McpConfig>,
 }
 
 /// Tool components by name.
@@ -51,6 +55,9 @@ pub struct Toolbox {
     instances: Semaphore,
     /// The components that serve. Who changes it exchanges all of it.
     components: ArcSwap<Components>,
+    servers: BTreeMap<String, Arc<McpServer>>,
+    /// What keeps the connections to the servers.
+    keeping: Mutex<Vec<JoinHandle<()>>>,
     /// What is there besides in a test.
     script: Option<Arc<ToolScript>>,
 }
@@ -68,8 +75,34 @@ impl Toolbox {
             Ok((name, (config, access)))
         });
         let given = given.collect::<Result<_, _>>()?;
+        let result_bytes = limits.tools.result_bytes;
+        let servers = config
+            .servers
+            .iter()
+            .map(|(name, config)| Ok((name.clone(), Arc::new(McpServer::new(name, config, result_bytes, &metrics)?))));
+        let servers = servers.collect::<Result<_, _>>()?;
         let instances = Semaphore::new(limits.tools.instances.min(Semaphore::MAX_PERMITS));
-        Ok(Self { given, ways, limits, metrics, instances, components: ArcSwap::default(), script: None })
+        let (components, keeping) = (ArcSwap::default(), Mutex::default());
+        Ok(Self { given, ways, limits, metrics, instances, components, servers, keeping, script: None })
+    }
+
+    /// Connects to the MCP servers, and keeps the connections until [`stop`](Self::stop).
+    pub fn start(&self) {
+        self.keeping.lock().extend(self.servers.values().map(|server| tokio::spawn(server.clone().keep())));
+    }
+
+    /// Ends the connections to the MCP servers, and those of them that are children of this one.
+    pub async fn stop(&self) {
+        for server in self.servers.values() {
+            server.stop();
+        }
+        let keeping = std::mem::take(&mut *self.keeping.lock());
+        futures::future::join_all(keeping).await;
+    }
+
+    /// The names of the MCP servers.
+    pub fn servers(&self) -> impl Iterator<Item = &str> {
+        self.servers.keys().map(String::as_str)
     }
 
     /// With the tools of a script.
@@ -89,6 +122,10 @@ impl Toolbox {
             Given { granted, timeout, metrics: self.metrics.tool(name) }
         })
         .await
+        .and_then(|tool| match self.servers.contains_key(&tool.description.name) {
+            true => Err(Refused(format!("there is an MCP server of its name, in `[mcp.{}]`", tool.description.name))),
+            false => Ok(tool),
+        })
     }
 
     /// Whether what the operator says in `config` is what this component takes.
@@ -126,6 +163,16 @@ impl Toolbox {
             return Some(Found { name: name.to_owned(), idempotent: true, target, metrics });
         }
         let (of, function) = name.split_once(BETWEEN)?;
+        if let Some(server) = self.servers.get(of) {
+            let idempotent = match server.offer().get(name) {
+                Some(tool) => tool.idempotent,
+                None if server.is_up() => return None,
+                // What it offers is known when it is there.
+                None => false,
+            };
+            let (target, metrics) = (Target::Server(server.clone()), server.metrics.clone());
+            return Some(Found { name: name.to_owned(), idempotent, target, metrics });
+        }
         let component = self.components.load().get(of).cloned()?;
         let described = component.description.tools.iter().find(|tool| tool.name == function)?;
         let (idempotent, function, metrics) = (described.idempotent, function.to_owned(), component.metrics.clone());
@@ -138,6 +185,13 @@ impl Toolbox {
         for component in self.components.load().values() {
             all.extend(component.names().zip(&component.description.tools).map(|(name, tool)| Tool {
                 name,
+                description: tool.description.clone(),
+                parameters: tool.parameters.clone(),
+            }));
+        }
+        for server in self.servers.values() {
+            all.extend(server.offer().iter().map(|(name, tool)| Tool {
+                name: name.clone(),
                 description: tool.description.clone(),
                 parameters: tool.parameters.clone(),
             }));
@@ -173,8 +227,13 @@ impl ToolGrant {
         Self::new(&self.agent, patterns, self.toolbox.clone())
     }
 
-    /// The tools that are granted and there.
+    /// The tools that are granted and there. A server that is being connected to is waited for.
     pub(super) async fn available(&self) -> Vec<Tool> {
+        let wanted = self.toolbox.servers.iter().filter(|(name, _)| {
+            let beginning = format!("{name}{BETWEEN}");
+            self.patterns.iter().any(|pattern| pattern.may_match(&beginning))
+        });
+        futures::future::join_all(wanted.map(|(_, server)| server.settled())).await;
         let mut all = self.toolbox.all();
         all.retain(|tool| self.allows(&tool.name));
         all
@@ -182,6 +241,17 @@ impl ToolGrant {
 
     fn allows(&self, name: &str) -> bool {
         self.patterns.iter().any(|pattern| pattern.matches(name))
+    }
+
+    /// Waits until it is known what the tool of this name is, as far as that is to be known soon: its server may have just
+    /// been begun with.
+    pub(super) async fn known(&self, name: &str) {
+        let of = name.split_once(BETWEEN).map_or(name, |(of, _)| of);
+        if let Some(server) =
+            self.toolbox.servers.get(of).filter(|server| self.allows(name) && server.offer().is_empty())
+        {
+            server.settled().await;
+        }
     }
 
     /// The tool of this name, if it is granted. What is not granted is denied, whether or not it is there.
@@ -228,6 +298,8 @@ pub(super) struct Found {
 enum Target {
     /// In this component, by this name.
     Component(Arc<ToolComponent>, String),
+    /// Of this server.
+    Server(Arc<McpServer>),
     /// In a script.
     Script(Arc<ToolScript>),
 }
@@ -243,6 +315,10 @@ impl Found {
                 let _place = toolbox.instances.acquire().await;
                 component.call(&function, arguments, caller).await
             }
+            Target::Server(server) => server.call(&self.name, arguments, &caller.key).await.map_err(|failure| {
+                let why = format!("failed: {} ({})", failure.message, failure.code);
+                (failure, why)
+            }),
             Target::Script(script) => script.call(&self.name, arguments).map_err(|failure| {
                 let why = format!("failed: {}", failure.message);
                 (failure, why)
@@ -261,6 +337,7 @@ impl Found {
             Ok(_) => &tool.answered,
             Err((Failure { kind: FailureKind::Timeout, code, .. }, _)) if code == "timeout" => &tool.timeout,
             Err((Failure { code, .. }, _)) if code == CRASHED => &tool.crashed,
+            Err((Failure { code, .. }, _)) if code == UNAVAILABLE => &tool.unavailable,
             Err(_) => &tool.failed,
         });
         called.map_err(|(failure, why)| {
