@@ -88,6 +88,7 @@ impl Shown<'_> {
             "bytes": self.size,
             "imports": agent.imports,
             "config_schema": agent.description.config_schema,
+            "wants": agent.description.wants.lines(),
             "missing": agent.missing(),
             "refused": self.refused,
             "granted": {
@@ -148,14 +149,9 @@ impl Shown<'_> {
         line("", format!("run_timeout {}", self.time(agent.run_timeout())));
         let runs = self.config.max_live_runs.map_or_else(|| "as the server has".to_owned(), |most| most.to_string());
         line("", format!("max_live_runs {runs}"));
-        if let Some(why) = &description.wants.why {
-            line("wants", why.clone());
-        }
-        for wanted in &description.wants.http {
-            if let Some(why) = &wanted.why {
-                line("", format!("{}: {why}", wanted.host));
-            }
-        }
+        let wants = description.wants.lines();
+        line("wants", wants.first().cloned().unwrap_or_else(|| "nothing".to_owned()));
+        wants.iter().skip(1).for_each(|wanted| line("", wanted.clone()));
         match agent.missing() {
             [] => line("missing", "nothing".to_owned()),
             lines => {

@@ -36,6 +36,8 @@ impl ShownTool<'_> {
             "imports": self.tool.imports,
             "config_schema": description.config_schema,
             "tools": tools.collect::<Vec<_>>(),
+            "wants": description.wants.lines(),
+            "missing": description.wants.missing_http(&config.http),
             "refused": self.refused,
             "granted": {
                 "config": config.config,
@@ -79,6 +81,13 @@ impl ShownTool<'_> {
         let memory = config.memory.map(|memory| memory.display().iec().to_string());
         line("  memory", memory.unwrap_or_else(|| "limits.memory".to_owned()));
         line("  timeout", humantime::format_duration(config.timeout).to_string());
+        let mut wants = description.wants.lines();
+        line("wants", if wants.is_empty() { "nothing".to_owned() } else { wants.remove(0) });
+        wants.into_iter().for_each(|wanted| line("", wanted));
+        let missing = description.wants.missing_http(&config.http);
+        if !missing.is_empty() {
+            line("missing", format!("it wants more; this would grant it:\n\n[tools.{name}]\n{}\n", missing.join("\n")));
+        }
         line(
             "served",
             match &self.refused {

@@ -53,6 +53,26 @@ impl Wants {
         Self::deserialize(Value::Object(members)).map_err(wrong)
     }
 
+    /// What is wanted, in lines for people.
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines: Vec<String> = self.why.iter().cloned().collect();
+        lines.extend(self.models.as_ref().map(|models| format!("models {models}")));
+        lines.extend(self.state.map(|state| format!("state {state}")));
+        if !self.tools.is_empty() {
+            lines.push(format!("tools {}", list(&self.tools.iter().map(ToString::to_string).collect::<Vec<_>>())));
+        }
+        lines.extend(self.http.iter().map(|wanted| {
+            let methods = wanted.methods.as_ref().map_or_else(|| "all methods".to_owned(), |methods| methods.join(", "));
+            let mut line = format!("http {} ({methods})", wanted.host);
+            if !wanted.headers.is_empty() {
+                line.push_str(&format!(", where you put in {}", wanted.headers.join(", ")));
+            }
+            line.extend(wanted.why.iter().flat_map(|why| [": ", why]));
+            line
+        }));
+        lines
+    }
+
     /// What is wanted and not granted: the lines of the agent's section that would grant it, on top of what it has.
     pub fn missing(&self, granted: &AgentConfig) -> Vec<String> {
         let mut lines = Vec::new();
@@ -74,11 +94,13 @@ impl Wants {
             tools.splice(0..0, granted.tools.iter().map(ToString::to_string));
             lines.push(format!("tools = {}", list(&tools)));
         }
-        self.missing_http(&granted.http, &mut lines);
+        lines.extend(self.missing_http(&granted.http));
         lines
     }
 
-    fn missing_http(&self, granted: &HttpGrant, lines: &mut Vec<String>) {
+    /// The same for HTTP alone, which is all that a tool component may be granted.
+    pub fn missing_http(&self, granted: &HttpGrant) -> Vec<String> {
+        let mut lines = Vec::new();
         let lacks = |wanted: &&WantedHost| !granted.hosts.iter().any(|has| has.covers(&wanted.host));
         let mut hosts: Vec<String> = self.http.iter().filter(lacks).map(|wanted| wanted.host.to_string()).collect();
         if !hosts.is_empty() {
@@ -107,6 +129,7 @@ impl Wants {
                 }
             }
         }
+        lines
     }
 }
 
@@ -132,6 +155,15 @@ mod tests {
                 "http": [{"host": "x.example.com", "methods": ["POST"], "headers": ["authorization"], "why": "to ask"}]}"#,
         )
         .unwrap();
+        assert_eq!(
+            wants.lines(),
+            [
+                "models [\"a/*\"]",
+                "state \"1.0 MiB\"",
+                "tools [\"units__*\"]",
+                "http x.example.com (POST), where you put in authorization: to ask",
+            ]
+        );
         assert_eq!(
             wants.missing(&AgentConfig::default()),
             [

@@ -21,10 +21,10 @@ use crate::{
             tool::{ToolPre, config},
             types::{self, Failure, FailureKind},
         },
-        component::{Fitting, Refused, check_words, config_schema, misfit, wrong},
+        component::{Fitting, Refused, check_words, config_schema, misfit, wants, wrong},
         engine::Engine,
         failure::{failure, shorten},
-        grants::Granted,
+        grants::{Granted, Wants},
         instance::{RunContext, contract},
         limits::PluginLimits,
         log::RunLog,
@@ -72,6 +72,8 @@ pub struct ToolDescription {
     pub about: String,
     /// The JSON Schema of its configuration.
     pub config_schema: Option<Value>,
+    /// What it wants to be granted.
+    pub wants: Wants,
     /// Its tools.
     pub tools: Vec<ToolFunction>,
 }
@@ -230,6 +232,7 @@ fn checked(given: types::ToolDescription) -> Result<ToolDescription, Refused> {
     }
     check_words(&given.version, &given.about)?;
     let config_schema = config_schema(given.config_schema.as_deref())?;
+    let wants = wants(given.wants.as_deref())?;
     if given.tools.is_empty() || given.tools.len() > TOOLS {
         return Err(wrong(&format!("it has {} tools; it must have 1 to {TOOLS}", given.tools.len())));
     }
@@ -258,7 +261,7 @@ fn checked(given: types::ToolDescription) -> Result<ToolDescription, Refused> {
         let types::ToolFunction { name, description, parameters, idempotent } = tool;
         tools.push(ToolFunction { name, description, parameters, idempotent });
     }
-    Ok(ToolDescription { name, version: given.version, about: given.about, config_schema, tools })
+    Ok(ToolDescription { name, version: given.version, about: given.about, config_schema, wants, tools })
 }
 
 impl std::fmt::Debug for ToolComponent {

@@ -188,12 +188,13 @@ impl RunState {
             scripted_time: run.scripted_time,
         };
         let committed = (run.journaled && !found.idempotent).then(|| run.port.committed());
+        let arguments = if arguments.trim().is_empty() { "{}".to_owned() } else { arguments };
+        let found = found.begun(&arguments);
         self.tasks.begin(number, Work::Call, async move {
             if let Some(committed) = committed {
                 committed.await;
             }
-            let arguments = if arguments.trim().is_empty() { "{}" } else { &arguments };
-            found.call(&tools.toolbox, arguments, caller).await
+            found.call(&tools.toolbox, &arguments, caller).await
         });
         Ok(())
     }

@@ -302,14 +302,28 @@ enum Target {
     Server(Arc<McpServer>),
     /// In a script.
     Script(Arc<ToolScript>),
+    /// What a script has answered.
+    Scripted(Result<String, Failure>),
 }
 
 impl Found {
+    /// The call has begun. A script answers calls in the order in which they begin, not in which they are executed.
+    pub(super) fn begun(mut self, arguments: &str) -> Self {
+        if let Target::Script(script) = &self.target {
+            self.target = Target::Scripted(script.call(&self.name, arguments));
+        }
+        self
+    }
+
     /// Calls it.
     pub(super) async fn call(self, toolbox: &Toolbox, arguments: &str, caller: Caller) -> Result<String, Failure> {
         let live = LiveToolCall::new(self.metrics);
         let log = caller.log.clone();
         let most = toolbox.limits.tools.result_bytes;
+        let scripted = |failure: Failure| {
+            let why = format!("failed: {}", failure.message);
+            (failure, why)
+        };
         let called = match self.target {
             Target::Component(component, function) => {
                 let _place = toolbox.instances.acquire().await;
@@ -319,10 +333,8 @@ impl Found {
                 let why = format!("failed: {} ({})", failure.message, failure.code);
                 (failure, why)
             }),
-            Target::Script(script) => script.call(&self.name, arguments).map_err(|failure| {
-                let why = format!("failed: {}", failure.message);
-                (failure, why)
-            }),
+            Target::Script(script) => script.call(&self.name, arguments).map_err(scripted),
+            Target::Scripted(answer) => answer.map_err(scripted),
         };
         let called = match called {
             Ok(answer) if answer.len() > most => {
