@@ -125,7 +125,7 @@ pub const fn check<A: Agent>(version: &str) {
     assert!(characters(version) <= 64, "the crate's version is at most 64 characters");
 }
 
-const fn is_name(name: &str) -> bool {
+pub(crate) const fn is_name(name: &str) -> bool {
     let bytes = name.as_bytes();
     let mut at = 0;
     while at < bytes.len() {
@@ -140,7 +140,7 @@ const fn is_name(name: &str) -> bool {
 }
 
 /// Counts every byte but the second and later ones of a UTF-8 sequence.
-const fn characters(text: &str) -> usize {
+pub(crate) const fn characters(text: &str) -> usize {
     let bytes = text.as_bytes();
     let (mut at, mut count) = (0, 0);
     while at < bytes.len() {

@@ -56,7 +56,7 @@
 //! | read the request, the earlier turns, the configuration | [`context`] |
 //! | say something to the client | [`respond`] |
 //! | call a language model | [`model`] |
-//! | give a model tools | [`ToolLoop`], [`tools`] |
+//! | give a model tools, its own and granted ones | [`ToolLoop`], [`tools`] |
 //! | send HTTP requests, several at once | [`http`] |
 //! | know the time, wait for whatever comes first | [`clock`], [`tasks`] |
 //! | keep something beyond the run | [`state`] |
@@ -66,6 +66,10 @@
 //! Every function blocks the agent and nothing else: the server sets the instance aside and runs others
 //! meanwhile. Write straight-line code.
 //!
+//! # Tools for all agents
+//!
+//! A [`ToolComponent`] is a component whose functions any agent may call, where the operator grants it: see there.
+//!
 //! # The sandbox
 //!
 //! There are no files, no sockets, no arguments and no environment. Clocks are logical and random numbers
@@ -74,9 +78,9 @@
 //!
 //! # Testing
 //!
-//! `cargo test` runs an agent natively, in a [`mock`] of the server with scripted models, HTTP answers and clock. Outside
-//! a mock, the functions of [`respond`], [`model`], [`http`], [`context`], [`clock`], [`tasks`], [`state`] and [`log`]
-//! panic.
+//! `cargo test` runs an agent natively, in a [`mock`] of the server with scripted models, HTTP answers, tools and clock.
+//! Outside a mock, the functions of [`respond`], [`model`], [`http`], [`tools`], [`context`], [`clock`], [`tasks`],
+//! [`state`] and [`log`] panic.
 //!
 //! `outlast plugin run` and `outlast plugin test` run the component itself, without a server.
 
@@ -86,6 +90,7 @@ pub mod bindings;
 pub mod clock;
 pub mod context;
 mod failure;
+mod granted;
 mod host;
 pub mod http;
 pub mod item;
@@ -97,6 +102,7 @@ pub mod respond;
 mod schema;
 pub mod state;
 pub mod tasks;
+mod tool_component;
 mod tool_loop;
 pub mod tools;
 mod wants;
@@ -107,6 +113,7 @@ pub use bindings::outlast::agent::types::{FailureKind, Usage};
 pub use failure::Failure;
 pub use item::Item;
 pub use schema::schema;
+pub use tool_component::ToolComponent;
 pub use tool_loop::ToolLoop;
 pub use wants::Wants;
 
@@ -114,10 +121,11 @@ pub use wants::Wants;
 #[doc(no_inline)]
 pub use {schemars, serde, serde_json};
 
-/// What the expansion of [`agent!`] refers to.
+/// What the expansions of [`agent!`] and [`tool_component!`] refer to.
 #[doc(hidden)]
 pub mod export {
     pub use crate::agent::{check, describe, run};
+    pub use crate::tool_component::{call, check as check_tool, describe as describe_tool};
 }
 
 /// Makes a crate the component of one [`Agent`]. Call it once, at the top level.
@@ -144,6 +152,37 @@ macro_rules! agent {
             }
 
     $crate::bindings::export!(Component with_types_in $crate::bindings);
+        };
+    };
+}
+
+/// Makes a crate the component of one [`ToolComponent`]. Call it once, at the top level, in the place of [`agent!`].
+///
+/// The component's version is the crate's own, from `Cargo.toml`. A name, a version or a description that the server
+/// would refuse is an error of compilation.
+#[macro_export]
+macro_rules! tool_component {
+    ($component:ty) => {
+        const _: () = {
+            const VERSION: &str = env!("CARGO_PKG_VERSION");
+            const _: () = $crate::export::check_tool::<$component>(VERSION);
+
+            struct Component;
+
+            impl $crate::bindings::tool::Guest for Component {
+                fn describe() -> $crate::bindings::tool::ToolDescription {
+                    $crate::export::describe_tool::<$component>(VERSION)
+                }
+
+                fn call(
+                    name: ::std::string::String,
+                    arguments: ::std::string::String,
+                ) -> Result<::std::string::String, $crate::bindings::tool::Failure> {
+                    $crate::export::call::<$component>(&name, &arguments)
+                }
+            }
+
+    $crate::bindings::tool::export!(Component with_types_in $crate::bindings::tool);
         };
     };
 }

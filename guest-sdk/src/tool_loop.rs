@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::item::{FunctionCall, FunctionCallOutput, Item};
 use crate::model::{self, Completion, FinishReason};
-use crate::tools::Tool;
+use crate::tools::{self, Granted, Tool};
 use crate::{Failure, FailureKind, Outcome, log};
 
 /// A model with tools: asks the model, runs the tools that it calls, asks it again with what they returned, until it
@@ -51,6 +51,8 @@ use crate::{Failure, FailureKind, Outcome, log};
 pub struct ToolLoop<'a> {
     request: model::Request,
     tools: Vec<Tool<'a>>,
+    /// The tools of others.
+    granted: Vec<Granted>,
     max_steps: usize,
 }
 
@@ -60,7 +62,7 @@ impl<'a> ToolLoop<'a> {
 
     /// A loop that begins with this request, usually [`model::Request::of`] the turn.
     pub fn new(request: model::Request) -> Self {
-        Self { request, tools: Vec::new(), max_steps: Self::MAX_STEPS }
+        Self { request, tools: Vec::new(), granted: Vec::new(), max_steps: Self::MAX_STEPS }
     }
 
     /// Adds a tool: see [`Tool::new`].
@@ -80,6 +82,23 @@ impl<'a> ToolLoop<'a> {
     /// Adds tools.
     pub fn tools(mut self, tools: impl IntoIterator<Item = Tool<'a>>) -> Self {
         self.tools.extend(tools);
+        self
+    }
+
+    /// Offers all tools that the operator granted too: see [`tools::available`]. The calls of them that the model makes in
+    /// one answer are made at the same time.
+    ///
+    /// # Errors
+    ///
+    /// As [`tools::available`].
+    pub fn granted(self) -> Result<Self, Failure> {
+        let granted = tools::available()?;
+        Ok(self.granted_only(granted))
+    }
+
+    /// Offers these of the tools that the operator granted.
+    pub fn granted_only(mut self, granted: impl IntoIterator<Item = Granted>) -> Self {
+        self.granted.extend(granted);
         self
     }
 
@@ -104,10 +123,8 @@ impl<'a> ToolLoop<'a> {
                 return Ok(completion.outcome());
             }
             self.request.input.extend(completion.items);
-            for call in calls {
-                let output = self.answer(&call)?;
-                self.request.input.push(Item::FunctionCallOutput(output));
-            }
+            let outputs = self.answers(&calls)?;
+            self.request.input.extend(outputs.into_iter().map(Item::FunctionCallOutput));
             // A call that was demanded has been made. Demanded again, it would never end.
             if self.request.options.get("tool_choice").is_some_and(|choice| choice != "auto" && choice != "none") {
                 self.request.options.remove("tool_choice");
@@ -120,7 +137,7 @@ impl<'a> ToolLoop<'a> {
     /// Offers the tools to the model, beside the functions of the client.
     fn offer(&mut self) -> Result<(), Failure> {
         let client = self.request.client_functions.iter().map(String::as_str);
-        let names: Vec<&str> = client.chain(self.tools.iter().map(Tool::name)).collect();
+        let names: Vec<&str> = client.chain(self.names()).collect();
         for (n, name) in names.iter().enumerate() {
             if names[..n].contains(name) {
                 let message = format!(
@@ -130,11 +147,11 @@ impl<'a> ToolLoop<'a> {
                 return Err(Failure::invalid("invalid_tool_name", message));
             }
         }
-        if let Some(tool) = self.tools.iter().find(|tool| !is_name(tool.name())) {
-            let message = format!("`{}` is no name of a tool: 1 to 64 of A-Z a-z 0-9 _ -", tool.name());
+        if let Some(name) = self.names().find(|name| !is_name(name)) {
+            let message = format!("`{name}` is no name of a tool: 1 to 64 of A-Z a-z 0-9 _ -");
             return Err(Failure::invalid("invalid_tool_name", message));
         }
-        if self.tools.is_empty() {
+        if self.names().next().is_none() {
             return Ok(());
         }
         let offered = self.request.options.entry("tools").or_insert_with(|| json!([]));
@@ -143,6 +160,7 @@ impl<'a> ToolLoop<'a> {
         }
         if let Value::Array(offered) = offered {
             offered.extend(self.tools.iter().map(Tool::definition));
+            offered.extend(self.granted.iter().map(Granted::definition));
         }
         Ok(())
     }
@@ -160,27 +178,46 @@ impl<'a> ToolLoop<'a> {
         calls
     }
 
-    /// Runs the tool that a call names.
-    fn answer(&mut self, call: &FunctionCall) -> Result<FunctionCallOutput, Failure> {
-        let tool = self.tools.iter_mut().find(|tool| tool.name() == call.name);
-        let result = match tool {
-            Some(tool) => tool.call(&call.arguments),
-            None => {
-                let names: Vec<_> = self.tools.iter().map(Tool::name).collect();
-                let message = format!("there is no tool `{}`; there are: {}", call.name, names.join(", "));
-                Err(Failure::not_found("unknown_tool", message))
-            }
-        };
-        let output = match result {
-            Ok(output) => output,
-            Err(failure) if failure.kind == FailureKind::Cancelled => return Err(failure),
-            Err(failure) => {
-                log::debug!("tool {}: {failure}", call.name);
-                format!("Error: {}", failure.message)
-            }
-        };
-        Ok(FunctionCallOutput { call_id: call.call_id.clone(), output: output.into(), rest: Default::default() })
+    /// The names of all tools.
+    fn names(&self) -> impl Iterator<Item = &str> {
+        self.tools.iter().map(Tool::name).chain(self.granted.iter().map(|tool| tool.name.as_str()))
     }
+
+    /// Runs the tools that calls name: first all granted ones at once, then the agent's own, one after the other.
+    fn answers(&mut self, calls: &[FunctionCall]) -> Result<Vec<FunctionCallOutput>, Failure> {
+        let is_granted = |call: &FunctionCall| self.granted.iter().any(|tool| tool.name == call.name);
+        let (granted, own): (Vec<_>, Vec<_>) = (0..calls.len()).partition(|place| is_granted(&calls[*place]));
+        let started = granted.iter().map(|place| (calls[*place].name.as_str(), calls[*place].arguments.as_str()));
+        let mut results: Vec<_> = granted.iter().copied().zip(tools::call_all(started)).collect();
+        for place in own {
+            results.push((place, self.own(&calls[place])));
+        }
+        results.sort_by_key(|(place, _)| *place);
+        results.into_iter().map(|(place, result)| output(&calls[place], result)).collect()
+    }
+
+    /// Runs one of the agent's own tools.
+    fn own(&mut self, call: &FunctionCall) -> Result<String, Failure> {
+        if let Some(tool) = self.tools.iter_mut().find(|tool| tool.name() == call.name) {
+            return tool.call(&call.arguments);
+        }
+        let names: Vec<_> = self.names().collect();
+        let message = format!("there is no tool `{}`; there are: {}", call.name, names.join(", "));
+        Err(Failure::not_found("unknown_tool", message))
+    }
+}
+
+/// What the model reads of a call.
+fn output(call: &FunctionCall, result: Result<String, Failure>) -> Result<FunctionCallOutput, Failure> {
+    let output = match result {
+        Ok(output) => output,
+        Err(failure) if failure.kind == FailureKind::Cancelled => return Err(failure),
+        Err(failure) => {
+            log::debug!("tool {}: {failure}", call.name);
+            format!("Error: {}", failure.message)
+        }
+    };
+    Ok(FunctionCallOutput { call_id: call.call_id.clone(), output: output.into(), rest: Default::default() })
 }
 
 fn is_name(name: &str) -> bool {
@@ -302,6 +339,28 @@ mod tests {
     fn calls_of_a_cut_answer_are_not_made() {
         let run = Mock::new().answer(Answer::new().call("add", r#"{"a": 1, "b": "#).finish_reason("length")).call(add);
         assert!(matches!(run.result, Ok(Outcome::Incomplete(_))));
+    }
+
+    #[test]
+    fn granted_tools_stand_beside_the_agents_own() {
+        let run = Mock::new()
+            .tool("units__convert", Ok("1.61 km"))
+            .tool("units__list", Err(Failure::unavailable("gone", "it is gone")))
+            .answer(
+                Answer::new()
+                    .call("units__list", json!({}))
+                    .call("add", json!({"a": 1, "b": 2}))
+                    .call("units__convert", json!({"value": 1})),
+            )
+            .answer("Done.")
+            .call(|| {
+                let sum = |Add { a, b }| Ok(a + b);
+                ToolLoop::new(model::Request::of(turn())?).tool("add", "Adds.", sum).granted()?.run()
+            });
+        assert_eq!(outputs(&run.model_calls[1]), ["Error: it is gone", "3", "1.61 km"]);
+        let offered = run.model_calls[0].options["tools"].as_array().unwrap().iter().map(|tool| &tool["name"]);
+        assert_eq!(offered.collect::<Vec<_>>(), ["add", "units__convert", "units__list"]);
+        assert_eq!(run.tool_calls[1].arguments, json!({"value": 1}));
     }
 
     #[test]

@@ -34,6 +34,17 @@
 //!
 //! A crate that depends on `serde` and `schemars` itself needs no `crate = "…"`. [`ToolLoop`](crate::ToolLoop) lets a
 //! model call tools until it has an answer.
+//!
+//! # Tools of others
+//!
+//! The operator may grant an agent tools that are not its own: functions of tool components, and of MCP servers.
+//! [`available`] says which, [`call`] calls one, [`start`] and [`call_all`] call several at once;
+//! [`ToolLoop::granted`](crate::ToolLoop::granted) offers them to a model. A [`ToolComponent`](crate::ToolComponent) is
+//! such a component.
+//!
+//! A call that was answered before the server stopped is not made again: the run is given the same answer. One that was in
+//! flight is made again if its tool says that it is [`idempotent`](Tool::idempotent), and ends as failure `interrupted`
+//! otherwise.
 
 use std::fmt;
 
@@ -44,11 +55,17 @@ use serde_json::{Map, Value, json};
 
 use crate::{Failure, schema};
 
+#[doc(inline)]
+pub use crate::granted::{Granted, Pending, available, call, call_all, start};
+#[doc(inline)]
+pub use crate::tool_component::config;
+
 /// A function that a model may call.
 pub struct Tool<'a> {
     name: String,
     about: String,
     parameters: Value,
+    idempotent: bool,
     call: Call<'a>,
 }
 
@@ -68,7 +85,7 @@ impl<'a> Tool<'a> {
         R: Serialize,
     {
         let call = move |arguments: &str| output(function(read(arguments)?)?);
-        Self { name: name.into(), about: about.into(), parameters: parameters(schema::<A>()), call: Box::new(call) }
+        Self::raw(name, about, parameters(schema::<A>()), call)
     }
 
     /// A tool whose parameters are described by a JSON Schema and whose arguments come as they are, for tools that
@@ -79,12 +96,35 @@ impl<'a> Tool<'a> {
         parameters: Value,
         call: impl FnMut(&str) -> Result<String, Failure> + 'a,
     ) -> Self {
-        Self { name: name.into(), about: about.into(), parameters, call: Box::new(call) }
+        Self { name: name.into(), about: about.into(), parameters, idempotent: false, call: Box::new(call) }
     }
 
     /// The name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Says that a call does no more when it is made twice. The server makes a call of a tool component again when it was
+    /// stopped in the middle, if that is so.
+    #[must_use]
+    pub fn idempotent(mut self) -> Self {
+        self.idempotent = true;
+        self
+    }
+
+    /// Whether a call may be made twice.
+    pub fn is_idempotent(&self) -> bool {
+        self.idempotent
+    }
+
+    /// What the tool does and when to use it.
+    pub fn about(&self) -> &str {
+        &self.about
+    }
+
+    /// The JSON Schema of the arguments.
+    pub fn parameters(&self) -> &Value {
+        &self.parameters
     }
 
     /// The tool in the words of the Responses API, as an element of the option `tools`.

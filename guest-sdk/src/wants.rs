@@ -27,6 +27,8 @@ pub struct Wants {
     models: Option<Models>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     http: Vec<Host>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tools: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     state: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -87,6 +89,13 @@ impl Wants {
     #[must_use]
     pub fn secret(mut self, host: &str, header: &str) -> Self {
         self.host(host).headers.push(header.to_owned());
+        self
+    }
+
+    /// These tools: `units__convert`, or `units__*` for all whose names begin so.
+    #[must_use]
+    pub fn tools<'a>(mut self, tools: impl IntoIterator<Item = &'a str>) -> Self {
+        self.tools.extend(tools.into_iter().map(str::to_owned));
         self
     }
 

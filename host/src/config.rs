@@ -28,7 +28,8 @@ use crate::{
     machine::LiveRuns,
     model::{ModelsConfig, ProviderConfig},
     plugin::{
-        AgentConfig, Allocator, FetchLimits, HttpLimits, PluginLimits, Pool, PublicKey, Signatures, Source, one_or_many,
+        AgentConfig, Allocator, FetchLimits, HttpLimits, PluginLimits, Pool, PublicKey, Signatures, Source, ToolConfig,
+        ToolLimits, ToolsConfig, one_or_many,
     },
     protocol::RequestLimits,
     run::{OutputLimits, RunLimits, Shares},
@@ -86,6 +87,8 @@ pub struct Config {
     pub providers: BTreeMap<String, ProviderConfig>,
     /// Agents, by name: their configuration, and what they are granted. Default: nothing.
     pub agents: BTreeMap<String, AgentConfig>,
+    /// Tool components, by name: their configuration, and what they are granted. Default: nothing.
+    pub tools: BTreeMap<String, ToolConfig>,
     /// Limits.
     pub limits: Limits,
 }
@@ -225,6 +228,15 @@ pub struct Limits {
     /// The longest that a request of an agent may take. Default `5m`.
     #[serde(with = "humantime_serde")]
     pub http_timeout: Duration,
+    /// The most calls of tools of a run whose answers it has not taken. Default 16.
+    pub tool_calls: usize,
+    /// The most calls of tool components of all agents that go on at once, each in an instance of its own; others wait for
+    /// their turn. Default 256.
+    pub tool_instances: usize,
+    /// The largest arguments of a call of a tool. Default `256KiB`.
+    pub tool_argument_bytes: ByteSize,
+    /// The largest answer of a tool. Default `1MiB`.
+    pub tool_result_bytes: ByteSize,
     /// How much of the log of a run is kept with it. Default `1MiB`.
     pub log_bytes: ByteSize,
     /// How much of a run may wait to be written before its agent is suspended. Default `256KiB`.
@@ -273,6 +285,7 @@ impl Default for Config {
             default_model: None,
             providers: BTreeMap::new(),
             agents: BTreeMap::new(),
+            tools: BTreeMap::new(),
             limits: Limits::default(),
         }
     }
@@ -280,7 +293,7 @@ impl Default for Config {
 
 impl Default for Limits {
     fn default() -> Self {
-        let http = HttpLimits::default();
+        let (http, tools) = (HttpLimits::default(), ToolLimits::default());
         Self {
             body_bytes: ByteSize::mib(10),
             text_bytes: ByteSize::mib(1),
@@ -312,6 +325,10 @@ impl Default for Limits {
             http_requests: http.requests,
             http_connections: http.connections,
             http_timeout: http.timeout,
+            tool_calls: tools.calls,
+            tool_instances: tools.instances,
+            tool_argument_bytes: ByteSize::b(tools.argument_bytes as u64),
+            tool_result_bytes: ByteSize::b(tools.result_bytes as u64),
             log_bytes: ByteSize::mib(1),
             outbox_bytes: ByteSize::kib(256),
             feed_bytes: ByteSize::kib(64),
@@ -458,6 +475,8 @@ impl Config {
             ("http_headers", limits.http_headers),
             ("http_requests", limits.http_requests),
             ("http_connections", limits.http_connections),
+            ("tool_calls", limits.tool_calls),
+            ("tool_instances", limits.tool_instances),
             ("http_header_bytes", bytes(limits.http_header_bytes)),
             ("body_bytes", bytes(limits.body_bytes)),
             ("plugin_bytes", bytes(limits.plugin_bytes)),
@@ -495,6 +514,11 @@ impl Config {
         Signatures { required: self.require_signature, trusted: self.trusted_keys.clone() }
     }
 
+    /// What the operator says of tools.
+    pub fn tools_config(&self) -> ToolsConfig {
+        ToolsConfig { components: self.tools.clone() }
+    }
+
     /// The limits of plugins.
     pub fn plugin_limits(&self) -> PluginLimits {
         let limits = &self.limits;
@@ -514,6 +538,12 @@ impl Config {
                 requests: limits.http_requests,
                 connections: limits.http_connections,
                 timeout: limits.http_timeout,
+            },
+            tools: ToolLimits {
+                argument_bytes: bytes(limits.tool_argument_bytes),
+                result_bytes: bytes(limits.tool_result_bytes),
+                calls: limits.tool_calls,
+                instances: limits.tool_instances,
             },
             state_bytes: bytes(limits.state_bytes),
             state_value_bytes: bytes(limits.state_value_bytes),

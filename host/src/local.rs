@@ -3,7 +3,12 @@
 //! Nothing is kept. There is a database, because a manager has one; it lies in a folder of its own that is gone with
 //! this.
 
-use std::{path::Path, sync::Arc, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
 
 use bytes::Bytes;
 use tempfile::TempDir;
@@ -13,7 +18,10 @@ use crate::{
     config::{CacheConfig, Config},
     metrics::Metrics,
     model::Models,
-    plugin::{Agent, Engine, Grants, Refused, Registry, Signatures, read_component, read_signature, signature_path},
+    plugin::{
+        Agent, Engine, Grants, Plugin, Refused, Registry, Signatures, ToolGrant, ToolScript, read_component,
+        read_signature, signature_path,
+    },
     protocol::CreateRequest,
     run::{self, Created, Manager, Queues, Refusal, Seal, Services, Shares, Subscription, Writer, WriterQueue},
     server::{StartError, cached},
@@ -45,7 +53,7 @@ impl Local {
     pub async fn open(config: Config) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new(1, 1));
         let models = Arc::new(Models::new(&config.models(), &metrics.models)?);
-        let grants = Grants::new(config.agents.clone(), config.plugin_limits(), metrics.requests.clone())?;
+        let grants = Grants::new(config.agents.clone(), config.tools_config(), config.plugin_limits(), &metrics)?;
         let folder = tempfile::Builder::new().prefix("outlast-").tempdir().map_err(StartError::Scratch)?;
         let store = Store::open(&folder.path().join("local.db").display().to_string()).await?;
         let (writer, queue) = Writer::new(None, &metrics.commits);
@@ -76,12 +84,8 @@ impl Local {
     /// It does not fit.
     pub async fn load(&self, component: &Path) -> Result<Agent, Refused> {
         let wasm = read_component(component, self.config.plugin_limits().plugin_bytes).await?;
-        self.load_bytes(&component.display().to_string(), wasm).await
-    }
-
-    async fn load_bytes(&self, shown: &str, wasm: Bytes) -> Result<Agent, Refused> {
-        let now = run::seconds(SystemTime::now());
-        Agent::load(&self.engine, shown, wasm, self.models.clone(), &self.grants, now).await
+        let (shown, now) = (component.display().to_string(), run::seconds(SystemTime::now()));
+        Agent::load(&self.engine, &shown, wasm, self.models.clone(), &self.grants, now).await
     }
 
     /// Looks at a component that lies in a file, and says what it is and whether a server would serve it.
@@ -113,10 +117,54 @@ impl Local {
         wasm: Bytes,
         (place, signature): (&str, Option<String>),
     ) -> Result<Examined, Refused> {
-        let agent = self.load_bytes(shown, wasm.clone()).await?;
-        let trusted = self.registry().trust(&agent, &wasm, place, signature.as_deref());
+        let registry = self.registry(self.config.signatures());
+        let plugin = registry.load_unpinned(shown, wasm.clone(), run::seconds(SystemTime::now())).await?;
+        let trusted = registry.trust(&plugin, &wasm, place, signature.as_deref());
         let signed = signature.is_some() && !self.config.trusted_keys.is_empty() && trusted.is_ok();
-        Ok(Examined { agent, wasm, signature, signed, refused: trusted.err() })
+        Ok(Examined { plugin, wasm, signature, signed, refused: trusted.err() })
+    }
+
+    /// Loads a component, an agent or one with tools.
+    ///
+    /// # Errors
+    ///
+    /// It does not fit.
+    pub async fn load_plugin(&self, component: &Path) -> Result<Plugin, Refused> {
+        let wasm = read_component(component, self.config.plugin_limits().plugin_bytes).await?;
+        let shown = component.display().to_string();
+        self.registry(Signatures::default()).load_unpinned(&shown, wasm, run::seconds(SystemTime::now())).await
+    }
+
+    /// Serves the tools of these components to agents. Their names.
+    ///
+    /// # Errors
+    ///
+    /// One of them does not fit, or is no tool component; with its path.
+    pub async fn serve_tools(&self, components: &[PathBuf]) -> Result<Vec<String>, Refused> {
+        let mut tools = BTreeMap::new();
+        for path in components {
+            let named = |why: &dyn std::fmt::Display| Refused(format!("{}: {why}", path.display()));
+            match self.load_plugin(path).await.map_err(|why| named(&why))? {
+                Plugin::Tool(tool) => drop(tools.insert(tool.description.name.clone(), tool)),
+                Plugin::Agent(_) => return Err(named(&"it is an agent, not a tool component")),
+            }
+        }
+        let names = tools.values().flat_map(|tool| tool.names()).collect();
+        self.grants.toolbox().serve(tools);
+        Ok(names)
+    }
+
+    /// The tools of a script, for an agent.
+    ///
+    /// # Errors
+    ///
+    /// None: nothing is configured.
+    pub fn scripted_tools(&self, agent: &str, script: Arc<ToolScript>) -> Result<Arc<ToolGrant>, StartError> {
+        Ok(self.grants.scripted_tools(agent, script, &self.config.plugin_limits(), &self.metrics)?)
+    }
+
+    fn registry(&self, signatures: Signatures) -> Registry {
+        Registry::new(self.engine.clone(), self.models.clone(), self.grants.clone(), signatures)
     }
 
     /// Loads a component as a server with this configuration would, which looks at its pin and its signature too.
@@ -124,15 +172,9 @@ impl Local {
     /// # Errors
     ///
     /// It would not be served.
-    pub async fn admit(&self, component: &Path) -> Result<Agent, Refused> {
+    pub async fn admit(&self, component: &Path) -> Result<Plugin, Refused> {
         let wasm = read_component(component, self.config.plugin_limits().plugin_bytes).await?;
-        self.registry().load_file(component, wasm, run::seconds(SystemTime::now())).await
-    }
-
-    /// A registry as a server with this configuration has it, without agents.
-    fn registry(&self) -> Registry {
-        let signatures = self.config.signatures();
-        Registry::new(self.engine.clone(), self.models.clone(), self.grants.clone(), signatures)
+        self.registry(self.config.signatures()).load_file(component, wasm, run::seconds(SystemTime::now())).await
     }
 
     /// A manager of this agent's runs.
@@ -141,8 +183,7 @@ impl Local {
     ///
     /// The database does not answer.
     pub async fn manager(&self, agent: Agent) -> Result<Arc<Manager>, StartError> {
-        let registry =
-            Registry::new(self.engine.clone(), self.models.clone(), self.grants.clone(), Signatures::default());
+        let registry = self.registry(Signatures::default());
         registry.serve([(agent.description.name.clone(), Arc::new(agent))].into());
         let services = Services {
             queues: Queues { durable: self.queue.clone(), ephemeral: self.queue.clone() },
@@ -157,7 +198,7 @@ impl Local {
 /// What a component is, and whether a server would serve it.
 pub struct Examined {
     /// What it is.
-    pub agent: Agent,
+    pub plugin: Plugin,
     /// Its bytes.
     pub wasm: Bytes,
     /// Its signature, whoever signed it.

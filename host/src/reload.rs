@@ -22,7 +22,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
 use crate::{
-    plugin::{Fetched, Folder, FolderError, OciReference, Refused, Registry, Trust},
+    plugin::{Fetched, Folder, FolderError, OciReference, Refused, Registry, Serving, Trust},
     run::{Manager, milliseconds, seconds},
     store::{Store, StoreError},
 };
@@ -52,8 +52,9 @@ pub async fn look(folder: &mut Folder, registry: &Registry, store: &Store, trust
         store.keep_component(sha256, wasm, milliseconds(now)).await?;
     }
     let looked = Looked { unsettled: change.unsettled, changed: change.changed };
-    let agents = folder.apply(change);
+    let Serving { agents, tools } = folder.apply(change);
     if looked.changed {
+        registry.toolbox().serve(tools);
         registry.serve(agents);
     }
     Ok(looked)
@@ -64,7 +65,7 @@ pub async fn look(folder: &mut Folder, registry: &Registry, store: &Store, trust
 pub struct Looked {
     /// A file is being written.
     pub unsettled: bool,
-    /// Other agents serve than before.
+    /// Others serve than before.
     pub changed: bool,
 }
 

@@ -84,7 +84,7 @@ impl Server {
         let limits = config.run_limits();
         let metrics = Arc::new(Metrics::new(limits.max_live_runs, config.limits.connections));
         let models = Arc::new(Models::new(&config.models(), &metrics.models)?);
-        let grants = Grants::new(config.agents.clone(), config.plugin_limits(), metrics.requests.clone())?;
+        let grants = Grants::new(config.agents.clone(), config.tools_config(), config.plugin_limits(), &metrics)?;
         // Taken early, so that two servers do not both do the long part before one of them fails.
         let listener =
             TcpListener::bind(config.listen).await.map_err(|error| StartError::Listen(config.listen, error))?;

@@ -19,8 +19,8 @@ use crate::harness::{
     server::{Options, Server},
 };
 
-/// The worlds, and the export that is missing in the components that only import.
-const WORLDS: [&str; 1] = ["agent"];
+/// The worlds.
+const WORLDS: [&str; 2] = ["agent", "tool"];
 
 fn wit() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../wit")

@@ -53,5 +53,6 @@ mod state;
 mod stored;
 mod subscribers;
 mod takeover;
+mod tools;
 mod trust;
 mod websocket;

@@ -55,3 +55,31 @@ fn what_would_not_be_served_says_why() {
     assert!(lines[2].starts_with("refused "), "{lines:?}");
     assert!(ended.stderr.contains("2 of 3 would not be served"), "{}", ended.stderr);
 }
+
+#[test]
+fn what_a_tool_component_is_and_gets_is_shown() {
+    let dir = scratch::dir("inspect-");
+    let config = dir.path().join("outlast.toml");
+    let text = "[tools.units]\ntimeout = \"5s\"\nmemory = \"8MiB\"\nhttp.hosts = [\"api.example.com\"]";
+    fs::write(&config, text).unwrap();
+    let component = plugins::component("units").display().to_string();
+    let config = config.display().to_string();
+    let shown = outlast(["plugin", "inspect", &component, "--config", &config]).ok();
+    for expected in [
+        "name      units 0.1.0, a tool component",
+        "contract  outlast:agent@0.1.0",
+        "units__convert (may be called again): Converts an amount",
+        "config    its schema:",
+        "api.example.com; methods all",
+        "8.0 MiB",
+        "5s",
+        "`tools = [\"units__*\"]`",
+    ] {
+        assert!(shown.contains(expected), "{expected}: {shown}");
+    }
+    let shown = outlast(["plugin", "inspect", &component, "--json"]).ok();
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(shown["tools"][0]["name"], "units__convert");
+    assert_eq!(shown["tools"][0]["parameters"]["properties"]["value"]["type"], "number");
+    assert!(outlast(["plugin", "check", &component]).ok().contains(": units 0.1.0, tools units__convert, units__like"));
+}

@@ -126,7 +126,7 @@ fn a_list_says_what_is_served_and_what_is_not() {
     };
     let first = by("from", "a.wasm");
     let expected = json!({
-        "name": "hostile", "version": "0.1.0", "sha256": sha256(1), "bytes": plugins::version(1).len(), "pinned": true,
+        "name": "hostile", "kind": "agent", "version": "0.1.0", "sha256": sha256(1), "bytes": plugins::version(1).len(), "pinned": true,
         "signed": false, "from": first["from"], "file": first["from"], "refused": null
     });
     assert_eq!(first, expected);

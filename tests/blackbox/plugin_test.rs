@@ -42,7 +42,7 @@ status = "completed"
 text = "Let me see. 59.97, a day later."
 usage = { input_tokens = 10, output_tokens = 4, total_tokens = 14 }
 trace = [
-    "context.config", "context.request", "context.history", "model.forward",
+    "context.config", "context.request", "context.history", "tools.available", "model.forward",
     "log.log", "model.forward", "tasks.sleep", "model.forward",
 ]
 log = ["debug: tool calculate: the arguments do not fit: EOF while parsing an object at line 1 column 1 (invalid_arguments)"]
@@ -132,4 +132,36 @@ fn a_blessed_case_passes() {
     let blessed = fs::read_to_string(&case).unwrap();
     assert!(blessed.starts_with("# Kept.\ninput = \"a b\"") && blessed.contains("text = \"a b\""), "{blessed}");
     test("echo", &[], folder.path()).ok();
+}
+
+#[test]
+fn a_case_scripts_the_tools_that_are_granted() {
+    let folder = scratch::dir("cases-");
+    let case = r#"
+input = "How long is a marathon?"
+
+[[tools]]
+name = "units__convert"
+description = "Converts."
+answers = ["42.16 km", { error = { kind = "invalid", code = "unknown_unit", message = "there is no unit `x`" } }]
+
+[[answers]]
+calls = [
+    { name = "units__convert", arguments = { value = 26.2 } },
+    { name = "units__convert", arguments = { to = "x" } },
+]
+
+[[answers]]
+text = "42.16 km."
+
+[expect]
+text = "42.16 km."
+called = [{ name = "units__convert", arguments = { value = 26.2 } }, { arguments = { to = "x" } }]
+"#;
+    fs::write(folder.path().join("marathon.toml"), case).unwrap();
+    let ended = test("assistant", &[], folder.path());
+    assert_eq!(ended.code, Some(0), "{}{}", ended.stdout, ended.stderr);
+    fs::write(folder.path().join("marathon.toml"), case.replace("value = 26.2 } }, {", "value = 3 } }, {")).unwrap();
+    let ended = test("assistant", &[], folder.path());
+    assert!(ended.code == Some(1) && ended.stdout.contains("called"), "{}", ended.stdout);
 }

@@ -28,6 +28,11 @@ pub fn folder(package: &str) -> TempDir {
     folder
 }
 
+/// Puts the component of this package of the workspace into a folder.
+pub fn add(folder: &Path, package: &str) {
+    std::fs::copy(component(package), folder.join(format!("{package}.wasm"))).unwrap();
+}
+
 /// The component of a package of the workspace, built once per process.
 pub fn component(package: &str) -> PathBuf {
     static BUILT: LazyLock<Mutex<HashMap<String, PathBuf>>> = LazyLock::new(Mutex::default);

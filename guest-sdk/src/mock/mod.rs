@@ -27,11 +27,13 @@
 //! ```
 //!
 //! Time stands still but for [`tasks::sleep`](crate::tasks::sleep), which takes no time of the test's. There is no
-//! upstream and no network: a model or an HTTP server that is asked once more than the script has answers fails the test.
+//! upstream and no network: a model, an HTTP server or a granted tool that is asked once more than the script has answers
+//! fails the test.
 //!
 //! This module exists everywhere but in components.
 
 pub(crate) mod clock;
+pub(crate) mod config;
 pub(crate) mod context;
 pub(crate) mod http;
 pub(crate) mod log;
@@ -39,6 +41,7 @@ pub(crate) mod model;
 pub(crate) mod respond;
 pub(crate) mod state;
 pub(crate) mod tasks;
+pub(crate) mod tools;
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -49,6 +52,7 @@ use crate::{Agent, Failure, Outcome, Turn, Usage, model as sdk_model};
 pub use http::HttpCall;
 pub use log::Line;
 pub use model::Answer;
+pub use tools::ToolCall;
 
 thread_local! {
     /// The server of the agent that runs on this thread.
@@ -65,6 +69,7 @@ struct State {
     model: model::State,
     respond: respond::State,
     state: state::State,
+    tools: tools::State,
 }
 
 /// A server for one run, made ready step by step. What is not said is as empty as at a server without a
@@ -94,7 +99,9 @@ pub struct Run<T> {
     pub model_calls: Vec<sdk_model::Request>,
     /// What was sent over HTTP, oldest first.
     pub http_calls: Vec<HttpCall>,
-    /// How many answers of the script were not asked for.
+    /// Which granted tools were called, oldest first.
+    pub tool_calls: Vec<ToolCall>,
+    /// How many answers of the models' script were not asked for.
     pub answers_left: usize,
     /// How long the agent slept.
     pub slept: Duration,
@@ -183,6 +190,7 @@ impl Mock {
             answers_left: state.model.answers_left(),
             model_calls: state.model.calls,
             http_calls: state.http.calls,
+            tool_calls: state.tools.calls,
             slept: state.clock.slept,
         }
     }

@@ -16,6 +16,7 @@ mod models;
 mod requests;
 mod runs;
 mod storage;
+mod tools;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -35,6 +36,7 @@ pub use models::{LiveCall, ModelMetrics, ProviderMetrics};
 pub use requests::{AgentRequests, LiveRequest, RequestMetrics};
 pub use runs::{AgentMetrics, LiveRun, RunMetrics};
 pub use storage::StorageMetrics;
+pub use tools::{LiveToolCall, ToolCalls, ToolMetrics};
 
 /// The content type of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -57,6 +59,8 @@ pub struct Metrics {
     pub models: ModelMetrics,
     /// Requests that agents send.
     pub requests: RequestMetrics,
+    /// Calls of tools.
+    pub tools: ToolMetrics,
     /// Requests, connections and subscribers.
     pub http: HttpMetrics,
     /// What is kept.
@@ -90,9 +94,11 @@ impl Metrics {
         commits.register(own);
         models.register(own);
         requests.register(own);
+        let tools = ToolMetrics::default();
+        tools.register(own);
         http.register(own);
         storage.register(own);
-        Self { runs, commits, models, requests, http, storage, registry }
+        Self { runs, commits, models, requests, tools, http, storage, registry }
     }
 
     /// All metrics in Prometheus' text format, version 0.0.4.

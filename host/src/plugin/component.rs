@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use wasmtime::{Store, component::Component};
@@ -41,7 +42,20 @@ pub struct Description {
 #[error("{0}")]
 pub struct Refused(pub String);
 
-/// A component that fits.
+/// What tool components get of the contract.
+const TOOL_IMPORTS: [&str; 5] = ["types", "tasks", "http", "config", "log"];
+
+/// A component that fits one of the two worlds, as far as its imports and exports say.
+pub(super) struct Fitting {
+    pub(super) component: Component,
+    pub(super) sha256: String,
+    /// The names of its imports.
+    pub(super) imports: Vec<String>,
+    /// Whether it is a tool component, not an agent.
+    pub(super) is_tool: bool,
+}
+
+/// An agent's component that fits.
 pub(super) struct Loaded {
     pub(super) pre: AgentPre<RunState>,
     pub(super) sha256: String,
@@ -53,29 +67,46 @@ pub(super) struct Loaded {
 }
 
 impl Engine {
-    /// Compiles a component, checks that it fits, and asks it what it is.
-    pub(super) async fn load(&self, shown: &str, wasm: Bytes, limits: &PluginLimits) -> Result<Loaded, Refused> {
+    /// Compiles a component, and checks what it imports and exports.
+    pub(super) async fn fitting(
+        &self,
+        shown: &str,
+        wasm: Bytes,
+        limits: &PluginLimits,
+    ) -> Result<Fitting, Refused> {
         check_header(&wasm)?;
         let sha256 = hex::encode(Sha256::digest(&wasm));
         let component = self.compiled(shown, wasm, &sha256, limits.compile_timeout).await?;
-        self.check_contract(&component)?;
-        let pre = self
-            .linker
-            .instantiate_pre(&component)
-            .map_err(|error| Refused(format!("it does not fit the contract {CONTRACT}: {}", first_line(&error))))?;
-        let pre = AgentPre::new(pre)
-            .map_err(|error| Refused(format!("it does not fit the contract {CONTRACT}: {}", first_line(&error))))?;
-        let description = self.describe(&pre, limits).await?;
         let shape = component.component_type();
-        let imports: Vec<_> = shape.imports(&self.engine).map(|(name, _)| name.to_owned()).collect();
+        let imports = shape.imports(&self.engine).map(|(name, _)| name.to_owned()).collect();
+        let exports: Vec<_> = shape.exports(&self.engine).map(|(name, _)| name.to_owned()).collect();
+        let has = |export: &str| exports.iter().any(|name| name == export);
+        let is_tool = has("call") && !has("run");
+        self.check_contract(&component, is_tool)?;
+        Ok(Fitting { component, sha256, imports, is_tool })
+    }
+
+    /// An agent's component, which is asked what it is.
+    pub(super) async fn load(&self, fitting: Fitting, limits: &PluginLimits) -> Result<Loaded, Refused> {
+        let Fitting { component, sha256, imports, is_tool } = fitting;
+        if is_tool {
+            return Err(Refused("it is a tool component, not an agent: it exports `call`, not `run`".to_owned()));
+        }
+        let pre = self.linker.instantiate_pre(&component).and_then(AgentPre::new).map_err(misfit)?;
+        let asked = self.described(limits, |store| {
+            let pre = pre.clone();
+            Box::pin(async move { pre.instantiate_async(&mut *store).await?.call_describe(store).await })
+        });
+        let description = checked(asked.await?)?;
         let uses_models = imports.iter().any(|name| name.starts_with("outlast:agent/model@"));
         Ok(Loaded { pre, sha256, description, uses_models, imports })
     }
 
     /// Names the first import or export that does not fit, in words that an operator understands: the linker
     /// would only say that something is missing.
-    fn check_contract(&self, component: &Component) -> Result<(), Refused> {
+    fn check_contract(&self, component: &Component, is_tool: bool) -> Result<(), Refused> {
         let shape = component.component_type();
+        let who = if is_tool { "tool components" } else { "agents" };
         for (name, _) in shape.imports(&self.engine) {
             // A name may be as long as its file.
             let name = super::failure::shorten(name, 200);
@@ -91,19 +122,28 @@ impl Engine {
             }
             if !name.starts_with("outlast:agent/") && !name.starts_with("wasi:") {
                 return Err(Refused(format!(
-                    "it imports `{name}`, which this server does not provide: agents get {CONTRACT} and WASI 0.2"
+                    "it imports `{name}`, which this server does not provide: {who} get {CONTRACT} and WASI 0.2"
                 )));
             }
             if name.starts_with("wasi:http") {
-                return Err(Refused(format!("it imports `{name}`: agents have no network of their own")));
+                return Err(Refused(format!("it imports `{name}`: {who} have no network of their own")));
+            }
+            if let Some((interface, _)) = name.strip_prefix("outlast:agent/").and_then(|name| name.split_once('@'))
+                && (is_tool && !TOOL_IMPORTS.contains(&interface) || !is_tool && interface == "config")
+            {
+                return Err(Refused(format!(
+                    "it imports `{name}`, which {who} do not get: it exports what a component of the world `{}` does",
+                    if is_tool { "tool" } else { "agent" }
+                )));
             }
         }
         let exports: Vec<_> = shape.exports(&self.engine).map(|(name, _)| name.to_owned()).collect();
-        for needed in ["describe", "run"] {
+        let (exported, what) = if is_tool { ("call", "a tool component") } else { ("run", "an agent") };
+        for needed in ["describe", exported] {
             if !exports.iter().any(|name| name == needed) {
                 let message = format!(
-                    "it does not export `{needed}`, so it is not an agent for {CONTRACT} (it exports: {})",
-                    shown(&exports)
+                    "it does not export `{needed}`, so it is not {what} for {CONTRACT} (it exports: {})",
+                    self::shown(&exports)
                 );
                 return Err(Refused(message));
             }
@@ -111,17 +151,18 @@ impl Engine {
         Ok(())
     }
 
-    async fn describe(&self, pre: &AgentPre<RunState>, limits: &PluginLimits) -> Result<Description, Refused> {
+    /// What a component says of itself, in an instance of its own, with every import refused.
+    pub(super) async fn described<T>(
+        &self,
+        limits: &PluginLimits,
+        ask: impl for<'a> FnOnce(&'a mut Store<RunState>) -> BoxFuture<'a, wasmtime::Result<T>> + Send,
+    ) -> Result<T, Refused> {
         let mut store = self.store(RunState::new("describe", "describe", limits, None));
         let stderr = store.data().stderr.clone();
-        let call = async {
-            let agent = pre.instantiate_async(&mut store).await?;
-            agent.call_describe(&mut store).await
-        };
-        match tokio::time::timeout(DESCRIBE_TIMEOUT, call).await {
-            Ok(Ok(description)) => checked(description),
+        match tokio::time::timeout(DESCRIBE_TIMEOUT, ask(&mut store)).await {
+            Ok(Ok(description)) => Ok(description),
             Ok(Err(error)) => {
-                let failure = RunFailure::from_trap(&error, &stderr.tail());
+                let failure = RunFailure::from_trap("The agent", &error, &stderr.tail());
                 Err(Refused(format!("its `describe` failed: {}", failure.operator)))
             }
             Err(_) => Err(Refused(format!("its `describe` did not return within {DESCRIBE_TIMEOUT:?}"))),
@@ -152,8 +193,43 @@ fn check_header(wasm: &[u8]) -> Result<(), Refused> {
     }
 }
 
+/// A component that the linker does not take.
+pub(super) fn misfit(error: wasmtime::Error) -> Refused {
+    Refused(format!("it does not fit the contract {CONTRACT}: {}", first_line(&error)))
+}
+
+/// Something in a description is wrong.
+pub(super) fn wrong(what: &str) -> Refused {
+    Refused(format!("its `describe` is wrong: {what}"))
+}
+
+/// Refuses a version or a text about a component that is too long.
+pub(super) fn check_words(version: &str, about: &str) -> Result<(), Refused> {
+    match version.len() > 64 || about.len() > 1_024 {
+        true => Err(wrong("`version` may have 64 bytes and `about` 1,024")),
+        false => Ok(()),
+    }
+}
+
+/// The schema of a configuration.
+pub(super) fn config_schema(text: Option<&str>) -> Result<Option<Value>, Refused> {
+    let Some(text) = text else { return Ok(None) };
+    if text.len() > SCHEMA_BYTES {
+        return Err(wrong(&format!("`config-schema` has {} bytes, and may have {SCHEMA_BYTES}", text.len())));
+    }
+    match serde_json::from_str(text) {
+        Ok(schema @ Value::Object(_)) => validator(&schema).map(|_| Some(schema)).map_err(|why| wrong(&why)),
+        _ => Err(wrong("`config-schema` is not a JSON object")),
+    }
+}
+
+/// What a component wants to be granted.
+pub(super) fn wants(text: Option<&str>) -> Result<Wants, Refused> {
+    text.map_or(Ok(Wants::default()), |text| Wants::read(text).map_err(|why| wrong(&why)))
+}
+
 fn checked(given: bindings::types::Description) -> Result<Description, Refused> {
-    let refuse = |what: &str| Err(Refused(format!("its `describe` is wrong: {what}")));
+    let refuse = |what: &str| Err(wrong(what));
     let name = given.name;
     let word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let first = name.bytes().next().is_some_and(word);
@@ -163,26 +239,9 @@ fn checked(given: bindings::types::Description) -> Result<Description, Refused> 
             "the name `{shown}` must be 1 to 64 of a-z, 0-9, `-`, `_`, `.`, and start with a letter or digit"
         ));
     }
-    if given.version.len() > 64 || given.about.len() > 1_024 {
-        return refuse("`version` may have 64 bytes and `about` 1,024");
-    }
-    let config_schema = match given.config_schema {
-        None => None,
-        Some(text) if text.len() > SCHEMA_BYTES => {
-            return refuse(&format!("`config-schema` has {} bytes, and may have {SCHEMA_BYTES}", text.len()));
-        }
-        Some(text) => match serde_json::from_str(&text) {
-            Ok(schema @ Value::Object(_)) => match validator(&schema) {
-                Ok(_) => Some(schema),
-                Err(why) => return refuse(&why),
-            },
-            _ => return refuse("`config-schema` is not a JSON object"),
-        },
-    };
-    let wants = match given.wants.as_deref().map_or(Ok(Wants::default()), Wants::read) {
-        Ok(wants) => wants,
-        Err(why) => return refuse(&why),
-    };
+    check_words(&given.version, &given.about)?;
+    let config_schema = config_schema(given.config_schema.as_deref())?;
+    let wants = wants(given.wants.as_deref())?;
     Ok(Description { name, version: given.version, about: given.about, config_schema, wants })
 }
 

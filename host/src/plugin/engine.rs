@@ -35,6 +35,8 @@ const TELL: Duration = Duration::from_secs(5);
 pub struct Engine {
     pub(super) engine: wasmtime::Engine,
     pub(super) linker: Arc<Linker<RunState>>,
+    /// For tool components, which get less.
+    pub(super) tool_linker: Arc<Linker<RunState>>,
     /// Where compiled code is kept.
     cache: Option<Arc<CodeCache>>,
     /// For compiling: as many as there are cores.
@@ -73,6 +75,9 @@ impl Engine {
         let mut linker = Linker::new(&engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
         bindings::Agent::add_to_linker::<_, wasmtime::component::HasSelf<_>>(&mut linker, |state| state)?;
+        let mut tool_linker = Linker::new(&engine);
+        wasmtime_wasi::p2::add_to_linker_async(&mut tool_linker)?;
+        bindings::tool::Tool::add_to_linker::<_, wasmtime::component::HasSelf<_>>(&mut tool_linker, |state| state)?;
         let weak = engine.weak();
         thread::Builder::new().name("outlast-epoch".to_owned()).spawn(move || {
             while let Some(engine) = weak.upgrade() {
@@ -82,7 +87,7 @@ impl Engine {
             }
         })?;
         let places = Arc::new(Semaphore::new(cores()));
-        Ok(Self { engine, linker: linker.into(), cache: None, places })
+        Ok(Self { engine, linker: linker.into(), tool_linker: tool_linker.into(), cache: None, places })
     }
 
     /// Keeps compiled code in a folder, and takes it from there.

@@ -51,19 +51,20 @@ impl RunFailure {
         Self { code, client: if message.is_empty() { word } else { message }, operator }
     }
 
-    /// A trap. `stderr` is the end of what the component wrote there: Rust and Python put their panics into it.
-    pub(super) fn from_trap(error: &wasmtime::Error, stderr: &str) -> Self {
+    /// A trap of `whose` component: `The agent`. `stderr` is the end of what it wrote there: Rust and Python put their
+    /// panics into it.
+    pub(super) fn from_trap(whose: &str, error: &wasmtime::Error, stderr: &str) -> Self {
         let (client, cause) = if let Some(Violation(message)) = error.downcast_ref() {
-            (format!("The agent was stopped: it {message}."), message.clone())
+            (format!("{whose} was stopped: it {message}."), message.clone())
         } else if let Some(Diverged(message)) = error.downcast_ref() {
             (format!("The run could not be resumed: it {message}."), message.clone())
         } else if let Some(I32Exit(status)) = error.downcast_ref() {
-            ("The agent exited before it finished.".to_owned(), format!("the component called exit({status})"))
+            (format!("{whose} exited before it finished."), format!("the component called exit({status})"))
         } else {
             match error.downcast_ref::<Trap>() {
                 Some(Trap::StackOverflow) => {
-                    let client = "The agent was stopped: it used more stack than it may.";
-                    (client.to_owned(), "stack overflow".to_owned())
+                    let client = format!("{whose} was stopped: it used more stack than it may.");
+                    (client, "stack overflow".to_owned())
                 }
                 Some(trap) => {
                     let panic = stderr.lines().rev().find(|line| line.contains("panicked at"));
@@ -72,9 +73,9 @@ impl RunFailure {
                         Some(line) => stderr[stderr.find(line).unwrap_or(0)..].trim().replace('\n', " "),
                         None => trap.to_string(),
                     };
-                    ("The agent crashed.".to_owned(), cause)
+                    (format!("{whose} crashed."), cause)
                 }
-                None => ("The agent failed.".to_owned(), format!("{error:#}")),
+                None => (format!("{whose} failed."), format!("{error:#}")),
             }
         };
         let mut operator = shorten(&cause, 2_000);

@@ -21,8 +21,14 @@ use sha2::{Digest as _, Sha256};
 use tracing::{info, warn};
 
 use super::{
-    component::Refused, engine, instance::Agent, oci::too_large, registry::Registry, signature::signature_path,
+    component::Refused,
+    engine,
+    instance::Agent,
+    oci::too_large,
+    registry::{Plugin, Registry},
+    signature::signature_path,
     source::is_file,
+    tools::ToolComponent,
 };
 
 /// The folders whose `*.wasm` serve, and files that serve by themselves.
@@ -36,14 +42,23 @@ pub struct Folder {
 #[derive(Debug)]
 pub struct Change {
     files: BTreeMap<PathBuf, Known>,
-    /// The components that were not there before: their sha256 and bytes. They must be kept before they serve.
+    /// The agents' components that were not there before: their sha256 and bytes. They must be kept before they serve.
     pub components: Vec<(String, Bytes)>,
     /// Whether a file is being written, so that another look is needed soon.
     pub unsettled: bool,
-    /// Whether other agents serve than before.
+    /// Whether others serve than before.
     pub changed: bool,
     /// What happened, for the log.
     news: Vec<News>,
+}
+
+/// What serves, by name.
+#[derive(Debug, Default)]
+pub struct Serving {
+    /// Agents.
+    pub agents: BTreeMap<String, Arc<Agent>>,
+    /// Tool components.
+    pub tools: BTreeMap<String, Arc<ToolComponent>>,
 }
 
 /// What is taken for a version.
@@ -63,8 +78,8 @@ struct Known {
     /// How it was at the last look.
     seen: Option<Stamp>,
     /// What serves: what was read last, or the version before it.
-    agent: Option<Arc<Agent>>,
-    /// It does not serve because another agent has its name.
+    plugin: Option<Plugin>,
+    /// It does not serve because another one has its name.
     taken: bool,
 }
 
@@ -95,9 +110,9 @@ pub struct FolderError {
 
 #[derive(Debug)]
 enum News {
-    Serves(PathBuf, Arc<Agent>),
+    Serves(PathBuf, Plugin),
     Refused(PathBuf, Refused, bool),
-    Gone(PathBuf, Arc<Agent>),
+    Gone(PathBuf, Plugin),
 }
 
 /// What reading a file led to.
@@ -106,7 +121,7 @@ enum Candidate {
     Moving,
     /// It has the same bytes as before.
     Same,
-    Fits(Arc<Agent>, Bytes),
+    Fits(Plugin, Bytes),
     Refused(Refused),
 }
 
@@ -169,14 +184,20 @@ impl Folder {
         Ok(change)
     }
 
-    /// Takes a change over and says so in the log. The agents that serve now, by name.
-    pub fn apply(&mut self, change: Change) -> BTreeMap<String, Arc<Agent>> {
+    /// Takes a change over and says so in the log. What serves now.
+    pub fn apply(&mut self, change: Change) -> Serving {
         for news in change.news {
             news.tell();
         }
         self.files = change.files;
-        let agents = self.files.values().filter_map(|known| known.agent.clone());
-        agents.map(|agent| (agent.description.name.clone(), agent)).collect()
+        let mut serving = Serving::default();
+        for plugin in self.files.values().filter_map(|known| known.plugin.clone()) {
+            match plugin {
+                Plugin::Agent(agent) => drop(serving.agents.insert(agent.description.name.clone(), agent)),
+                Plugin::Tool(tool) => drop(serving.tools.insert(tool.description.name.clone(), tool)),
+            }
+        }
+        serving
     }
 }
 
@@ -185,8 +206,8 @@ impl Change {
         let (news, changed) = (&mut self.news, &mut self.changed);
         self.files.retain(|path, known| {
             let stays = found.contains_key(path);
-            if !stays && let Some(agent) = known.agent.take() {
-                news.push(News::Gone(path.clone(), agent));
+            if !stays && let Some(plugin) = known.plugin.take() {
+                news.push(News::Gone(path.clone(), plugin));
                 *changed = true;
             }
             stays
@@ -198,7 +219,7 @@ impl Change {
         let loading: Vec<_> = due
             .iter()
             .map(|(path, stamp)| {
-                let serving = self.files.get(path).and_then(|known| known.agent.clone());
+                let serving = self.files.get(path).and_then(|known| known.plugin.clone());
                 candidate(registry, path, *stamp, serving, now)
             })
             .collect();
@@ -211,14 +232,13 @@ impl Change {
             .filter_map(|((path, _), candidate)| matches!(candidate, Candidate::Fits(..)).then_some(path))
             .collect();
         let kept = self.files.iter().filter(|(path, _)| !moving.contains(path));
-        let mut names: BTreeSet<String> = kept
-            .filter_map(|(_, known)| Some(known.agent.as_ref()?.description.name.clone()))
-            .chain(registry.bundled_names().map(str::to_owned))
-            .collect();
+        let bundled = registry.bundled_names().map(|name| (AGENT, name.to_owned()));
+        let mut names: BTreeSet<_> =
+            kept.filter_map(|(_, known)| Some(name_of(known.plugin.as_ref()?))).chain(bundled).collect();
 
         for ((path, stamp), candidate) in candidates {
             let Some(known) = self.files.get_mut(&path) else { continue };
-            let (known_before, repeated) = (known.agent.clone(), known.read == Some(stamp));
+            let (known_before, repeated) = (known.plugin.clone(), known.read == Some(stamp));
             known.read = Some(stamp);
             let was_taken = std::mem::take(&mut known.taken);
             match candidate {
@@ -227,27 +247,31 @@ impl Change {
                     self.unsettled = true;
                 }
                 Candidate::Same => {}
-                Candidate::Fits(agent, wasm) => {
-                    let name = agent.description.name.clone();
-                    if names.insert(name.clone()) {
-                        self.components.push((agent.sha256.clone(), wasm));
-                        self.news.push(News::Serves(path, agent.clone()));
-                        known.agent = Some(agent);
+                Candidate::Fits(plugin, wasm) => {
+                    if names.insert(name_of(&plugin)) {
+                        // A call of a tool does not outlive its version.
+                        if let Plugin::Agent(agent) = &plugin {
+                            self.components.push((agent.sha256.clone(), wasm));
+                        }
+                        self.news.push(News::Serves(path, plugin.clone()));
+                        known.plugin = Some(plugin);
                         self.changed = true;
                         continue;
                     }
                     known.taken = true;
                     let had_one = known_before.is_some();
                     // The version before, if its name is still its own.
-                    known.agent = known_before.filter(|before| names.insert(before.description.name.clone()));
-                    self.changed |= known.agent.is_none() && had_one;
+                    known.plugin = known_before.filter(|before| names.insert(name_of(before)));
+                    self.changed |= known.plugin.is_none() && had_one;
                     if !(was_taken && repeated) {
-                        let why = Refused(format!("there is an agent named `{name}` already"));
-                        self.news.push(News::Refused(path, why, known.agent.is_some()));
+                        let (what, name) = name_of(&plugin);
+                        let article = if what == AGENT { "an" } else { "a" };
+                        let why = Refused(format!("there is {article} {what} named `{name}` already"));
+                        self.news.push(News::Refused(path, why, known.plugin.is_some()));
                     }
                 }
                 Candidate::Refused(why) => {
-                    self.news.push(News::Refused(path, why, known.agent.is_some()));
+                    self.news.push(News::Refused(path, why, known.plugin.is_some()));
                 }
             }
         }
@@ -257,29 +281,55 @@ impl Change {
 impl News {
     fn tell(self) {
         match self {
-            Self::Serves(path, agent) => {
-                let (Agent { description, sha256, .. }, missing) = (&*agent, agent.missing());
-                let (agent, version) = (&description.name, &description.version);
-                info!(plugin = %path.display(), agent, version, sha256, "serves");
-                if !missing.is_empty() {
-                    let lines = missing.join(", ");
-                    info!(agent, "wants more than it is granted; in its section of the configuration: {lines}");
+            Self::Serves(path, plugin) => {
+                let (plugin_path, version, sha256) = (path.display(), plugin.version(), plugin.sha256());
+                match &plugin {
+                    Plugin::Agent(agent) => {
+                        let name = plugin.name();
+                        info!(plugin = %plugin_path, agent = name, version, sha256, "serves");
+                        if !agent.missing().is_empty() {
+                            let lines = agent.missing().join(", ");
+                            info!(
+                                agent = name,
+                                "wants more than it is granted; in its section of the configuration: {lines}"
+                            );
+                        }
+                    }
+                    Plugin::Tool(tool) => {
+                        let tools = tool.names().collect::<Vec<_>>().join(", ");
+                        info!(plugin = %plugin_path, tool = plugin.name(), version, sha256, tools, "serves");
+                    }
                 }
             }
             Self::Refused(path, why, true) => {
                 warn!(plugin = %path.display(), "refused: {why}; the version before goes on serving");
             }
             Self::Refused(path, why, false) => warn!(plugin = %path.display(), "refused: {why}"),
-            Self::Gone(path, agent) => {
-                let agent = &agent.description.name;
-                info!(plugin = %path.display(), agent, "the file is gone: no new runs; those that go on are not touched");
+            Self::Gone(path, plugin) => {
+                let (path, name) = (path.display(), plugin.name());
+                match plugin {
+                    Plugin::Agent(_) => {
+                        info!(plugin = %path, agent = name, "the file is gone: no new runs; those that go on are not touched");
+                    }
+                    Plugin::Tool(_) => {
+                        info!(plugin = %path, tool = name, "the file is gone: no new calls; those that go on are not touched");
+                    }
+                }
             }
         }
     }
 }
 
+/// What an agent is called.
+const AGENT: &str = "agent";
+
+/// What no other one may have.
+fn name_of(plugin: &Plugin) -> (&'static str, String) {
+    (plugin.what(), plugin.name().to_owned())
+}
+
 /// Reads a file and loads what is in it.
-async fn candidate(registry: &Registry, path: &Path, stamp: Stamp, serving: Option<Arc<Agent>>, now: i64) -> Candidate {
+async fn candidate(registry: &Registry, path: &Path, stamp: Stamp, serving: Option<Plugin>, now: i64) -> Candidate {
     let wasm = match read(path, stamp, registry.plugin_bytes()).await {
         Ok(wasm) => wasm,
         Err(why) => return Candidate::Refused(why),
@@ -287,11 +337,11 @@ async fn candidate(registry: &Registry, path: &Path, stamp: Stamp, serving: Opti
     if Stamp::of(path).await != stamp {
         return Candidate::Moving;
     }
-    if serving.is_some_and(|agent| agent.sha256 == hex::encode(Sha256::digest(&wasm))) {
+    if serving.is_some_and(|plugin| plugin.sha256() == hex::encode(Sha256::digest(&wasm))) {
         return Candidate::Same;
     }
     match registry.load_file(path, wasm.clone(), now).await {
-        Ok(agent) => Candidate::Fits(Arc::new(agent), wasm),
+        Ok(plugin) => Candidate::Fits(plugin, wasm),
         Err(why) => Candidate::Refused(why),
     }
 }

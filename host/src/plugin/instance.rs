@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     bindings::{AgentPre, types},
-    component::{Description, Loaded, Refused},
+    component::{Description, Fitting, Loaded, Refused},
     engine::Engine,
     failure::{Asleep, RunFailure},
     grants::{Granted, Grants, ModelGrant, TimeLimit, check_config},
@@ -17,6 +17,7 @@ use super::{
     meter::Meter,
     port::{LogPort, RunPort, StatePort},
     state::RunState,
+    tools::{ToolGrant, ToolPattern},
 };
 use crate::model::Models;
 
@@ -134,8 +135,20 @@ impl Agent {
         grants: &Grants,
         loaded_at: i64,
     ) -> Result<Self, Refused> {
+        let fitting = engine.fitting(shown, wasm, grants.limits()).await?;
+        Self::of(engine, fitting, models, grants, loaded_at).await
+    }
+
+    /// An agent of a component that fits.
+    pub(super) async fn of(
+        engine: &Engine,
+        fitting: Fitting,
+        models: Arc<Models>,
+        grants: &Grants,
+        loaded_at: i64,
+    ) -> Result<Self, Refused> {
         let limits = *grants.limits();
-        let Loaded { pre, sha256, description, uses_models, imports } = engine.load(shown, wasm, &limits).await?;
+        let Loaded { pre, sha256, description, uses_models, imports } = engine.load(fitting, &limits).await?;
         let granted = Arc::new(grants.of(&description));
         Ok(Self {
             engine: engine.clone(),
@@ -154,8 +167,7 @@ impl Agent {
 
     /// The contract that it was built for: `outlast:agent@0.1.0`.
     pub fn contract(&self) -> String {
-        let version = self.imports.iter().find_map(|name| name.strip_prefix("outlast:agent/")?.split_once('@'));
-        version.map_or_else(|| "outlast:agent".to_owned(), |(_, version)| format!("outlast:agent@{version}"))
+        contract(&self.imports)
     }
 
     /// What it wants and is not granted: the lines of `[agents.NAME]` that would grant it.
@@ -198,6 +210,21 @@ impl Agent {
     #[must_use]
     pub fn with_all_models(mut self) -> Self {
         Arc::make_mut(&mut self.granted).models = ModelGrant::All(true);
+        self
+    }
+
+    /// The same component, which may call these tools too.
+    #[must_use]
+    pub fn and_tools(mut self, patterns: impl IntoIterator<Item = ToolPattern>) -> Self {
+        let granted = Arc::make_mut(&mut self.granted);
+        granted.tools = granted.tools.as_ref().map(|tools| Arc::new(tools.and(patterns)));
+        self
+    }
+
+    /// The same component in a test, with these tools alone.
+    #[must_use]
+    pub fn scripted_tools(mut self, tools: Arc<ToolGrant>) -> Self {
+        Arc::make_mut(&mut self.granted).tools = Some(tools);
         self
     }
 
@@ -245,10 +272,16 @@ impl Agent {
             Ok(Err(failure)) => Err(RunFailure::from_agent(failure)),
             Err(error) => match error.downcast_ref() {
                 Some(Asleep(until)) => Ok(Outcome::Asleep(*until)),
-                None => Err(RunFailure::from_trap(&error, &store.data().stderr.tail())),
+                None => Err(RunFailure::from_trap("The agent", &error, &store.data().stderr.tail())),
             },
         }
     }
+}
+
+/// The contract that a component with these imports was built for.
+pub(super) fn contract(imports: &[String]) -> String {
+    let version = imports.iter().find_map(|name| name.strip_prefix("outlast:agent/")?.split_once('@'));
+    version.map_or_else(|| "outlast:agent".to_owned(), |(_, version)| format!("outlast:agent@{version}"))
 }
 
 impl std::fmt::Debug for Agent {

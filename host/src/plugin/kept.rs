@@ -219,7 +219,7 @@ impl RunState {
         let granted = run.granted()?;
         let StateGrant { bytes, key_bytes, value_bytes } = granted.state;
         let Some(bytes) = bytes else {
-            let denied = granted.whose.denied("state_not_granted", "keep anything", "`state = \"1MiB\"`", "");
+            let denied = granted.section.denied("state_not_granted", "keep anything", "`state = \"1MiB\"`", "");
             self.log.note(tracing::Level::WARN, "state", &denied.message);
             return Ok(Err(denied));
         };

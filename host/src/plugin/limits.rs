@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use wasmtime::ResourceLimiter;
 
-use super::{Meter, failure::Violation, http::HttpLimits};
+use super::{Meter, failure::Violation, http::HttpLimits, tools::ToolLimits};
 
 /// The most elements of all tables of an instance: functions that can be called indirectly.
 pub(super) const TABLE_ELEMENTS: usize = 100_000;
@@ -32,6 +32,8 @@ pub struct PluginLimits {
     pub log_lines: u64,
     /// Of its HTTP requests.
     pub http: HttpLimits,
+    /// Of its calls of tools.
+    pub tools: ToolLimits,
     /// What an agent may keep for a principal when it is granted what all may: `limits.state_bytes`.
     pub state_bytes: usize,
     /// The largest value that an agent keeps: `limits.state_value_bytes`.

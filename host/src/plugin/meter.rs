@@ -5,6 +5,8 @@ use std::{
     time::Duration,
 };
 
+use rustix::time::{ClockId, clock_gettime};
+
 /// What a run has used so far, all attempts together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Used {
@@ -16,6 +18,12 @@ pub struct Used {
     pub input_tokens: u64,
     /// Tokens that upstream models have given.
     pub output_tokens: u64,
+}
+
+/// The time of a processor that this thread has taken.
+pub fn thread_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
 }
 
 /// Counts what a run uses.

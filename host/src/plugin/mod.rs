@@ -1,12 +1,12 @@
 //! What a plugin is.
 //!
-//! A plugin is a WebAssembly component that fits the world `outlast:agent/agent` of `wit/`. It is loaded once
-//! ([`Registry`]), checked, asked what it is ([`Agent`]), and instantiated anew for every run: one wasmtime
-//! `Store` a run, dropped at its end. While a run waits in a host call, its instance is a suspended fibre that
+//! A plugin is a WebAssembly component that fits a world of `wit/`: `agent`, or `tool` for functions that agents call.
+//! It is loaded once ([`Registry`]), checked, asked what it is ([`Agent`], [`ToolComponent`]), and instantiated anew for
+//! every run, or every call of a tool: one wasmtime `Store` each, dropped at its end. While a run waits in a host call, its instance is a suspended fibre that
 //! holds no thread.
 //!
-//! There is one file per WIT interface that is served: `respond`, `model`, `tasks`, `http`, `context`, `log`, and
-//! `state` in `kept`.
+//! There is one file or folder per WIT interface that is served: `respond`, `model`, `tasks`, `http`, `tools`, `context`,
+//! `log`, and `state` in `kept`.
 //!
 //! A plugin is hostile until proven otherwise. It has no files, no sockets, no environment and no real clock; its
 //! memory, tables, handles and output are limited; a loop is interrupted every millisecond so that others go on
@@ -39,13 +39,14 @@ mod signature;
 mod source;
 mod state;
 mod tasks;
+mod tools;
 
 pub use cache::{CacheError, CodeCache};
 pub use component::{Description, Refused};
 pub use engine::Engine;
 pub use failure::RunFailure;
 pub use fetched::{Fetched, put, remove};
-pub use folder::{Change, Folder, FolderError, Trust, components, read_component};
+pub use folder::{Change, Folder, FolderError, Serving, Trust, components, read_component};
 pub use grants::{
     AgentConfig, GrantError, Grants, HttpGrant, ModelGrant, ModelPattern, Pin, StateSize, Template, TimeLimit,
     WantedHost, Wants,
@@ -54,14 +55,19 @@ pub use http::{HostPattern, HttpLimits, PrivateNetworks};
 pub use instance::{Agent, Outcome, RunContext};
 pub use journal::Entry;
 pub use limits::PluginLimits;
-pub use meter::{Meter, Used};
+pub use meter::{Meter, Used, thread_time};
 pub use oci::{Artifact, FetchLimits, OciReference, SIGNATURE, pull};
 pub use pool::{Allocator, Pool};
 pub use port::{LogLine, LogPort, RunPort, StateChange, StateError, StatePort, StateSpot};
-pub use registry::{BUNDLED, Registry};
+pub use registry::{BUNDLED, Plugin, Registry};
 pub use signature::{PublicKey, Signatures, SigningKey, read_signature, signature_path};
 pub use source::Source;
 pub(crate) use source::one_or_many;
+
+pub use tools::{
+    ScriptedTool, ToolComponent, ToolConfig, ToolDescription, ToolFunction, ToolGrant, ToolLimits, ToolPattern,
+    ToolScript, Toolbox, ToolsConfig,
+};
 
 /// What an entry of an agent's state counts beside its key and its value, in bytes.
 pub const STATE_ENTRY: u32 = 100;

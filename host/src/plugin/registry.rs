@@ -12,7 +12,14 @@ use futures::future::join_all;
 use parking_lot::Mutex;
 use tracing::info;
 
-use super::{component::Refused, engine::Engine, grants::Grants, instance::Agent, signature::Signatures};
+use super::{
+    component::Refused,
+    engine::Engine,
+    grants::Grants,
+    instance::Agent,
+    signature::Signatures,
+    tools::{ToolComponent, Toolbox},
+};
 use crate::model::Models;
 
 /// The agents that come with the server: name and component.
@@ -22,6 +29,49 @@ pub const BUNDLED: [(&str, &[u8]); 2] =
 /// Whether an agent comes with the server.
 pub(super) fn is_bundled(name: &str) -> bool {
     BUNDLED.iter().any(|(bundled, _)| *bundled == name)
+}
+
+/// A component that was loaded.
+#[derive(Clone, Debug)]
+pub enum Plugin {
+    /// An agent.
+    Agent(Arc<Agent>),
+    /// A component whose functions are tools.
+    Tool(Arc<ToolComponent>),
+}
+
+impl Plugin {
+    /// What it is, in a word.
+    pub fn what(&self) -> &'static str {
+        match self {
+            Self::Agent(_) => "agent",
+            Self::Tool(_) => "tool component",
+        }
+    }
+
+    /// Its name. An agent and a tool component may have the same.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Agent(agent) => &agent.description.name,
+            Self::Tool(tool) => &tool.description.name,
+        }
+    }
+
+    /// Its version.
+    pub fn version(&self) -> &str {
+        match self {
+            Self::Agent(agent) => &agent.description.version,
+            Self::Tool(tool) => &tool.description.version,
+        }
+    }
+
+    /// The sha256 of the component, hexadecimal.
+    pub fn sha256(&self) -> &str {
+        match self {
+            Self::Agent(agent) => &agent.sha256,
+            Self::Tool(tool) => &tool.sha256,
+        }
+    }
 }
 
 /// Agents by name.
@@ -74,7 +124,8 @@ impl Registry {
         let this = &*self;
         let loaded = join_all(BUNDLED.map(|(name, wasm)| async move {
             let wasm = Bytes::from_static(wasm);
-            let agent = this.load_pinned(name, wasm.clone(), now).await;
+            let agent = this.load(name, wasm.clone(), now).await;
+            let agent = agent.and_then(|agent| this.fits_agent(&agent).map(|()| agent));
             let named = |Refused(why)| Refused(format!("the bundled agent {name}: {why}"));
             agent.map(|agent| (Arc::new(agent), wasm)).map_err(named)
         }));
@@ -84,14 +135,14 @@ impl Registry {
         Ok(loaded.into_iter().map(|(agent, wasm)| (agent.sha256.clone(), wasm)).collect())
     }
 
-    /// The largest component that is loaded, in bytes.
-    pub(super) fn plugin_bytes(&self) -> usize {
-        self.grants.limits().plugin_bytes
-    }
-
     /// What the operator says of agents.
     pub fn grants(&self) -> &Grants {
         &self.grants
+    }
+
+    /// The largest component that is loaded, in bytes.
+    pub(super) fn plugin_bytes(&self) -> usize {
+        self.grants.limits().plugin_bytes
     }
 
     /// The names that no plugin may take.
@@ -104,30 +155,60 @@ impl Registry {
     /// # Errors
     ///
     /// It does not fit, is not the one that is pinned, or is not signed as it must be.
-    pub async fn load_file(&self, path: &Path, wasm: Bytes, now: i64) -> Result<Agent, Refused> {
+    pub async fn load_file(&self, path: &Path, wasm: Bytes, now: i64) -> Result<Plugin, Refused> {
         self.signatures.check(path, &wasm).await?;
-        self.load_pinned(&path.display().to_string(), wasm, now).await
+        let plugin = self.load_unpinned(&path.display().to_string(), wasm, now).await?;
+        self.fits(&plugin)?;
+        Ok(plugin)
     }
 
-    /// Whether an agent that was loaded is the one that is pinned, and is signed as it must be. Its signature is, or would
-    /// be, at `place`.
+    /// Whether a component that was loaded fits what the operator says of it, and is signed as it must be. Its signature
+    /// is, or would be, at `place`.
     ///
     /// # Errors
     ///
     /// Why it would not be served.
-    pub fn trust(&self, agent: &Agent, wasm: &[u8], place: &str, signature: Option<&str>) -> Result<(), Refused> {
+    pub fn trust(&self, plugin: &Plugin, wasm: &[u8], place: &str, signature: Option<&str>) -> Result<(), Refused> {
         self.signatures.check_text(place, signature, wasm)?;
-        self.grants.check_pin(&agent.description.name, &agent.sha256)
+        self.fits(plugin)
     }
 
-    async fn load_pinned(&self, shown: &str, wasm: Bytes, now: i64) -> Result<Agent, Refused> {
-        let agent = self.load(shown, wasm, now).await?;
+    /// Whether a component is the one that is pinned, and takes what the operator configures.
+    fn fits(&self, plugin: &Plugin) -> Result<(), Refused> {
+        match plugin {
+            Plugin::Agent(agent) => self.fits_agent(agent),
+            Plugin::Tool(tool) => {
+                self.toolbox().check_pin(&tool.description.name, &tool.sha256)?;
+                self.toolbox().check_config(&tool.description)
+            }
+        }
+    }
+
+    fn fits_agent(&self, agent: &Agent) -> Result<(), Refused> {
         self.grants.check_pin(&agent.description.name, &agent.sha256)?;
-        self.grants.check_config(&agent.description)?;
-        Ok(agent)
+        self.grants.check_config(&agent.description)
     }
 
-    /// Loads one component. `shown` is its name in the log.
+    /// Loads a component, whoever made it. `shown` is its name in the log.
+    ///
+    /// # Errors
+    ///
+    /// It does not fit.
+    pub async fn load_unpinned(&self, shown: &str, wasm: Bytes, now: i64) -> Result<Plugin, Refused> {
+        let fitting = self.engine.fitting(shown, wasm, self.grants.limits()).await?;
+        if fitting.is_tool {
+            return Ok(Plugin::Tool(Arc::new(self.toolbox().load(&self.engine, fitting).await?)));
+        }
+        let models = self.models.clone();
+        Ok(Plugin::Agent(Arc::new(Agent::of(&self.engine, fitting, models, &self.grants, now).await?)))
+    }
+
+    /// The tools that agents may call.
+    pub fn toolbox(&self) -> &Arc<Toolbox> {
+        self.grants.toolbox()
+    }
+
+    /// Loads one agent. `shown` is its name in the log.
     async fn load(&self, shown: &str, wasm: Bytes, now: i64) -> Result<Agent, Refused> {
         Agent::load(&self.engine, shown, wasm, self.models.clone(), &self.grants, now).await
     }

@@ -10,12 +10,11 @@ use std::{
 };
 
 use futures::FutureExt as _;
-use rustix::time::{ClockId, clock_gettime};
 use tracing::{debug, error, warn};
 
 use super::{Ending, Run, RunLimits, StopReason};
 use crate::{
-    plugin::{Agent, Outcome, RunContext, RunFailure, TimeLimit, Used},
+    plugin::{Agent, Outcome, RunContext, RunFailure, TimeLimit, Used, thread_time},
     protocol::ResponseError,
 };
 
@@ -132,11 +131,6 @@ async fn metered<T>(run: &Run, most: Duration, future: impl Future<Output = T>) 
         }
     })
     .await
-}
-
-fn thread_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
 }
 
 /// The end of a run that was asked to stop.

@@ -1,7 +1,7 @@
 //! The agent `assistant` is a model with tools: the example to copy.
 //!
-//! It gives the model the conversation and two tools, runs the tools that the model calls, and goes on until the
-//! model has an answer. Functions that the client offers work too: their calls are handed to the client.
+//! It gives the model the conversation, three tools of its own, and those that the operator granted it. It runs the tools
+//! that the model calls, and goes on until the model has an answer. Functions that the client offers work too: their calls are handed to the client.
 //!
 //! The operator may say, in the agent's configuration, which model is asked when the client names none, how the
 //! assistant is to behave, and how often a model may be asked in a turn. The client's own instructions come after.
@@ -57,7 +57,7 @@ struct Wait {
 
 impl Agent for Assistant {
     const NAME: &str = "assistant";
-    const ABOUT: &str = "A model that knows the time, calculates, and waits when it is asked to.";
+    const ABOUT: &str = "A model that knows the time, calculates, waits when it is asked to, and uses granted tools.";
 
     fn config_schema() -> Option<Value> {
         Some(schema::<Config>())
@@ -75,6 +75,7 @@ impl Agent for Assistant {
             .tool("now", "The date and time, in UTC.", now)
             .tool("calculate", "Calculates, with 15 digits.", calculate)
             .tool("wait", "Waits before going on. Use it only when the user asks for that.", wait)
+            .granted()?
             .max_steps(config.max_steps)
             .run()
     }
@@ -121,6 +122,19 @@ mod tests {
         assert_eq!(run.result, Ok(Outcome::Completed));
         assert_eq!(run.text(), "59.97, and it is midnight.");
         assert_eq!(told(&run.model_calls[1]), ["59.97", "2026-01-01T00:00:00Z"]);
+    }
+
+    #[test]
+    fn it_uses_the_tools_that_it_is_granted() {
+        let run = Mock::new()
+            .tool("units__convert", Ok("42.16 km"))
+            .input("How long is a marathon of 26.2 miles?")
+            .answer(Answer::new().call("units__convert", json!({"value": 26.2, "from": "mi", "to": "km"})))
+            .answer("42.16 kilometres.")
+            .run::<Assistant>();
+        assert_eq!(run.text(), "42.16 kilometres.");
+        assert_eq!(told(&run.model_calls[1]), ["42.16 km"]);
+        assert_eq!(run.tool_calls[0].arguments["from"], "mi");
     }
 
     #[test]

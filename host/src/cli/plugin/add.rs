@@ -11,13 +11,13 @@ use super::{
 };
 use crate::{
     local::Examined,
-    plugin::{BUNDLED, OciReference, put, remove, signature_path},
+    plugin::{BUNDLED, OciReference, Plugin, put, remove, signature_path},
 };
 
 /// Check a plugin and put it into the plugin folder, from a file or from a registry.
 ///
-/// It is checked as `outlast plugin check` does, and lies in the folder as NAME.wasm, after its agent's name, with its
-/// signature if it has one. It replaces the version that is there, and never another agent. A server that runs serves it
+/// It is checked as `outlast plugin check` does, and lies in the folder as NAME.wasm, after its own name, with its
+/// signature if it has one. It replaces the version that is there, and never another plugin. A server that runs serves it
 /// by itself; runs that go on keep the version that they began with.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Add {
@@ -41,13 +41,14 @@ impl Add {
             if let Some(why) = &examined.refused {
                 return Err(wrong(why));
             }
-            let name = &examined.agent.description.name;
-            if BUNDLED.iter().any(|(bundled, _)| bundled == name) {
+            let name = examined.plugin.name();
+            let is_agent = matches!(examined.plugin, Plugin::Agent(_));
+            if is_agent && BUNDLED.iter().any(|(bundled, _)| *bundled == name) {
                 return Err(wrong(&format!("the server itself has an agent named `{name}`")));
             }
             match dry_run {
                 true => {
-                    let (version, sha256) = (&examined.agent.description.version, &examined.agent.sha256);
+                    let (version, sha256) = (examined.plugin.version(), examined.plugin.sha256());
                     println!("{name} {version} (sha256 {sha256}) would be served; nothing was changed");
                 }
                 false => install(&installed, &examined).await?,
@@ -60,24 +61,27 @@ impl Add {
 
 /// Puts it into the folder.
 async fn install(installed: &Installed, examined: &Examined) -> Result<(), String> {
-    let Examined { agent, wasm, signature, .. } = examined;
-    let (name, version) = (&agent.description.name, &agent.description.version);
+    let Examined { plugin: added, wasm, signature, .. } = examined;
+    let (name, version, what) = (added.name(), added.version(), added.what());
+    let tool = matches!(added, Plugin::Tool(_));
     let folder = installed.folder()?;
     std::fs::create_dir_all(folder).map_err(|error| format!("{} cannot be made: {error}", folder.display()))?;
     let there = installed.all().await?;
-    let before = there.iter().find(|plugin| plugin.is_named(name) && plugin.path.is_some());
+    let before = there.iter().find(|plugin| plugin.is_named(name) && plugin.tool == tool && plugin.path.is_some());
     let path: PathBuf = match before.and_then(|before| before.path.as_ref()) {
         Some(path) if path.parent() == Some(folder) => path.clone(),
         Some(_) => {
             let from = before.map(|before| before.from.as_str()).unwrap_or_default();
-            return Err(format!("`plugins` in the configuration has the agent `{name}` already, from {from}"));
+            return Err(format!("`plugins` in the configuration has the {what} `{name}` already, from {from}"));
         }
         None => folder.join(format!("{name}.wasm")),
     };
     let shown = path.display();
-    if let Some(other) = there.iter().find(|plugin| plugin.path.as_ref() == Some(&path) && !plugin.is_named(name)) {
-        let is = match (&other.agent, &other.refused) {
-            (Some((agent, version)), _) => format!("the agent `{agent}` {version}"),
+    let here = there.iter().find(|plugin| plugin.path.as_ref() == Some(&path));
+    if let Some(other) = here.filter(|plugin| !plugin.is_named(name) || plugin.tool != tool) {
+        let is = match (&other.named, &other.refused) {
+            (Some((name, version)), _) if other.tool => format!("the tool component `{name}` {version}"),
+            (Some((name, version)), _) => format!("the agent `{name}` {version}"),
             (None, why) => format!("no plugin that fits ({})", why.as_deref().unwrap_or("unknown")),
         };
         let file = path.file_name().unwrap_or_default().display();
@@ -92,8 +96,8 @@ async fn install(installed: &Installed, examined: &Examined) -> Result<(), Strin
     }
     .map_err(|error| cannot(&beside, error))?;
     put(&path, wasm).map_err(|error| cannot(&path, error))?;
-    println!("added    {name} {version} (sha256 {}): {shown}", agent.sha256);
-    if let Some((plugin, (_, version))) = before.and_then(|before| Some((before, before.agent.as_ref()?))) {
+    println!("added    {name} {version} (sha256 {}): {shown}", added.sha256());
+    if let Some((plugin, (_, version))) = before.and_then(|before| Some((before, before.named.as_ref()?))) {
         println!("replaced {name} {version} (sha256 {})", plugin.sha256.as_deref().unwrap_or("unknown"));
     }
     println!("A server that runs serves it by itself; runs that go on keep what they began with.");
@@ -102,9 +106,10 @@ async fn install(installed: &Installed, examined: &Examined) -> Result<(), Strin
 
 /// Says how it is pinned.
 fn advise(examined: &Examined, reference: Option<&OciReference>) {
-    let (name, sha256) = (&examined.agent.description.name, &examined.agent.sha256);
+    let (name, sha256) = (examined.plugin.name(), examined.plugin.sha256());
     println!("\nIn the configuration, this lets nothing else serve under its name:\n");
-    println!("[agents.{name}]\nsha256 = \"{sha256}\"");
+    let kind = if matches!(examined.plugin, Plugin::Tool(_)) { "tools" } else { "agents" };
+    println!("[{kind}.{name}]\nsha256 = \"{sha256}\"");
     if let Some(reference) = reference {
         println!("\nOr, without a file in the folder, the server fetches it by itself:\n");
         println!("plugins = [\"{reference}\"]");

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::model::ScriptedAnswer;
+use crate::{model::ScriptedAnswer, plugin::ScriptedTool};
 
 /// What an agent is given, and what is expected.
 #[derive(Debug, Deserialize)]
@@ -30,13 +30,16 @@ pub(super) struct Case {
     /// What the models answer, call by call.
     #[serde(default)]
     pub answers: Vec<ScriptedAnswer>,
+    /// The tools that are granted, and what they answer, call by call.
+    #[serde(default)]
+    pub tools: Vec<ScriptedTool>,
     /// What is expected; without it, everything is right that is not a failure.
     pub expect: Option<Map<String, Value>>,
 }
 
 /// What may be expected.
-pub(super) const EXPECTED: [&str; 9] =
-    ["status", "text", "output", "error", "incomplete", "usage", "asked", "trace", "log"];
+pub(super) const EXPECTED: [&str; 10] =
+    ["status", "text", "output", "error", "incomplete", "usage", "asked", "called", "trace", "log"];
 /// What is expected by `--bless` where nothing is.
 const USUAL: [&str; 2] = ["status", "text"];
 

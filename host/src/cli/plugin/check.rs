@@ -7,6 +7,7 @@ use clap::Args;
 use crate::{
     config::{Config, Flags},
     local::Local,
+    plugin::Plugin,
 };
 
 /// Tell whether a server would serve these components, and why not.
@@ -30,9 +31,12 @@ impl Check {
             let mut refused = 0;
             for component in &self.components {
                 match local.admit(component).await {
-                    Ok(agent) => {
-                        let description = &agent.description;
-                        println!("ok      {}: {} {}", component.display(), description.name, description.version);
+                    Ok(plugin) => {
+                        let tools = match &plugin {
+                            Plugin::Agent(_) => String::new(),
+                            Plugin::Tool(tool) => format!(", tools {}", tool.names().collect::<Vec<_>>().join(", ")),
+                        };
+                        println!("ok      {}: {} {}{tools}", component.display(), plugin.name(), plugin.version());
                     }
                     Err(why) => {
                         refused += 1;

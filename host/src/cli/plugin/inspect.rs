@@ -9,10 +9,11 @@ use serde_json::{Value, json};
 use super::{
     check::{open, outcome},
     component::examine,
+    inspect_tool::ShownTool,
 };
 use crate::{
     local::Examined,
-    plugin::{Agent, AgentConfig, StateSize, TimeLimit},
+    plugin::{Agent, AgentConfig, HttpGrant, Plugin, StateSize, TimeLimit},
 };
 
 /// Show what a plugin is and what it would get, before it is served.
@@ -39,10 +40,23 @@ impl Inspect {
             // Whether its pin and its signature fit is another question than what it is.
             let (examined, _) =
                 examine(&self.component, &local).await.map_err(|why| format!("{}: {why}", self.component))?;
-            let Examined { agent, wasm, refused, .. } = examined;
+            let Examined { plugin, wasm, refused, .. } = examined;
             let (size, refused) = (wasm.len() as u64, refused.map(|why| why.to_string()));
+            let agent = match &plugin {
+                Plugin::Agent(agent) => agent,
+                Plugin::Tool(tool) => {
+                    let config = local.config().tools.get(&tool.description.name).cloned().unwrap_or_default();
+                    let shown = ShownTool { tool, size, config: &config, refused };
+                    if self.json {
+                        println!("{:#}", shown.json())
+                    } else {
+                        print!("{}", shown.text())
+                    }
+                    return Ok(());
+                }
+            };
             let config = local.config().agents.get(&agent.description.name).cloned().unwrap_or_default();
-            let shown = Shown { agent: &agent, size, config: &config, refused };
+            let shown = Shown { agent, size, config: &config, refused };
             if self.json {
                 println!("{:#}", shown.json())
             } else {
@@ -81,7 +95,7 @@ impl Shown<'_> {
                 "http": {
                     "hosts": http.hosts.iter().map(ToString::to_string).collect::<Vec<_>>(),
                     "methods": http.methods,
-                    "secrets": self.secrets(),
+                    "secrets": secrets(http),
                 },
                 "models": self.models(),
                 "state": self.state(),
@@ -89,6 +103,7 @@ impl Shown<'_> {
                 "cpu_time": self.time(agent.cpu_time()),
                 "run_timeout": self.time(agent.run_timeout()),
                 "max_live_runs": self.config.max_live_runs,
+                "tools": self.config.tools.iter().map(ToString::to_string).collect::<Vec<_>>(),
             },
         })
     }
@@ -114,21 +129,7 @@ impl Shown<'_> {
             },
         );
         line("granted", format!("with this configuration, in [agents.{name}]:"));
-        let hosts = self.config.http.hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        let http = match hosts.is_empty() {
-            true => "nothing; http.hosts = [\"api.example.com\"] would grant one".to_owned(),
-            false => {
-                let methods = self.config.http.methods.as_ref().map(|methods| methods.join(", "));
-                let secrets = self.secrets();
-                let secrets = if secrets.is_empty() {
-                    "no secrets".to_owned()
-                } else {
-                    format!("secrets {}", secrets.join(", "))
-                };
-                format!("{hosts}; methods {}; {secrets}", methods.unwrap_or_else(|| "all".to_owned()))
-            }
-        };
-        line("  http", http);
+        line("  http", http(&self.config.http));
         line(
             "  models",
             match self.models().as_str() {
@@ -137,6 +138,9 @@ impl Shown<'_> {
                 patterns => patterns.to_owned(),
             },
         );
+        let tools = self.config.tools.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let none = || "nothing; tools = [\"units__*\"] would grant some".to_owned();
+        line("  tools", if tools.is_empty() { none() } else { tools });
         let state = self.state().unwrap_or_else(|| "nothing; state = \"1MiB\" would grant some".to_owned());
         line("  state", state);
         line("limits", format!("memory {}", self.memory()));
@@ -171,12 +175,6 @@ impl Shown<'_> {
         text
     }
 
-    /// The names of the headers that the host puts into requests.
-    fn secrets(&self) -> Vec<String> {
-        let secrets = self.config.http.secrets.iter();
-        secrets.flat_map(|(host, headers)| headers.keys().map(move |name| format!("{name} ({host})"))).collect()
-    }
-
     fn models(&self) -> String {
         self.agent.models().to_string()
     }
@@ -195,4 +193,22 @@ impl Shown<'_> {
             StateSize::Size(size) => Some(size.display().iec().to_string()),
         }
     }
+}
+
+/// What a grant lets reach, in words.
+pub(super) fn http(grant: &HttpGrant) -> String {
+    let hosts = grant.hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    if hosts.is_empty() {
+        return "nothing; http.hosts = [\"api.example.com\"] would grant one".to_owned();
+    }
+    let methods = grant.methods.as_ref().map(|methods| methods.join(", "));
+    let secrets = secrets(grant);
+    let secrets = if secrets.is_empty() { "no secrets".to_owned() } else { format!("secrets {}", secrets.join(", ")) };
+    format!("{hosts}; methods {}; {secrets}", methods.unwrap_or_else(|| "all".to_owned()))
+}
+
+/// The names of the headers that the host puts into requests.
+pub(super) fn secrets(grant: &HttpGrant) -> Vec<String> {
+    let secrets = grant.secrets.iter();
+    secrets.flat_map(|(host, headers)| headers.keys().map(move |name| format!("{name} ({host})"))).collect()
 }

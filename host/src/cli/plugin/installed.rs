@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     config::{Config, Flags},
     local::{Examined, Local},
-    plugin::{BUNDLED, Fetched, Source, components},
+    plugin::{BUNDLED, Fetched, Plugin as Loaded, Source, components},
     server::FETCHED,
 };
 
@@ -41,8 +41,10 @@ pub(super) struct Plugin {
     /// Its size; none where it cannot be read.
     pub(super) bytes: Option<u64>,
     pub(super) sha256: Option<String>,
-    /// The name and the version of its agent.
-    pub(super) agent: Option<(String, String)>,
+    /// Its name and its version.
+    pub(super) named: Option<(String, String)>,
+    /// Whether its functions are tools: it may have the name of an agent then.
+    pub(super) tool: bool,
     pub(super) pinned: bool,
     pub(super) signed: bool,
     /// Why it would not be served.
@@ -94,22 +96,28 @@ impl Installed {
             }
         }
         plugins.sort_by(|one, other| one.path.cmp(&other.path));
-        let mut names: HashMap<_, _> =
-            BUNDLED.iter().map(|(name, _)| ((*name).to_owned(), "the server itself".to_owned())).collect();
+        let bundled = BUNDLED.iter().map(|(name, _)| ((false, (*name).to_owned()), "the server itself".to_owned()));
+        let mut names: HashMap<_, _> = bundled.collect();
         for plugin in &mut plugins {
-            let Some((name, _)) = plugin.agent.as_ref().filter(|_| plugin.refused.is_none()) else { continue };
-            match names.get(name) {
-                Some(other) => plugin.refused = Some(format!("there is an agent named `{name}` already, from {other}")),
-                None => drop(names.insert(name.clone(), plugin.from.clone())),
+            let Some((name, _)) = plugin.named.as_ref().filter(|_| plugin.refused.is_none()) else { continue };
+            let (key, what) = ((plugin.tool, name.clone()), if plugin.tool { "a tool component" } else { "an agent" });
+            match names.get(&key) {
+                Some(other) => plugin.refused = Some(format!("there is {what} named `{name}` already, from {other}")),
+                None => drop(names.insert(key, plugin.from.clone())),
             }
         }
-        let known: BTreeSet<_> = plugins.iter().filter_map(|plugin| Some(plugin.agent.as_ref()?.0.clone())).collect();
-        for (name, config) in &self.local.config().agents {
-            let bundled = BUNDLED.iter().any(|(bundled, _)| bundled == name);
-            if config.sha256.is_some() && !bundled && !known.contains(name) {
-                let why = format!("`agents.{name}.sha256` in the configuration pins it, and no plugin has this name");
+        let known = plugins.iter().filter_map(|plugin| Some((plugin.tool, plugin.named.as_ref()?.0.clone())));
+        let known: BTreeSet<_> = known.collect();
+        let config = self.local.config();
+        let agents = config.agents.iter().map(|(name, agent)| (false, name, agent.sha256));
+        for (tool, name, pin) in agents.chain(config.tools.iter().map(|(name, tool)| (true, name, tool.sha256))) {
+            let bundled = !tool && BUNDLED.iter().any(|(bundled, _)| bundled == name);
+            if pin.is_some() && !bundled && !known.contains(&(tool, name.clone())) {
+                let kind = if tool { "tools" } else { "agents" };
+                let why = format!("`{kind}.{name}.sha256` in the configuration pins it, and no plugin has this name");
                 plugins.push(Plugin {
-                    agent: Some((name.clone(), String::new())),
+                    named: Some((name.clone(), String::new())),
+                    tool,
                     pinned: true,
                     ..Plugin::refused(String::new(), &why)
                 });
@@ -121,13 +129,18 @@ impl Installed {
     async fn look(&self, from: String, path: PathBuf) -> Plugin {
         let config = self.local.config();
         match self.local.examine(&path).await {
-            Ok(Examined { agent, wasm, signed, refused, .. }) => Plugin {
+            Ok(Examined { plugin, wasm, signed, refused, .. }) => Plugin {
                 from,
                 path: Some(path),
                 bytes: Some(wasm.len() as u64),
-                pinned: config.agents.get(&agent.description.name).is_some_and(|agent| agent.sha256.is_some()),
-                sha256: Some(agent.sha256),
-                agent: Some((agent.description.name, agent.description.version)),
+                pinned: match &plugin {
+                    Loaded::Agent(_) => config.agents.get(plugin.name()).and_then(|agent| agent.sha256),
+                    Loaded::Tool(_) => config.tools.get(plugin.name()).and_then(|tool| tool.sha256),
+                }
+                .is_some(),
+                sha256: Some(plugin.sha256().to_owned()),
+                named: Some((plugin.name().to_owned(), plugin.version().to_owned())),
+                tool: matches!(plugin, Loaded::Tool(_)),
                 signed,
                 refused: refused.map(|why| why.to_string()),
             },
@@ -145,11 +158,12 @@ impl Installed {
 impl Plugin {
     fn refused(from: String, why: &str) -> Self {
         let refused = Some(why.to_owned());
-        Self { from, path: None, bytes: None, sha256: None, agent: None, pinned: false, signed: false, refused }
+        let (path, bytes, sha256, named) = (None, None, None, None);
+        Self { from, path, bytes, sha256, named, tool: false, pinned: false, signed: false, refused }
     }
 
-    /// Whether this is its agent's name.
+    /// Whether this is its name.
     pub(super) fn is_named(&self, name: &str) -> bool {
-        self.agent.as_ref().is_some_and(|(agent, _)| agent == name)
+        self.named.as_ref().is_some_and(|(own, _)| own == name)
     }
 }

@@ -41,10 +41,11 @@ impl List {
 }
 
 fn json(plugin: &Plugin) -> Value {
-    let agent = plugin.agent.as_ref();
+    let named = plugin.named.as_ref();
     json!({
-        "name": agent.map(|(name, _)| name),
-        "version": agent.map(|(_, version)| version),
+        "name": named.map(|(name, _)| name),
+        "kind": if plugin.tool { "tool" } else { "agent" },
+        "version": named.map(|(_, version)| version),
         "sha256": plugin.sha256,
         "bytes": plugin.bytes,
         "pinned": plugin.pinned,
@@ -59,7 +60,7 @@ fn json(plugin: &Plugin) -> Value {
 fn text(plugins: &[Plugin]) -> String {
     let mut rows = vec![["NAME", "VERSION", "SHA256", "SIZE", "TRUST", "FROM"].map(str::to_owned)];
     for plugin in plugins {
-        let (name, version) = plugin.agent.clone().unwrap_or_default();
+        let (name, version) = plugin.named.clone().unwrap_or_default();
         let sha256 = plugin.sha256.as_ref().map(|sha256| sha256.chars().take(12).collect()).unwrap_or_default();
         let size = plugin.bytes.map(|bytes| ByteSize::b(bytes).display().iec().to_string()).unwrap_or_default();
         let trust = [(plugin.pinned, "pinned"), (plugin.signed, "signed")];

@@ -6,6 +6,7 @@ mod check;
 mod compare;
 mod component;
 mod inspect;
+mod inspect_tool;
 mod installed;
 mod keygen;
 mod list;

@@ -37,14 +37,14 @@ impl Remove {
             let plugin = match &*found {
                 [plugin] => plugin,
                 [] => {
-                    let names: Vec<_> = plugins.iter().filter_map(|plugin| Some(&*plugin.agent.as_ref()?.0)).collect();
+                    let names: Vec<_> = plugins.iter().filter_map(|plugin| Some(&*plugin.named.as_ref()?.0)).collect();
                     let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
                     return Err(format!("there is no plugin `{name}` in {}; there are: {names}", folder.display()));
                 }
                 several => {
                     let files: Vec<_> = several.iter().map(|plugin| plugin.from.as_str()).collect();
                     return Err(format!(
-                        "several plugins have the agent `{name}`; name one of the files: {}",
+                        "several plugins have the name `{name}`; name one of the files: {}",
                         files.join(", ")
                     ));
                 }
@@ -52,7 +52,8 @@ impl Remove {
             let path = match &plugin.path {
                 Some(path) if path.parent() == Some(folder) => path,
                 _ if plugin.from.is_empty() => {
-                    return Err(format!("no plugin is there: remove `agents.{name}` from the configuration"));
+                    let kind = if plugin.tool { "tools" } else { "agents" };
+                    return Err(format!("no plugin is there: remove `{kind}.{name}` from the configuration"));
                 }
                 _ => {
                     let from = &plugin.from;
@@ -66,13 +67,14 @@ impl Remove {
             remove(path).map_err(|error| format!("{shown} cannot be removed: {error}"))?;
             let signature = signature_path(path);
             remove(&signature).map_err(|error| format!("{} cannot be removed: {error}", signature.display()))?;
-            match &plugin.agent {
+            match &plugin.named {
                 Some((agent, version)) => println!("removed {agent} {version}: {shown}"),
                 None => println!("removed {shown}"),
             }
             println!("Runs that go on keep it to their end; responses that are stored stay.");
             if plugin.pinned {
-                println!("The configuration still pins it: [agents.{name}]");
+                let kind = if plugin.tool { "tools" } else { "agents" };
+                println!("The configuration still pins it: [{kind}.{name}]");
             }
             Ok(())
         })

@@ -16,7 +16,7 @@ use super::trace;
 use crate::{
     config::{Config, Flags},
     local::{self, Local},
-    plugin::Agent,
+    plugin::{Agent, ToolPattern},
     protocol::{CreateRequest, Event, Item, Response, Status, TerminalStatus, frames, payloads},
     run::Manager,
 };
@@ -48,6 +48,9 @@ pub(in crate::cli) struct Run {
     /// The configuration file of a server (TOML): its providers, agents and limits hold here too.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// A tool component whose tools the agent may call, beside those that the configuration grants it. May be repeated.
+    #[arg(long, value_name = "FILE")]
+    tool: Vec<PathBuf>,
     /// Show every call of an import: what it was asked, what it answered, and how long it took.
     #[arg(long)]
     trace: bool,
@@ -92,6 +95,11 @@ impl Run {
         // This is its author's terminal: who has the keys of models here may use them.
         if said.models.is_none() {
             agent = agent.with_all_models();
+        }
+        if !self.tool.is_empty() {
+            let tools = local.serve_tools(&self.tool).await.map_err(|why| why.to_string())?;
+            let patterns = tools.into_iter().map(ToolPattern::try_from).collect::<Result<Vec<_>, _>>()?;
+            agent = agent.and_tools(patterns);
         }
         let config = self.agent_config.as_deref().map_or(Ok(said.config), |text| object("--agent-config", text))?;
         agent = agent.with_config(&config).map_err(|why| why.to_string())?;

@@ -23,7 +23,7 @@ use crate::{
     config::{Config, Flags},
     local::{self, Local},
     model::{Models, Script},
-    plugin::Agent,
+    plugin::{Agent, ToolScript},
     protocol::{Event, Item, Response, frames},
 };
 
@@ -33,7 +33,7 @@ const BEGIN: Duration = Duration::from_secs(1_767_225_600);
 /// Run scripted cases for a component: no server, no models, no waiting.
 ///
 /// A case is a TOML or JSON file that says what the agent is given (`input`, `model`, `request`, `history`, `config`,
-/// `now`), what its models answer (`answers`), and what is expected (`expect`). The exit code is 0 when every case is as
+/// `now`), what its models answer (`answers`) and its tools (`tools`), and what is expected (`expect`). The exit code is 0 when every case is as
 /// expected.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Test {
@@ -132,7 +132,15 @@ impl Test {
         };
         let script = Arc::new(Script::new(case.answers.iter().cloned()));
         let models = Arc::new(Models::scripted(script.clone(), &local.metrics().models));
-        let agent = agent.clone().with_config(&case.config).map_err(|why| why.to_string())?.scripted(models, begin);
+        let tools = Arc::new(ToolScript::new(case.tools.iter().cloned()));
+        let granted =
+            local.scripted_tools(&agent.description.name, tools.clone()).map_err(|error| error.to_string())?;
+        let agent = agent
+            .clone()
+            .with_config(&case.config)
+            .map_err(|why| why.to_string())?
+            .scripted(models, begin)
+            .scripted_tools(granted);
         let mut request = request(local, &agent, case.model.as_deref(), case.fields())?;
         request.earlier.clone_from(&case.history);
         *written.lock() = Written::default();
@@ -151,12 +159,12 @@ impl Test {
             }
         }
         let response = response.ok_or("the run was lost")?;
-        let seen = seen(&response, &script, &written.lock());
+        let seen = seen(&response, &script, &tools, &written.lock());
         if self.bless {
             case::bless(file, &case, &seen)?;
             return Ok(Verdict::Blessed);
         }
-        Ok(Verdict::Found(judged(&case, &seen, script.left())))
+        Ok(Verdict::Found(judged(&case, &seen, script.left(), tools.left())))
     }
 }
 
@@ -167,7 +175,7 @@ enum Verdict {
 }
 
 /// What is not as the case expects.
-fn judged(case: &Case, seen: &Map<String, Value>, left: usize) -> Vec<String> {
+fn judged(case: &Case, seen: &Map<String, Value>, left: usize, tools_left: usize) -> Vec<String> {
     let usual = Map::from_iter([("status".to_owned(), json!("completed"))]);
     let expect = case.expect.as_ref().unwrap_or(&usual);
     let mut found: Vec<_> = expect
@@ -181,6 +189,9 @@ fn judged(case: &Case, seen: &Map<String, Value>, left: usize) -> Vec<String> {
             case.answers.len()
         ));
     }
+    if tools_left > 0 {
+        found.push(format!("  tools\n    + {tools_left} answers were not asked for"));
+    }
     // Why it failed is the first thing to know, also where nobody expected it.
     if let Some(error) = seen.get("error").filter(|_| !found.is_empty() && !expect.contains_key("error")) {
         let text = |key: &str| error[key].as_str().unwrap_or_default();
@@ -190,7 +201,7 @@ fn judged(case: &Case, seen: &Map<String, Value>, left: usize) -> Vec<String> {
 }
 
 /// Everything that can be expected.
-fn seen(response: &Response, script: &Script, written: &Written) -> Map<String, Value> {
+fn seen(response: &Response, script: &Script, tools: &ToolScript, written: &Written) -> Map<String, Value> {
     let mut seen = Map::new();
     seen.insert("status".to_owned(), response.status.as_str().into());
     seen.insert("text".to_owned(), text(&response.output).into());
@@ -217,6 +228,7 @@ fn seen(response: &Response, script: &Script, written: &Written) -> Map<String, 
         asked
     });
     seen.insert("asked".to_owned(), asked.collect());
+    seen.insert("called".to_owned(), tools.calls().into());
     seen.insert("trace".to_owned(), written.trace.clone().into());
     seen.insert("log".to_owned(), written.log.clone().into());
     seen

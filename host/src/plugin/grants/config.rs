@@ -6,7 +6,7 @@
 use jsonschema::{PatternOptions, Validator};
 use serde_json::{Map, Value};
 
-use super::Grantee;
+use super::Section;
 use crate::plugin::component::Refused;
 
 /// The largest schema, in bytes.
@@ -20,9 +20,13 @@ pub(in crate::plugin) fn validator(schema: &Value) -> Result<Validator, String> 
         .map_err(|error| format!("`config-schema` is no JSON Schema: {error}"))
 }
 
-/// Checks a `config` of the section of `whose`.
-pub(super) fn check(whose: &Grantee, schema: Option<&Value>, config: &Map<String, Value>) -> Result<(), Refused> {
-    let key = format!("{}.config", whose.section());
+/// Checks a `config` of the section.
+pub(in crate::plugin) fn check(
+    section: &Section,
+    schema: Option<&Value>,
+    config: &Map<String, Value>,
+) -> Result<(), Refused> {
+    let key = format!("{}.config", section.key());
     let Some(schema) = schema else {
         return match config.is_empty() {
             true => Ok(()),
@@ -45,7 +49,7 @@ mod tests {
 
     fn checked(schema: Option<Value>, config: Value) -> Result<(), String> {
         let Value::Object(config) = config else { panic!("not an object") };
-        check(&Grantee::agent("a"), schema.as_ref(), &config).map_err(|Refused(why)| why)
+        check(&Section::agent("a"), schema.as_ref(), &config).map_err(|Refused(why)| why)
     }
 
     #[test]

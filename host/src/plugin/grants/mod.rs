@@ -13,7 +13,7 @@ use bytesize::ByteSize;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-pub(super) use self::config::{SCHEMA_BYTES, validator};
+pub(super) use self::config::{SCHEMA_BYTES, check, validator};
 pub use self::{
     models::{ModelGrant, ModelPattern},
     wants::{WantedHost, Wants},
@@ -22,12 +22,16 @@ use super::{
     bindings::types::{Failure, FailureKind},
     component::{Description, Refused},
     failure::failure,
-    http::{Access, HostPattern, PrivateNetworks},
+    http::{Access, HostPattern, HttpLimits, PrivateNetworks},
     kept::StateGrant,
     limits::{MemoryLimit, PluginLimits},
     registry::is_bundled,
+    tools::{ToolConfig, ToolGrant, ToolPattern, ToolScript, Toolbox, ToolsConfig},
 };
-use crate::{config::bytes, metrics::RequestMetrics};
+use crate::{
+    config::bytes,
+    metrics::{Metrics, RequestMetrics},
+};
 
 /// What the operator says of one agent: the section `[agents.NAME]`.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -39,6 +43,8 @@ pub struct AgentConfig {
     pub sha256: Option<Pin>,
     /// Where the agent may send HTTP requests. Default: nowhere.
     pub http: HttpGrant,
+    /// The tools that it may call: names, or beginnings of names and a `*`. Default: none.
+    pub tools: Vec<ToolPattern>,
     /// The upstream models that it may call: `true` for all, or a list like `["openai/*"]`. Default: none for plugins,
     /// all for the agents that come with the server.
     pub models: Option<ModelGrant>,
@@ -122,31 +128,43 @@ impl fmt::Display for StateSize {
     }
 }
 
-/// Whose grants they are, and with that the section of the configuration where they stand.
+/// A section of the configuration, and whose it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Grantee {
+pub(super) struct Section {
+    kind: &'static str,
     name: String,
 }
 
-impl Grantee {
-    /// An agent.
+impl Section {
+    /// The section of an agent.
     pub(super) fn agent(name: &str) -> Self {
-        Self { name: name.to_owned() }
+        Self { kind: "agents", name: name.to_owned() }
     }
 
-    /// The section, as it stands in the brackets: `agents.weather`.
-    pub(super) fn section(&self) -> String {
-        let name = &self.name;
+    /// The section of a tool component.
+    pub(super) fn tool(name: &str) -> Self {
+        Self { kind: "tools", name: name.to_owned() }
+    }
+
+    /// Whose it is, in a sentence.
+    pub(super) fn whose(&self) -> String {
+        let what = if self.kind == "agents" { "agent" } else { "tool component" };
+        format!("the {what} `{}`", self.name)
+    }
+
+    /// How it is written: `agents.NAME`.
+    pub(super) fn key(&self) -> String {
+        let Self { kind, name } = self;
         let bare = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
-        if bare { format!("agents.{name}") } else { format!("agents.\"{name}\"") }
+        if bare { format!("{kind}.{name}") } else { format!("{kind}.\"{name}\"") }
     }
 
-    /// The operator does not allow `what`; `line`, in its section or in the one `below` it, would.
+    /// The operator does not allow `what`; `line`, in this section or in the one `below` it, would.
     pub(super) fn denied(&self, code: &str, what: &str, line: &str, below: &str) -> Failure {
-        let (name, section) = (&self.name, self.section());
+        let (whose, key) = (self.whose(), self.key());
         let message = format!(
-            "The operator does not allow the agent `{name}` to {what}: {line} in the section `[{section}{below}]` of \
-             the server's configuration would."
+            "The operator does not allow {whose} to {what}: {line} in the section `[{key}{below}]` of the server's \
+             configuration would."
         );
         failure(FailureKind::Denied, code, message)
     }
@@ -155,14 +173,16 @@ impl Grantee {
 /// What one agent is granted, and what it is told.
 #[derive(Clone, Debug)]
 pub(super) struct Granted {
-    /// Whose it is.
-    pub(super) whose: Grantee,
+    /// Where it stands.
+    pub(super) section: Section,
     /// What it reads through `context.config`, a JSON object.
     pub(super) config: String,
     /// The models that it may call.
     pub(super) models: ModelGrant,
     /// What it may reach.
     pub(super) http: Arc<Access>,
+    /// The tools that it may call; none for a tool component, which calls no others.
+    pub(super) tools: Option<Arc<ToolGrant>>,
     /// What it may keep.
     pub(super) state: StateGrant,
     /// The memory of a run.
@@ -175,6 +195,35 @@ pub(super) struct Granted {
     pub(super) missing: Vec<String>,
 }
 
+impl Granted {
+    /// What a tool component is granted of which the operator says this.
+    pub(super) fn of_tool(name: &str, said: ToolConfig, http: Arc<Access>, limits: &PluginLimits) -> Self {
+        let section = Section::tool(name);
+        Self {
+            config: Value::Object(said.config).to_string(),
+            models: ModelGrant::All(false),
+            http,
+            tools: None,
+            state: StateGrant::default(),
+            memory: MemoryLimit::of(said.memory, &section, limits),
+            cpu_time: TimeLimit { most: limits.cpu_time, key: "limits.cpu_time".to_owned() },
+            run_timeout: TimeLimit { most: limits.run_timeout, key: "limits.run_timeout".to_owned() },
+            missing: Vec::new(),
+            section,
+        }
+    }
+}
+
+impl MemoryLimit {
+    /// What a section says, or what holds for all.
+    fn of(said: Option<ByteSize>, section: &Section, limits: &PluginLimits) -> Self {
+        match said {
+            Some(size) => Self { most: bytes(size), key: format!("{}.memory", section.key()) },
+            None => Self { most: limits.memory, key: "limits.memory".to_owned() },
+        }
+    }
+}
+
 /// How long something may take, and the key that says so.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TimeLimit {
@@ -184,34 +233,55 @@ pub struct TimeLimit {
     pub key: String,
 }
 
-/// What the operator says of all agents, checked.
+/// What the operator says of all agents and tools, checked.
 #[derive(Clone, Debug)]
 pub struct Grants {
     configs: BTreeMap<String, AgentConfig>,
     access: BTreeMap<String, Arc<Access>>,
     limits: PluginLimits,
+    ways: Ways,
+    toolbox: Arc<Toolbox>,
+}
+
+/// What all ways to other hosts have in common.
+#[derive(Clone, Debug)]
+pub(super) struct Ways {
+    limits: HttpLimits,
     metrics: RequestMetrics,
 }
 
+impl Ways {
+    /// What this grant lets reach. Secrets are read from the environment. `shown` is whose it is in the metrics.
+    pub(super) fn granted(&self, section: Section, shown: &str, grant: &HttpGrant) -> Result<Arc<Access>, GrantError> {
+        let lookup = |name: &str| std::env::var(name).ok();
+        Ok(Arc::new(Access::new(section, grant, self.limits, self.metrics.agent(shown), lookup)?))
+    }
+
+    /// Nothing.
+    pub(super) fn nothing(&self, section: Section, shown: &str) -> Arc<Access> {
+        Arc::new(Access::nothing(section, self.limits, self.metrics.agent(shown)))
+    }
+}
+
 impl Grants {
-    /// Checks what the operator says of agents, by their names. Secrets are read from the environment.
+    /// Checks what the operator says of agents, by their names, and of tools. Secrets are read from the environment.
     ///
     /// # Errors
     ///
     /// The first that cannot be given, with its key.
     pub fn new(
         configs: BTreeMap<String, AgentConfig>,
+        tools: ToolsConfig,
         limits: PluginLimits,
-        metrics: RequestMetrics,
+        metrics: &Metrics,
     ) -> Result<Self, GrantError> {
-        let lookup = |name: &str| std::env::var(name).ok();
-        let access = configs.iter().map(|(agent, config)| {
-            let whose = Grantee::agent(agent);
-            let access = Access::new(&whose, &config.http, limits.http, metrics.agent(agent), lookup)?;
-            Ok((agent.clone(), Arc::new(access)))
-        });
+        let ways = Ways { limits: limits.http, metrics: metrics.requests.clone() };
+        let access = configs
+            .iter()
+            .map(|(agent, config)| Ok((agent.clone(), ways.granted(Section::agent(agent), agent, &config.http)?)));
         let access = access.collect::<Result<_, _>>()?;
-        Ok(Self { configs, access, limits, metrics })
+        let toolbox = Arc::new(Toolbox::new(tools, limits, metrics.tools.clone(), ways.clone())?);
+        Ok(Self { configs, access, limits, ways, toolbox })
     }
 
     /// The names of the agents of which the operator says something.
@@ -224,15 +294,32 @@ impl Grants {
         &self.limits
     }
 
+    /// All tools.
+    pub fn toolbox(&self) -> &Arc<Toolbox> {
+        &self.toolbox
+    }
+
+    /// All tools of a script, for an agent.
+    ///
+    /// # Errors
+    ///
+    /// None: nothing is configured.
+    pub fn scripted_tools(
+        &self,
+        agent: &str,
+        script: Arc<ToolScript>,
+        limits: &PluginLimits,
+        metrics: &Metrics,
+    ) -> Result<Arc<ToolGrant>, GrantError> {
+        let toolbox = Toolbox::new(ToolsConfig::default(), *limits, metrics.tools.clone(), self.ways.clone())?;
+        let toolbox = Arc::new(toolbox.scripted(script));
+        Ok(Arc::new(ToolGrant::new(agent, vec![ToolPattern::any()], toolbox)))
+    }
+
     /// Whether the component with this sha256 may have the name `agent`.
     pub(super) fn check_pin(&self, agent: &str, sha256: &str) -> Result<(), Refused> {
-        match self.configs.get(agent).and_then(|config| config.sha256) {
-            Some(Pin(pinned)) if hex::encode(pinned) != sha256 => Err(Refused(format!(
-                "its sha256 is {sha256}, and `agents.{agent}.sha256` in the configuration pins the agent `{agent}` to {}",
-                hex::encode(pinned)
-            ))),
-            _ => Ok(()),
-        }
+        let pin = self.configs.get(agent).and_then(|config| config.sha256);
+        pin.map_or(Ok(()), |pin| pin.check(&Section::agent(agent), sha256))
     }
 
     /// Whether what the operator says in `config` is what this component takes.
@@ -245,11 +332,11 @@ impl Grants {
     /// which.
     pub(super) fn of(&self, description: &Description) -> Granted {
         let agent = description.name.as_str();
-        let whose = Grantee::agent(agent);
+        let section = Section::agent(agent);
         let said = self.configs.get(agent).cloned().unwrap_or_default();
         let limits = &self.limits;
-        let nothing = || Arc::new(Access::nothing(&whose, limits.http, self.metrics.agent(agent)));
-        let here = |key: &str| format!("{}.{key}", whose.section());
+        let nothing = || self.ways.nothing(section.clone(), agent);
+        let here = |key: &str| format!("{}.{key}", section.key());
         let time = |said: Option<Duration>, key: &str, all: Duration| match said {
             Some(most) => TimeLimit { most, key: here(key) },
             None => TimeLimit { most: all, key: format!("limits.{key}") },
@@ -259,31 +346,49 @@ impl Grants {
             config: Value::Object(said.config).to_string(),
             models: said.models.unwrap_or(ModelGrant::All(is_bundled(agent))),
             http: self.access.get(agent).cloned().unwrap_or_else(nothing),
+            tools: Some(Arc::new(ToolGrant::new(agent, said.tools, self.toolbox.clone()))),
             state: StateGrant {
                 bytes: said.state.and_then(|size| size.bytes(limits.state_bytes)),
                 key_bytes: limits.state_key_bytes,
                 value_bytes: limits.state_value_bytes,
             },
-            memory: match said.memory {
-                Some(size) => MemoryLimit { most: bytes(size), key: here("memory") },
-                None => MemoryLimit { most: limits.memory, key: "limits.memory".to_owned() },
-            },
+            memory: MemoryLimit::of(said.memory, &section, limits),
             cpu_time: time(said.cpu_time, "cpu_time", limits.cpu_time),
             run_timeout: time(said.run_timeout, "run_timeout", limits.run_timeout),
-            whose,
+            section,
         }
     }
 }
 
 /// Whether this component takes this configuration.
 pub(super) fn check_config(description: &Description, config: &Map<String, Value>) -> Result<(), Refused> {
-    config::check(&Grantee::agent(&description.name), description.config_schema.as_ref(), config)
+    config::check(&Section::agent(&description.name), description.config_schema.as_ref(), config)
 }
 
 /// A grant that cannot be given.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("configuration: {0}")]
-pub struct GrantError(pub(super) String);
+#[error("configuration: {key}.{what}")]
+pub struct GrantError {
+    /// The section.
+    pub(super) key: String,
+    /// What is wrong in it.
+    pub(super) what: String,
+}
+
+impl Pin {
+    /// Whether it is the sha256 that this section pins.
+    pub(super) fn check(self, section: &Section, sha256: &str) -> Result<(), Refused> {
+        let pinned = hex::encode(self.0);
+        match pinned == sha256 {
+            true => Ok(()),
+            false => Err(Refused(format!(
+                "its sha256 is {sha256}, and `{}.sha256` in the configuration pins {} to {pinned}",
+                section.key(),
+                section.whose(),
+            ))),
+        }
+    }
+}
 
 impl TryFrom<String> for Pin {
     type Error = String;

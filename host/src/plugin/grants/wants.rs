@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{AgentConfig, HttpGrant, ModelGrant, StateSize};
-use crate::plugin::http::HostPattern;
+use crate::plugin::{http::HostPattern, tools::ToolPattern};
 
 /// The largest `wants`, in bytes.
 const BYTES: usize = 16 * 1024;
@@ -17,6 +17,8 @@ pub struct Wants {
     pub models: Option<ModelGrant>,
     /// Where it sends HTTP requests.
     pub http: Vec<WantedHost>,
+    /// The tools that it calls.
+    pub tools: Vec<ToolPattern>,
     /// How much it keeps for each principal.
     pub state: Option<StateSize>,
     /// What for.
@@ -66,15 +68,17 @@ impl Wants {
         {
             lines.push(format!("state = {wanted}"));
         }
+        let lacks = |wanted: &&ToolPattern| !granted.tools.iter().any(|has| has.covers(wanted));
+        let mut tools: Vec<_> = self.tools.iter().filter(lacks).map(ToString::to_string).collect();
+        if !tools.is_empty() {
+            tools.splice(0..0, granted.tools.iter().map(ToString::to_string));
+            lines.push(format!("tools = {}", list(&tools)));
+        }
         self.missing_http(&granted.http, &mut lines);
         lines
     }
 
     fn missing_http(&self, granted: &HttpGrant, lines: &mut Vec<String>) {
-        let list = |texts: &[String]| {
-            let texts: Vec<_> = texts.iter().map(|text| format!("{text:?}")).collect();
-            format!("[{}]", texts.join(", "))
-        };
         let lacks = |wanted: &&WantedHost| !granted.hosts.iter().any(|has| has.covers(&wanted.host));
         let mut hosts: Vec<String> = self.http.iter().filter(lacks).map(|wanted| wanted.host.to_string()).collect();
         if !hosts.is_empty() {
@@ -106,6 +110,12 @@ impl Wants {
     }
 }
 
+/// A list as in the configuration.
+fn list(texts: &[String]) -> String {
+    let texts: Vec<_> = texts.iter().map(|text| format!("{text:?}")).collect();
+    format!("[{}]", texts.join(", "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,7 +128,7 @@ mod tests {
     #[test]
     fn what_is_missing_is_said_as_lines_of_the_configuration() {
         let wants = Wants::read(
-            r#"{"models": ["a/*"], "state": "1MiB", "later": 1,
+            r#"{"models": ["a/*"], "state": "1MiB", "tools": ["units__*"], "later": 1,
                 "http": [{"host": "x.example.com", "methods": ["POST"], "headers": ["authorization"], "why": "to ask"}]}"#,
         )
         .unwrap();
@@ -127,11 +137,13 @@ mod tests {
             [
                 "models = [\"a/*\"]",
                 "state = \"1.0 MiB\"",
+                "tools = [\"units__*\"]",
                 "http.hosts = [\"x.example.com\"]",
                 "http.secrets.\"x.example.com\".authorization = \"…\"",
             ]
         );
-        let some = "models = [\"b/x\"]\nstate = true\nhttp.hosts = [\"y.org\"]\nhttp.methods = [\"GET\"]";
+        let some =
+            "models = [\"b/x\"]\nstate = true\ntools = [\"u*\"]\nhttp.hosts = [\"y.org\"]\nhttp.methods = [\"GET\"]";
         assert_eq!(
             wants.missing(&config(some)),
             [
@@ -141,7 +153,7 @@ mod tests {
                 "http.secrets.\"x.example.com\".authorization = \"…\"",
             ]
         );
-        let all = "models = true\nstate = \"2MiB\"\nhttp.hosts = [\"*.example.com\"]\n\
+        let all = "models = true\ntools = [\"*\"]\nstate = \"2MiB\"\nhttp.hosts = [\"*.example.com\"]\n\
                    http.secrets.\"*.example.com\".Authorization = \"Bearer x\"";
         assert!(wants.missing(&config(all)).is_empty());
     }

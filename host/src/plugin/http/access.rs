@@ -1,4 +1,4 @@
-//! What one agent may reach, and the way there.
+//! What one agent or tool component may reach, and the way there.
 //!
 //! Every hop of a request is checked alone: the method and the host against what the operator allows, the address
 //! against what is public. A name is checked by the resolver of the agent's own client, so that the address that was
@@ -27,7 +27,7 @@ use crate::{
     plugin::{
         bindings::types::{Failure, FailureKind},
         failure::{failure, shorten},
-        grants::{GrantError, Grantee, HttpGrant},
+        grants::{GrantError, HttpGrant, Section},
     },
 };
 
@@ -40,10 +40,10 @@ const SEARCHES: usize = 16;
 /// The header that makes a repeated request known to the other side.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// What one component may reach.
+/// What one agent or tool component may reach.
 #[derive(Debug)]
 pub(in crate::plugin) struct Access {
-    whose: Grantee,
+    section: Section,
     grant: HttpGrant,
     secrets: Secrets,
     /// None where nothing may be reached.
@@ -60,15 +60,15 @@ fn places(limits: &HttpLimits) -> Semaphore {
 }
 
 impl Access {
-    /// What a component may reach. `lookup` reads environment variables.
+    /// What the agent or tool component of this section may reach. `lookup` reads environment variables.
     pub(in crate::plugin) fn new(
-        whose: &Grantee,
+        section: Section,
         grant: &HttpGrant,
         limits: HttpLimits,
         metrics: Arc<AgentRequests>,
         lookup: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, GrantError> {
-        let wrong = |what| GrantError(format!("{}.http.{what}", whose.section()));
+        let wrong = |what| GrantError { key: format!("{}.http", section.key()), what };
         for method in grant.methods.iter().flatten() {
             if method.is_empty() || !method.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-') {
                 return Err(wrong(format!(
@@ -81,15 +81,14 @@ impl Access {
             true => None,
             false => Some(client(grant.private.clone(), &limits).map_err(|error| wrong(format!("hosts: {error}")))?),
         };
-        let (whose, grant, places) = (whose.clone(), grant.clone(), places(&limits));
-        Ok(Self { whose, grant, secrets, client, limits, places, metrics })
+        let (grant, places) = (grant.clone(), places(&limits));
+        Ok(Self { section, grant, secrets, client, limits, places, metrics })
     }
 
-    /// What a component may reach of which the operator says nothing.
-    pub(in crate::plugin) fn nothing(whose: &Grantee, limits: HttpLimits, metrics: Arc<AgentRequests>) -> Self {
-        let (whose, grant) = (whose.clone(), HttpGrant::default());
-        let places = places(&limits);
-        Self { whose, grant, secrets: Secrets::default(), client: None, limits, places, metrics }
+    /// What one may reach of which the operator says nothing.
+    pub(in crate::plugin) fn nothing(section: Section, limits: HttpLimits, metrics: Arc<AgentRequests>) -> Self {
+        let (grant, secrets, places) = (HttpGrant::default(), Secrets::default(), places(&limits));
+        Self { section, grant, secrets, client: None, limits, places, metrics }
     }
 
     /// Whether the operator allows a request of this method to this URL.
@@ -118,7 +117,7 @@ impl Access {
 
     /// The operator does not allow `what`; `line` would.
     fn denied(&self, code: &str, what: &str, line: &str) -> Failure {
-        self.whose.denied(code, what, line, ".http")
+        self.section.denied(code, what, line, ".http")
     }
 
     /// Sends a request and reads its answer, within its time. `key` makes it known to the other side, should it be sent

@@ -38,7 +38,7 @@ use super::{
     failure::failure,
     journal::digest,
     state::RunState,
-    tasks::{OpenTask, cancelled},
+    tasks::{OpenTask, Work, cancelled},
 };
 
 const SEND: &str = "http.send";
@@ -139,13 +139,13 @@ impl RunState {
             if let Err(failure) = begun {
                 return Ok(Err(failure));
             }
-            if !self.tasks.recall(number) {
+            if !self.tasks.recall(number, Work::Request) {
                 // It was in flight when the server stopped.
                 match Wanted::read(request, &access.limits) {
                     Ok(wanted) if wanted.is_repeatable() => self.send_beside(import, number, access, wanted)?,
                     _ => {
                         access.metrics.interrupted.inc();
-                        self.tasks.settle(number, &Err::<Answer, _>(interrupted()));
+                        self.tasks.settle(number, Work::Request, &Err::<Answer, _>(interrupted()));
                     }
                 }
             }
@@ -154,7 +154,7 @@ impl RunState {
         if stop.is_cancelled() {
             return Ok(Err(cancelled()));
         }
-        let wanted = checked(request, &access, self.tasks.open());
+        let wanted = checked(request, &access, self.tasks.open(Work::Request));
         if let Err(failure) = &wanted
             && failure.kind == FailureKind::Denied
         {
@@ -177,7 +177,7 @@ impl RunState {
         let key = format!("{}-{number}", run.response_id);
         let committed = (run.journaled && !wanted.only_asks()).then(|| run.port.committed());
         let log = self.log.clone();
-        self.tasks.begin(number, async move {
+        self.tasks.begin(number, Work::Request, async move {
             if let Some(committed) = committed {
                 committed.await;
             }

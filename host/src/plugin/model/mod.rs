@@ -68,7 +68,7 @@ impl RunState {
             && !granted.models.allows(&target)
         {
             let (what, line) = (format!("call the model {target}"), format!("`models = [\"{target}\"]`"));
-            let denied = granted.whose.denied("model_not_granted", &what, &line, "");
+            let denied = granted.section.denied("model_not_granted", &what, &line, "");
             self.log.note(tracing::Level::WARN, "model", &denied.message);
             return Ok(Err(denied));
         }

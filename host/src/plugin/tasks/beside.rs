@@ -38,8 +38,18 @@ pub(in crate::plugin) struct Tasks {
     journal: Arc<AnswerJournal>,
 }
 
+/// What goes on in a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::plugin) enum Work {
+    /// A request of the interface `http`.
+    Request,
+    /// A call of the interface `tools`.
+    Call,
+}
+
 /// A task whose answer was not taken.
 struct Open {
+    what: Work,
     answer: Arc<Answer>,
     /// Ends what goes on when the task is dropped.
     _work: Option<AbortOnDropHandle<()>>,
@@ -68,15 +78,16 @@ impl Tasks {
         self.next - 1
     }
 
-    /// How many tasks there are whose answers were not taken. At a replay it is what it was.
-    pub(in crate::plugin) fn open(&self) -> usize {
-        self.open.len()
+    /// How many tasks of this kind there are whose answers were not taken. At a replay it is what it was.
+    pub(in crate::plugin) fn open(&self, what: Work) -> usize {
+        self.open.values().filter(|open| open.what == what).count()
     }
 
     /// Begins a task.
     pub(in crate::plugin) fn begin<T: Serialize>(
         &mut self,
         number: u64,
+        what: Work,
         work: impl Future<Output = T> + Send + 'static,
     ) {
         let (answer, journal) = (Arc::<Answer>::default(), self.journal.clone());
@@ -88,29 +99,29 @@ impl Tasks {
             };
             place.give(given);
         });
-        self.open.insert(number, Open { answer, _work: Some(AbortOnDropHandle::new(work)) });
+        self.open.insert(number, Open { what, answer, _work: Some(AbortOnDropHandle::new(work)) });
     }
 
     /// A task that has ended before it began.
-    pub(in crate::plugin) fn settle(&mut self, number: u64, answer: &impl Serialize) {
+    pub(in crate::plugin) fn settle(&mut self, number: u64, what: Work, answer: &impl Serialize) {
         let given = self.journal.keep(number, answer);
-        self.ended(number, given);
+        self.ended(number, what, given);
     }
 
     /// A task whose answer is in the journal, at a replay; false when there is none.
-    pub(in crate::plugin) fn recall(&mut self, number: u64) -> bool {
+    pub(in crate::plugin) fn recall(&mut self, number: u64, what: Work) -> bool {
         let recorded = self.recorded.remove(&number);
         let found = recorded.is_some();
         if let Some(answer) = recorded {
-            self.ended(number, Ok(answer));
+            self.ended(number, what, Ok(answer));
         }
         found
     }
 
-    fn ended(&mut self, number: u64, given: Result<Value, String>) {
+    fn ended(&mut self, number: u64, what: Work, given: Result<Value, String>) {
         let answer = Arc::<Answer>::default();
         answer.give(given);
-        self.open.insert(number, Open { answer, _work: None });
+        self.open.insert(number, Open { what, answer, _work: None });
     }
 
     /// Ends a task whose answer the component does not want. `answer` stands in the journal for the one that did not

@@ -11,7 +11,7 @@ use futures::future::{OptionFuture, pending, select_all};
 use tokio_util::sync::CancellationToken;
 use wasmtime::component::Resource;
 
-pub(super) use beside::Tasks;
+pub(super) use beside::{Tasks, Work};
 
 use super::{
     bindings::{

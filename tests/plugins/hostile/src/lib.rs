@@ -38,9 +38,16 @@
 //! | `http-at-most MS REQUEST` | waits for the request or for a timer, says which ended |
 //! | `http-all N URL` | sends so many requests at once with the SDK, says their bodies in order |
 //! | `http-misuse REQUEST` | gives a request up, takes an answer twice, waits for nothing |
+//! | `tools` | says the names of the tools that it is granted |
+//! | `tool NAME ARGUMENTS` | calls the tool, says what came of it |
+//! | `tool-hold MS NAME ARGUMENTS` | the same, sleeps, says `done` |
+//! | `tool-race CALLS` | begins all calls, pairs of a name and arguments, says what comes of them as it comes |
+//! | `tool-flood N NAME ARGUMENTS` | begins the call so many times, says how often it could, and the last failure |
+//! | `tool-misuse NAME ARGUMENTS` | gives a call up, takes an answer twice |
+//! | `tool-large BYTES NAME` | calls the tool with so many bytes of arguments |
 //! | `denied` | tries everything that has to be granted, says what came of it |
 //! | `timers N` | begins so many timers, waits for all, says how many there were |
-//! | `leak N` | begins so many timers and forgets them, then says `ok` |
+//! | `leak N` | begins so many timers and gives none of their handles back, then says `ok` |
 //! | `recall KEY` | says what it keeps for the principal under the key, or `-` |
 //! | `history` | says who said what in the earlier turns |
 //!
@@ -51,6 +58,7 @@ mod limits;
 mod models;
 mod rules;
 mod sandbox;
+mod tools;
 
 use std::time::Duration;
 
@@ -121,6 +129,23 @@ impl Agent for Hostile {
                     "http-flood" => http::flood(count, rest)?,
                     "http-at-most" => http::at_most(count as u64, rest)?,
                     _ => http::large(count, rest)?,
+                }
+            }
+
+            "tools" => tools::names(),
+            "tool" => tools::call(argument)?,
+            "tool-race" => tools::race(argument)?,
+            "tool-misuse" => tools::misuse(argument)?,
+            "tool-hold" | "tool-flood" | "tool-large" => {
+                let (count, rest) = pair(argument);
+                let count = number(count)?;
+                match behaviour {
+                    "tool-flood" => tools::flood(count, rest)?,
+                    "tool-large" => tools::large(count, rest)?,
+                    _ => {
+                        tools::call(rest)?;
+                        wait(count)?;
+                    }
                 }
             }
 

@@ -15,7 +15,26 @@ wasmtime::component::bindgen!({
         "outlast:agent/model.generation": super::model::OpenGeneration,
         "outlast:agent/tasks.task": super::tasks::OpenTask,
         "outlast:agent/http.pending": super::http::OpenRequest,
+        "outlast:agent/tools.pending": super::tools::OpenCall,
     },
 });
 
-pub use self::outlast::agent::{context, http, log, model, respond, state, tasks, types};
+pub use self::outlast::agent::{context, http, log, model, respond, state, tasks, tools, types};
+
+/// The world `tool`. What it shares with the world `agent` is served by the same code.
+pub mod tool {
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        world: "tool",
+        imports: { default: async | trappable | tracing | verbose_tracing },
+        exports: { default: async },
+        with: {
+            "outlast:agent/types": super::types,
+            "outlast:agent/tasks": super::tasks,
+            "outlast:agent/http": super::http,
+            "outlast:agent/log": super::log,
+        },
+    });
+
+    pub use self::outlast::agent::config;
+}

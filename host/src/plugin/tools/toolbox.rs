@@ -1,0 +1,271 @@
+//! The tools that this server has, and which of them an agent may call.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use arc_swap::ArcSwap;
+use prometheus_client::metrics::counter::Counter;
+use serde_json::Map;
+use tokio::sync::Semaphore;
+use tracing::Level;
+
+use super::{
+    component::{BETWEEN, CRASHED, Caller, Given, ToolComponent, ToolDescription},
+    config::{ToolConfig, ToolLimits, ToolPattern},
+    script::ToolScript,
+};
+use crate::{
+    metrics::{LiveToolCall, ToolCalls, ToolMetrics},
+    plugin::{
+        bindings::{
+            tools::Tool,
+            types::{Failure, FailureKind},
+        },
+        component::{Fitting, Refused},
+        engine::Engine,
+        failure::{failure, shorten},
+        grants::{self, GrantError, Granted, Section, Ways},
+        http::Access,
+        limits::PluginLimits,
+    },
+};
+
+/// What the operator says of tools.
+#[derive(Clone, Debug, Default)]
+pub struct ToolsConfig {
+    /// The sections `[tools.NAME]`.
+    pub components: BTreeMap<String, ToolConfig>,
+}
+
+/// Tool components by name.
+type Components = BTreeMap<String, Arc<ToolComponent>>;
+
+/// The tools of this server.
+#[derive(Debug)]
+pub struct Toolbox {
+    /// What the operator says of tool components.
+    given: BTreeMap<String, (ToolConfig, Arc<Access>)>,
+    ways: Ways,
+    limits: PluginLimits,
+    metrics: ToolMetrics,
+    /// For the calls of all components.
+    instances: Semaphore,
+    /// The components that serve. Who changes it exchanges all of it.
+    components: ArcSwap<Components>,
+    /// What is there besides in a test.
+    script: Option<Arc<ToolScript>>,
+}
+
+impl Toolbox {
+    /// A toolbox without tools.
+    pub(in crate::plugin) fn new(
+        config: ToolsConfig,
+        limits: PluginLimits,
+        metrics: ToolMetrics,
+        ways: Ways,
+    ) -> Result<Self, GrantError> {
+        let given = config.components.into_iter().map(|(name, config)| {
+            let access = ways.granted(Section::tool(&name), &shown(&name), &config.http)?;
+            Ok((name, (config, access)))
+        });
+        let given = given.collect::<Result<_, _>>()?;
+        let instances = Semaphore::new(limits.tools.instances.min(Semaphore::MAX_PERMITS));
+        Ok(Self { given, ways, limits, metrics, instances, components: ArcSwap::default(), script: None })
+    }
+
+    /// With the tools of a script.
+    pub(in crate::plugin) fn scripted(self, script: Arc<ToolScript>) -> Self {
+        Self { script: Some(script), ..self }
+    }
+
+    /// The tool component that fits, with what the operator gives it.
+    pub(in crate::plugin) async fn load(&self, engine: &Engine, fitting: Fitting) -> Result<ToolComponent, Refused> {
+        ToolComponent::of(engine, fitting, &self.limits, |name| {
+            let (config, http) = match self.given.get(name) {
+                Some((config, http)) => (config.clone(), http.clone()),
+                None => (ToolConfig::default(), self.ways.nothing(Section::tool(name), &shown(name))),
+            };
+            let timeout = config.timeout;
+            let granted = Granted::of_tool(name, config, http, &self.limits);
+            Given { granted, timeout, metrics: self.metrics.tool(name) }
+        })
+        .await
+    }
+
+    /// Whether what the operator says in `config` is what this component takes.
+    pub(in crate::plugin) fn check_config(&self, description: &ToolDescription) -> Result<(), Refused> {
+        let nothing = Map::new();
+        let config = self.given.get(&description.name).map_or(&nothing, |(config, _)| &config.config);
+        grants::check(&Section::tool(&description.name), description.config_schema.as_ref(), config)
+    }
+
+    /// Whether the component with this sha256 may have the name `name`.
+    pub(in crate::plugin) fn check_pin(&self, name: &str, sha256: &str) -> Result<(), Refused> {
+        let pin = self.given.get(name).and_then(|(config, _)| config.sha256);
+        pin.map_or(Ok(()), |pin| pin.check(&Section::tool(name), sha256))
+    }
+
+    /// Serves these components from now on. Calls that go on are not touched.
+    pub fn serve(&self, components: Components) {
+        self.components.store(Arc::new(components));
+    }
+
+    /// The components that serve, in the order of their names.
+    pub fn served(&self) -> Vec<Arc<ToolComponent>> {
+        self.components.load().values().cloned().collect()
+    }
+
+    /// What the operator says of a tool component.
+    pub fn config(&self, name: &str) -> ToolConfig {
+        self.given.get(name).map(|(config, _)| config.clone()).unwrap_or_default()
+    }
+
+    /// The tool of this name; none when there is none.
+    fn find(&self, name: &str) -> Option<Found> {
+        if let Some(script) = self.script.as_ref().filter(|script| script.has(name)) {
+            let (metrics, target) = (self.metrics.tool("script"), Target::Script(script.clone()));
+            return Some(Found { name: name.to_owned(), idempotent: true, target, metrics });
+        }
+        let (of, function) = name.split_once(BETWEEN)?;
+        let component = self.components.load().get(of).cloned()?;
+        let described = component.description.tools.iter().find(|tool| tool.name == function)?;
+        let (idempotent, function, metrics) = (described.idempotent, function.to_owned(), component.metrics.clone());
+        Some(Found { name: name.to_owned(), idempotent, target: Target::Component(component, function), metrics })
+    }
+
+    /// All tools.
+    fn all(&self) -> Vec<Tool> {
+        let mut all = self.script.as_ref().map(|script| script.all()).unwrap_or_default();
+        for component in self.components.load().values() {
+            all.extend(component.names().zip(&component.description.tools).map(|(name, tool)| Tool {
+                name,
+                description: tool.description.clone(),
+                parameters: tool.parameters.clone(),
+            }));
+        }
+        all.sort_by(|one, other| one.name.cmp(&other.name));
+        all
+    }
+}
+
+/// Whose requests they are, in the metrics. No agent has such a name.
+fn shown(name: &str) -> String {
+    format!("tool:{name}")
+}
+
+/// The tools that one agent may call.
+#[derive(Debug)]
+pub struct ToolGrant {
+    agent: String,
+    patterns: Vec<ToolPattern>,
+    pub(super) toolbox: Arc<Toolbox>,
+    denied: Counter,
+}
+
+impl ToolGrant {
+    pub(in crate::plugin) fn new(agent: &str, patterns: Vec<ToolPattern>, toolbox: Arc<Toolbox>) -> Self {
+        let denied = toolbox.metrics.denied(agent);
+        Self { agent: agent.to_owned(), patterns, toolbox, denied }
+    }
+
+    /// The same and all of these.
+    pub(in crate::plugin) fn and(&self, patterns: impl IntoIterator<Item = ToolPattern>) -> Self {
+        let patterns = self.patterns.iter().cloned().chain(patterns).collect();
+        Self::new(&self.agent, patterns, self.toolbox.clone())
+    }
+
+    /// The tools that are granted and there.
+    pub(super) async fn available(&self) -> Vec<Tool> {
+        let mut all = self.toolbox.all();
+        all.retain(|tool| self.allows(&tool.name));
+        all
+    }
+
+    fn allows(&self, name: &str) -> bool {
+        self.patterns.iter().any(|pattern| pattern.matches(name))
+    }
+
+    /// The tool of this name, if it is granted. What is not granted is denied, whether or not it is there.
+    pub(super) fn find(&self, name: &str) -> Result<Found, Failure> {
+        let shown = shorten(name, 80);
+        if !self.allows(name) {
+            let (agent, key) = (&self.agent, Section::agent(&self.agent).key());
+            let message = format!(
+                "The operator does not allow the agent `{agent}` to call the tool `{shown}`: `tools = [\"{shown}\"]` in the \
+                 section `[{key}]` of the server's configuration would."
+            );
+            return Err(failure(FailureKind::Denied, "tool_not_granted", message));
+        }
+        self.toolbox.find(name).ok_or_else(|| {
+            failure(FailureKind::NotFound, "unknown_tool", format!("There is no tool `{shown}` at this server."))
+        })
+    }
+
+    /// The limits of calls.
+    pub(super) fn limits(&self) -> ToolLimits {
+        self.toolbox.limits.tools
+    }
+
+    /// Counts a call that is not allowed.
+    pub(super) fn count_denied(&self) {
+        self.denied.inc();
+    }
+}
+
+/// A tool that can be called.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    /// Its name, as agents call it.
+    name: String,
+    /// Whether a call may be made again when nobody knows whether it took effect.
+    pub(super) idempotent: bool,
+    target: Target,
+    /// Counts its calls.
+    pub(super) metrics: Arc<ToolCalls>,
+}
+
+/// Where a tool is.
+#[derive(Clone, Debug)]
+enum Target {
+    /// In this component, by this name.
+    Component(Arc<ToolComponent>, String),
+    /// In a script.
+    Script(Arc<ToolScript>),
+}
+
+impl Found {
+    /// Calls it.
+    pub(super) async fn call(self, toolbox: &Toolbox, arguments: &str, caller: Caller) -> Result<String, Failure> {
+        let live = LiveToolCall::new(self.metrics);
+        let log = caller.log.clone();
+        let most = toolbox.limits.tools.result_bytes;
+        let called = match self.target {
+            Target::Component(component, function) => {
+                let _place = toolbox.instances.acquire().await;
+                component.call(&function, arguments, caller).await
+            }
+            Target::Script(script) => script.call(&self.name, arguments).map_err(|failure| {
+                let why = format!("failed: {}", failure.message);
+                (failure, why)
+            }),
+        };
+        let called = match called {
+            Ok(answer) if answer.len() > most => {
+                let bytes = answer.len();
+                let why = format!("answered with {bytes} bytes, limit {most} (limits.tool_result_bytes)");
+                let message = format!("The tool `{}` {why}.", self.name);
+                Err((failure(FailureKind::Limit, "result_too_large", message), why))
+            }
+            called => called,
+        };
+        live.end(|tool| match &called {
+            Ok(_) => &tool.answered,
+            Err((Failure { kind: FailureKind::Timeout, code, .. }, _)) if code == "timeout" => &tool.timeout,
+            Err((Failure { code, .. }, _)) if code == CRASHED => &tool.crashed,
+            Err(_) => &tool.failed,
+        });
+        called.map_err(|(failure, why)| {
+            log.note(Level::WARN, "tools", &format!("the tool `{}` {why}", self.name));
+            failure
+        })
+    }
+}
