@@ -68,12 +68,7 @@ pub(super) struct Loaded {
 
 impl Engine {
     /// Compiles a component, and checks what it imports and exports.
-    pub(super) async fn fitting(
-        &self,
-        shown: &str,
-        wasm: Bytes,
-        limits: &PluginLimits,
-    ) -> Result<Fitting, Refused> {
+    pub(super) async fn fitting(&self, shown: &str, wasm: Bytes, limits: &PluginLimits) -> Result<Fitting, Refused> {
         check_header(&wasm)?;
         let sha256 = hex::encode(Sha256::digest(&wasm));
         let component = self.compiled(shown, wasm, &sha256, limits.compile_timeout).await?;
