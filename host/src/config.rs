@@ -584,8 +584,11 @@ impl Config {
 
     /// The pool for the memory of instances, if there is to be one.
     pub fn pool(&self) -> Option<Pool> {
-        let memory = self.agents.values().filter_map(|agent| agent.memory).chain([self.limits.memory]).map(bytes).max();
-        let pool = Pool { runs: self.live_runs().most, memory: memory.unwrap_or_default() };
+        let agents = self.agents.values().filter_map(|agent| agent.memory);
+        let tools = self.tools.values().filter_map(|tool| tool.memory);
+        let memory = agents.chain(tools).chain([self.limits.memory]).map(bytes).max();
+        let (runs, tools) = (self.live_runs().most, self.limits.tool_instances);
+        let pool = Pool { runs, tools, memory: memory.unwrap_or_default() };
         (self.allocator == Allocator::Pooling).then_some(pool)
     }
 

@@ -74,6 +74,18 @@ async fn a_registry_that_is_down_holds_up_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_registry_that_says_nothing_is_not_waited_for() {
+    // Connections are taken by the system, and nobody answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let reference = format!("oci://{}/hostile:1@sha256:{}", silent.local_addr().unwrap(), "0".repeat(64));
+    let cache = scratch::dir("cache-");
+    let config = format!("plugins = [\"{reference}\"]\n[limits]\nplugin_fetch_timeout = \"1s\"");
+    let server = Server::start(options(&config, &cache));
+    server.logged(&["not served", &reference, "limits.plugin_fetch_timeout"]);
+    assert_eq!(server.client().models().await, ["chat", "echo"]);
+}
+
+#[tokio::test]
 async fn what_is_not_the_pinned_component_is_not_served() {
     let Some(registry) = Registry::start() else { return };
     let wasm = plugins::version(1);

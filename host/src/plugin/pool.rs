@@ -42,7 +42,9 @@ pub enum Allocator {
 pub struct Pool {
     /// Runs that have an instance: `limits.max_live_runs`.
     pub runs: usize,
-    /// The most memory that a run may have, in bytes.
+    /// Calls of tool components: `limits.tool_instances`.
+    pub tools: usize,
+    /// The most memory that a run or a call may have, in bytes.
     pub memory: usize,
 }
 
@@ -51,7 +53,7 @@ impl Pool {
     pub(super) fn configure(self, config: &mut Config) -> Result<(), String> {
         let count =
             |number: usize| u32::try_from(number).map_err(|_| format!("a pool for {} runs is too large", self.runs));
-        let instances = self.runs.saturating_add(BESIDE);
+        let instances = self.runs.saturating_add(self.tools).saturating_add(BESIDE);
         let memories = instances.saturating_mul(MEMORIES);
         let each = (ADDRESSES / memories as u64).saturating_sub(GUARD) / PAGE * PAGE;
         let reservation = each.min(RESERVATION);
@@ -90,7 +92,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_told() {
-        let configured = |runs, memory| Pool { runs, memory }.configure(&mut Config::new());
+        let configured = |runs, memory| Pool { runs, tools: 256, memory }.configure(&mut Config::new());
         assert_eq!(configured(10_000, 1 << 30), Ok(()));
         assert_eq!(configured(100_000, 64 << 20), Ok(()), "with smaller reservations");
         let error = configured(100_000, 1 << 30).unwrap_err();
