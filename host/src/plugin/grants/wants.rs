@@ -62,7 +62,8 @@ impl Wants {
             lines.push(format!("tools {}", list(&self.tools.iter().map(ToString::to_string).collect::<Vec<_>>())));
         }
         lines.extend(self.http.iter().map(|wanted| {
-            let methods = wanted.methods.as_ref().map_or_else(|| "all methods".to_owned(), |methods| methods.join(", "));
+            let methods =
+                wanted.methods.as_ref().map_or_else(|| "all methods".to_owned(), |methods| methods.join(", "));
             let mut line = format!("http {} ({methods})", wanted.host);
             if !wanted.headers.is_empty() {
                 line.push_str(&format!(", where you put in {}", wanted.headers.join(", ")));
