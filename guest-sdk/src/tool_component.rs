@@ -5,6 +5,7 @@ use crate::agent::{characters, is_name};
 use crate::bindings::tool as bindings;
 use crate::host::config as host;
 use crate::tools::Tool;
+use crate::wants::Wants;
 use crate::{Failure, FailureKind};
 
 /// A component whose functions agents may call. [`tool_component!`](crate::tool_component!) makes a component of it.
@@ -57,6 +58,11 @@ pub trait ToolComponent {
         None
     }
 
+    /// What the component wants the operator to grant: hosts, and headers for them. Nothing by default.
+    fn wants() -> Wants {
+        Wants::new()
+    }
+
     /// The tools: 1 to 100. This is called once at load, when nothing else can be called, and for every call.
     fn tools() -> Vec<Tool<'static>>;
 }
@@ -85,7 +91,7 @@ pub fn describe<C: ToolComponent>(version: &str) -> bindings::ToolDescription {
         version: version.into(),
         about: C::ABOUT.into(),
         config_schema: C::config_schema().map(|schema| schema.to_string()),
-        wants: None,
+        wants: C::wants().to_json(),
         tools: C::tools().into_iter().map(tool).collect(),
     }
 }

@@ -1,6 +1,7 @@
 use serde::Serialize;
 
-/// What an agent wants to be granted, for [`Agent::wants`](crate::Agent::wants). The operator reads it, with
+/// What a component wants to be granted, for [`Agent::wants`](crate::Agent::wants) and
+/// [`ToolComponent::wants`](crate::ToolComponent::wants). The operator reads it, with
 /// `outlast plugin inspect` and in the server's log, and decides; asking grants nothing.
 ///
 /// ```
