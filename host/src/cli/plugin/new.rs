@@ -66,7 +66,8 @@ impl New {
         if lang != Language::Rust {
             let mut contract = Vec::new();
             collect(&WIT, WIT.path(), &mut contract);
-            contract.retain(|(path, _)| path.extension().is_some_and(|kind| kind == "wit"));
+            // Not what was released before.
+            contract.retain(|(path, _)| path.extension().is_some_and(|kind| kind == "wit") && path.iter().count() == 1);
             files.extend(contract.into_iter().map(|(path, text)| (Path::new("wit").join(path), text.to_owned())));
         }
         write(&folder, &files)?;
