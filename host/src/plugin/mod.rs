@@ -2,8 +2,8 @@
 //!
 //! A plugin is a WebAssembly component that fits a world of `wit/`: `agent`, or `tool` for functions that agents call.
 //! It is loaded once ([`Registry`]), checked, asked what it is ([`Agent`], [`ToolComponent`]), and instantiated anew for
-//! every run, or every call of a tool: one wasmtime `Store` each, dropped at its end. While a run waits in a host call, its instance is a suspended fibre that
-//! holds no thread.
+//! every run, or every call of a tool: one wasmtime `Store` each, dropped at its end. While a run waits in a host call,
+//! its instance is a suspended fibre that holds no thread.
 //!
 //! There is one file or folder per WIT interface that is served: `respond`, `model`, `tasks`, `http`, `tools`, `context`,
 //! `log`, and `state` in `kept`.
