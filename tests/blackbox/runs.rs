@@ -114,8 +114,8 @@ async fn a_run_that_is_executed_again_logs_nothing_twice(database: Database) {
     let mut database = server.database().await;
     server.kill9();
     let row = sqlx::query("SELECT cpu FROM run_usage").fetch_one(&mut database).await.unwrap();
+    // Without the last tenth of a second, which may be all of it.
     let before: i64 = row.get(0);
-    assert!(before > 0);
     server.restart();
     let client = server.client();
     client.ended(&id).await;
