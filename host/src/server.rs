@@ -133,7 +133,7 @@ impl Server {
                 metrics: metrics.clone(),
             },
         );
-        metrics.runs.resumed.inc_by(run::resume(&manager, active).await? as u64);
+        metrics.runs.resumed.inc_by(run::resume(&manager, active) as u64);
         let api = Api {
             manager: manager.clone(),
             keys: Arc::new(Keys::new(&config.keys)),
@@ -188,7 +188,7 @@ impl Server {
             ConnectionLimits { connections: config.limits.connections, header_timeout: config.limits.header_timeout };
         let metrics = api.metrics.clone();
         let connections = tokio::spawn(http::serve(listener, http::router(api), limits, metrics, closing.clone()));
-        let expiry = tokio::spawn(run::expire(manager.store().clone(), config.retention, stop.clone()));
+        let expiry = tokio::spawn(run::expire(manager.clone(), config.retention, stop.clone()));
         let reload = tokio::spawn(reload::follow(manager.clone(), folder, missing, hangup));
         let stopped = async {
             stop.cancelled().await;

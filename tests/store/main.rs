@@ -4,7 +4,9 @@
 
 #[path = "../harness/mod.rs"]
 mod harness;
+mod lives;
 mod migrations;
+mod needed;
 
 use std::time::Duration;
 
@@ -33,7 +35,6 @@ both_databases!(
     the_log_is_read_from_any_event,
     a_journal_goes_with_its_run,
     whoever_takes_a_run_over_is_its_one_owner,
-    attempts_are_counted_until_the_run_gets_on,
     a_component_is_kept_while_it_is_needed,
     what_agents_keep_is_written_in_order_and_its_owners_alone,
     what_is_kept_for_a_conversation_that_is_gone_is_not_kept,
@@ -67,6 +68,7 @@ fn row(id: &ResponseId) -> NewResponse {
         component: "00".to_owned(),
         status: Status::IN_PROGRESS,
         previous: None,
+        turns: 0,
         conversation: None,
         key: None,
         created_at: 1,
@@ -81,7 +83,16 @@ fn segment(first: u64, last: u64) -> Segment {
 
 fn ended(id: &ResponseId, status: TerminalStatus, epoch: i64) -> EndedResponse {
     let response = format!("{{\"status\":\"{}\"}}", status.as_str());
-    EndedResponse { id: id.clone(), epoch, status, ended_at: 2, response, journaled: true }
+    EndedResponse {
+        id: id.clone(),
+        epoch,
+        status,
+        ended_at: 2,
+        response,
+        journaled: true,
+        lived: true,
+        items: Vec::new(),
+    }
 }
 
 async fn a_batch_is_read_back_as_it_was_written(database: Database) {
@@ -170,7 +181,7 @@ async fn a_key_is_reserved_once(database: Database) {
     assert!(
         writer.commit(&Batch { admitted: vec![&late], ..Batch::default() }).await.unwrap().taken.contains(&late.id)
     );
-    assert!(store.delete_response("ann", &first.id).await.unwrap());
+    assert!(store.delete_response("ann", &first.id, 3).await.unwrap());
     assert_eq!(store.response_of_key("ann", "k").await.unwrap(), None);
     assert!(store.events(&first.id, 0).await.unwrap().is_empty());
 }
@@ -195,7 +206,7 @@ async fn a_principal_sees_its_own(database: Database) {
     assert!(store.response("ann", &id).await.unwrap().is_some());
     assert!(store.response("bob", &id).await.unwrap().is_none());
     assert!(store.turns("bob", &id, 10).await.unwrap().is_empty());
-    assert!(!store.delete_response("bob", &id).await.unwrap());
+    assert!(!store.delete_response("bob", &id, 3).await.unwrap());
 }
 
 async fn the_log_is_read_from_any_event(database: Database) {
@@ -240,7 +251,7 @@ async fn a_journal_goes_with_its_run(database: Database) {
     writer.commit(&Batch { ended: vec![&end], ..Batch::default() }).await.unwrap();
     assert!(store.journal(&row.id).await.unwrap().is_empty());
     assert_eq!(store.journal(&kept.id).await.unwrap(), [one]);
-    store.delete_response("ann", &kept.id).await.unwrap();
+    store.delete_response("ann", &kept.id, 3).await.unwrap();
     assert!(store.journal(&kept.id).await.unwrap().is_empty());
 }
 
@@ -254,31 +265,16 @@ async fn whoever_takes_a_run_over_is_its_one_owner(database: Database) {
     writer.commit(&Batch { admitted: vec![&first, &second], ..Batch::default() }).await.unwrap();
     let runs = writer.take_over().await.unwrap();
     assert_eq!(runs.iter().map(|run| &run.id).collect::<Vec<_>>(), [&second.id, &first.id], "oldest first");
-    assert_eq!((&runs[0].conversation, &runs[0].previous), (&second.conversation.map(|(id, _)| id), &None));
-    assert_eq!((&runs[1].conversation, &runs[1].previous), (&None, &first.previous));
-    assert_eq!((&runs[1].request, runs[1].epoch), (&first.request, 2));
+    assert_eq!(runs[1].epoch, 2);
+    let (one, two) = (store.active_run(&first.id).await.unwrap(), store.active_run(&second.id).await.unwrap());
+    let (one, two) = (one.unwrap(), two.unwrap());
+    assert_eq!((&two.conversation, &two.previous), (&second.conversation.map(|(id, _)| id), &None));
+    assert_eq!((&one.conversation, &one.previous), (&None, &first.previous));
+    assert_eq!((&one.request, one.epoch), (&first.request, 2));
     let late = ended(&first.id, TerminalStatus::Completed, 1);
     assert!(writer.commit(&Batch { ended: vec![&late], ..Batch::default() }).await.unwrap().late.contains(&first.id));
     let end = ended(&first.id, TerminalStatus::Failed, 2);
     assert!(writer.commit(&Batch { ended: vec![&end], ..Batch::default() }).await.unwrap().late.is_empty());
-}
-
-async fn attempts_are_counted_until_the_run_gets_on(database: Database) {
-    let Opened { store, .. } = &open(&database).await;
-    let mut writer = store.writer().await.unwrap();
-    let row = row(&id());
-    let events = segment(0, 1);
-    let batch = Batch { admitted: vec![&row], segments: vec![(&row.id, &events)], ..Batch::default() };
-    writer.commit(&batch).await.unwrap();
-    let attempts = async || store.count_attempts().await.unwrap()[&row.id];
-    assert_eq!((attempts().await, attempts().await), (1, 2));
-    let (entries, events) = (entries(0, 0), segment(2, 2));
-    writer.commit(&Batch { entries: vec![(&row.id, &entries)], ..Batch::default() }).await.unwrap();
-    assert_eq!((attempts().await, attempts().await), (1, 2));
-    writer.commit(&Batch { segments: vec![(&row.id, &events)], ..Batch::default() }).await.unwrap();
-    assert_eq!((attempts().await, attempts().await), (1, 2));
-    store.forgive_attempts().await.unwrap();
-    assert_eq!(attempts().await, 1);
 }
 
 async fn a_component_is_kept_while_it_is_needed(database: Database) {
@@ -381,7 +377,7 @@ async fn logs_and_usage_go_with_their_response(database: Database) {
     writer.commit(&Batch { usage: vec![(&row.id, usage(9))], ..Batch::default() }).await.unwrap();
     let run = store.run(&row.id).await.unwrap().unwrap();
     assert_eq!((run.usage, run.log_lines, store.log_bytes(&row.id).await.unwrap()), (usage(9), 3, 9));
-    assert!(store.delete_response("ann", &row.id).await.unwrap());
+    assert!(store.delete_response("ann", &row.id, 3).await.unwrap());
     assert!(store.run(&row.id).await.unwrap().is_none() && store.log(&row.id, 0).await.unwrap().is_empty());
 }
 

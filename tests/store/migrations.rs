@@ -4,7 +4,7 @@ use std::path::Path;
 
 use outlast::{
     protocol::{ConversationId, ResponseId, TerminalStatus},
-    store::{Batch, Store},
+    store::{Batch, Store, Swept},
 };
 use sqlx::{AnyPool, migrate::Migrator};
 
@@ -71,7 +71,7 @@ async fn check(store: &Store) {
     turn.conversation = Some((ConversationId::parse("c").unwrap(), 0));
     let committed = writer.commit(&Batch { admitted: vec![&turn], ..Batch::default() }).await.unwrap();
     assert!(committed.guarded.is_empty());
-    assert_eq!(store.remove_ended(3_000).await.unwrap(), 2);
+    assert_eq!(store.remove_ended(3_000, &Swept::default()).await.unwrap().removed, 2);
     assert_eq!(store.response_of_key("ann", "k").await.unwrap(), None);
     assert!(store.events(&id(1), 0).await.unwrap().is_empty());
 }

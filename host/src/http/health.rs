@@ -36,7 +36,8 @@ pub(super) async fn live() -> Json<Health> {
     Json(Health { status: "ok" })
 }
 
-/// Tells whether new runs can begin: the server is not stopping, and its database answers.
+/// Tells whether new runs can begin: the server is not stopping, its database answers, and the last write worked. When
+/// the last write was a while ago, one is made.
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -52,6 +53,6 @@ pub(super) async fn ready(State(api): State<Api>) -> Result<Json<Readiness>, Api
     if api.manager.draining() {
         return Err(ApiError::new(ErrorKind::Unavailable, "shutting_down", "The server is shutting down."));
     }
-    api.manager.store().ping().await?;
+    api.manager.ready().await?;
     Ok(Json(Readiness { status: "ok", runs: api.manager.live_runs() }))
 }

@@ -13,15 +13,18 @@ impl Host for RunState {
     async fn history(&mut self) -> wasmtime::Result<String> {
         const IMPORT: &str = "context.history";
         let history = self.active(IMPORT)?.history.clone();
-        if history != NOTHING {
-            // It is kept elsewhere, and only has to be the same again.
-            let now = digest(&[history.as_bytes()]);
-            match self.replayed::<String>(IMPORT, "")? {
-                Some(then) if then != now => {
-                    return Err(Diverged("has lost the earlier turns that it went on from".to_owned()).into());
-                }
-                Some(_) => {}
-                None => self.record(IMPORT, String::new(), &now).await?,
+        // It is kept elsewhere, and only has to be the same again. That there is none needs no entry.
+        let now = digest(&[history.as_bytes()]);
+        match self.replayed_if_next::<String>(IMPORT)? {
+            Some(then) if then != now => {
+                return Err(Diverged("has lost the earlier turns that it went on from".to_owned()).into());
+            }
+            Some(_) => {}
+            None if history == NOTHING => {}
+            None => {
+                // An error when something else comes next.
+                self.replayed::<String>(IMPORT, "")?;
+                self.record(IMPORT, String::new(), &now).await?;
             }
         }
         Ok(history)

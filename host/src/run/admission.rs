@@ -52,6 +52,8 @@ impl RunLimits {
 pub(super) struct Places {
     runs: (usize, Arc<Semaphore>),
     instances: (usize, Arc<Semaphore>),
+    /// Those of instances that runs may have that are executed again: the others are for admissions.
+    again: Arc<Semaphore>,
     principals: HashMap<String, (usize, Arc<Semaphore>)>,
     agents: HashMap<String, (usize, Arc<Semaphore>)>,
 }
@@ -76,8 +78,12 @@ pub(super) struct Place {
 /// The place of an instance, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Slot {
+    _again: Option<OwnedSemaphorePermit>,
     _instance: Option<OwnedSemaphorePermit>,
 }
+
+/// Of so many places for instances, one is kept for admissions, whoever wakes or is resumed.
+const RESERVED: usize = 4;
 
 impl Places {
     /// So many places as the limits say, and so many for each of these.
@@ -87,6 +93,7 @@ impl Places {
         Self {
             runs: places(limits.max_runs),
             instances: places(limits.max_live_runs),
+            again: places((limits.max_live_runs - limits.max_live_runs / RESERVED).max(1)).1,
             principals: each(shares.principals),
             agents: each(shares.agents),
         }
@@ -111,7 +118,10 @@ impl Places {
         let run = places.clone().try_acquire_owned().map_err(|_| Refusal::FullOfRuns(*most))?;
         let (most, places) = &self.instances;
         let instance = places.clone().try_acquire_owned().map_err(|_| Refusal::Full(*most))?;
-        Ok((Place { _run: Some(run), _principal: principal, _agent: agent }, Slot { _instance: Some(instance) }))
+        Ok((
+            Place { _run: Some(run), _principal: principal, _agent: agent },
+            Slot { _again: None, _instance: Some(instance) },
+        ))
     }
 
     /// Waits for a place for a run of `agent` for `principal` that was admitted before.
@@ -128,9 +138,10 @@ impl Places {
         }
     }
 
-    /// Waits for a place for an instance.
-    pub async fn slot(&self) -> Slot {
-        Slot { _instance: self.instances.1.clone().acquire_owned().await.ok() }
+    /// Waits for a place for an instance of a run that is executed again.
+    pub async fn slot_again(&self) -> Slot {
+        let again = self.again.clone().acquire_owned().await.ok();
+        Slot { _again: again, _instance: self.instances.1.clone().acquire_owned().await.ok() }
     }
 }
 

@@ -1,16 +1,8 @@
-//! The task of a run: from its instance to its end.
+//! One execution of a run: from its instance to what it came to.
 
-use std::{
-    future::poll_fn,
-    panic::AssertUnwindSafe,
-    pin::pin,
-    sync::Arc,
-    task::Poll,
-    time::{Duration, SystemTime},
-};
+use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
 
-use futures::FutureExt as _;
-use tracing::{debug, error, warn};
+use tracing::warn;
 
 use super::{Ending, Run, RunLimits, StopReason};
 use crate::{
@@ -19,54 +11,21 @@ use crate::{
 };
 
 /// What an instance came to.
-enum Attempt {
+pub(super) enum Attempt {
+    /// The run is over.
     Ended(Ending),
     /// It sleeps until this time, since 1970.
     Asleep(Duration),
 }
 
-/// Executes a run that was admitted, and returns once its end is committed; or at once when its instance has left, with
-/// the time (since 1970) at which the run is to be executed again.
-pub(super) async fn execute(
-    run: &Arc<Run>,
-    agent: Arc<Agent>,
-    context: RunContext,
-    limits: RunLimits,
-) -> Option<Duration> {
+/// Executes a run once. Its end is still to be [written](super::ending::finish).
+pub(super) async fn execute(run: &Arc<Run>, agent: &Agent, context: RunContext, limits: RunLimits) -> Attempt {
     run.begin();
     run.metrics.begin();
-    let attempt = AssertUnwindSafe(attempt(run, &agent, context, limits)).catch_unwind().await;
+    let attempt = attempt(run, agent, context, limits).await;
     let Used { memory, input_tokens, output_tokens, .. } = run.meter.used();
     run.metrics.measured(memory, input_tokens, output_tokens);
-    let ending = match attempt {
-        Ok(Attempt::Asleep(until)) => return Some(until),
-        Ok(Attempt::Ended(ending)) => ending,
-        Err(_) => {
-            error!(response = %run.id, "a host call of this run panicked");
-            Ending::failed("The server failed while it ran the agent.")
-        }
-    };
-    finish(run, ending).await;
-    None
-}
-
-/// Ends a run, or leaves it to the next start if that is why it was stopped. Returns once that is committed.
-pub(super) async fn finish(run: &Arc<Run>, ending: Ending) {
-    match run.stop_reason() {
-        Some(StopReason::Suspended) => {
-            debug!(response = %run.id, "run suspended");
-            run.suspend();
-        }
-        _ => {
-            debug!(response = %run.id, ?ending, "run ended");
-            run.end(ending, SystemTime::now());
-        }
-    }
-    run.feed.wait(|feed| feed.closed().then_some(())).await;
-    match run.feed.suspended() {
-        true => run.metrics.leave(),
-        false => run.metrics.end(run.feed.ended().map(|ended| ended.status)),
-    }
+    attempt
 }
 
 async fn attempt(run: &Arc<Run>, agent: &Agent, context: RunContext, limits: RunLimits) -> Attempt {
@@ -144,6 +103,6 @@ fn stopped_because(reason: StopReason) -> Ending {
         StopReason::Shutdown | StopReason::Suspended => {
             Ending::failed("The server was shut down before the agent finished.")
         }
-        StopReason::Unwritable => Ending::failed("The database refused the events of this run."),
+        StopReason::Unwritable => super::ending::unwritable(),
     }
 }

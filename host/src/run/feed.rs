@@ -65,14 +65,24 @@ struct State {
     next: u64,
     closed: bool,
     suspended: bool,
+    /// Nothing comes for now: the database does not take what the run has to be written.
+    broken: bool,
     ended: Option<Arc<Ended>>,
 }
 
 impl Feed {
     /// A feed that keeps at most `ring_bytes` of frames, as far as `retention` lets it.
     pub fn new(retention: Retention, ring_bytes: usize) -> Self {
-        let state =
-            State { retention, ring: VecDeque::new(), bytes: 0, next: 0, closed: false, suspended: false, ended: None };
+        let state = State {
+            retention,
+            ring: VecDeque::new(),
+            bytes: 0,
+            next: 0,
+            closed: false,
+            suspended: false,
+            broken: false,
+            ended: None,
+        };
         Self { ring_bytes, state: Mutex::new(state), changed: Notify::new() }
     }
 
@@ -110,6 +120,22 @@ impl Feed {
     pub fn suspend(&self) {
         self.state.lock().suspended = true;
         self.close(None);
+    }
+
+    /// The database does not take what the run has to be written: its task has to end it otherwise.
+    pub fn break_off(&self) {
+        self.state.lock().broken = true;
+        self.changed.notify_waiters();
+    }
+
+    /// The run goes on from what is committed.
+    pub fn mend(&self) {
+        self.state.lock().broken = false;
+    }
+
+    /// Whether the run was [broken off](Self::break_off).
+    pub fn is_broken(&self) -> bool {
+        self.state.lock().broken
     }
 
     /// Drops what is in the log: nothing new will come for long.

@@ -5,19 +5,24 @@ use std::collections::HashMap;
 
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::sync::OwnedRwLockReadGuard;
 
 use super::{Refusal, request::StoredRequest};
 use crate::protocol::{
     ApiError, ConversationId, CreateRequest, ErrorKind, ResponseId, Status, TerminalStatus, check_calls,
     conversation_busy, conversation_not_found, previous_not_found, references,
 };
-use crate::store::{Store, StoreError, Turn};
+use crate::store::{ActiveRun, Store, StoreError, Turn, TurnItem};
 
 /// What a new run is told of the past.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Debug, Default)]
 pub(super) struct History {
     /// The items, oldest first.
     pub items: Vec<Value>,
+    /// How many responses they are from, where it is a chain of responses.
+    pub turns: usize,
+    /// Nothing is removed that they are from, as long as this is held.
+    pub kept: Option<OwnedRwLockReadGuard<()>>,
     /// The version of the conversation that the items are.
     pub position: i64,
 }
@@ -38,7 +43,8 @@ pub(super) async fn history(
     let mut history = match (&request.conversation, &request.previous) {
         (Some(conversation), _) => of_conversation(store, principal, conversation, most).await?,
         (None, Some(previous)) => {
-            History { items: of_previous(store, principal, previous, most).await?, ..History::default() }
+            let (items, turns) = of_previous(store, principal, previous, most).await?;
+            History { items, turns, ..History::default() }
         }
         (None, None) => History::default(),
     };
@@ -79,7 +85,7 @@ async fn of_conversation(store: &Store, principal: &str, id: &ConversationId, mo
     if items.len() > most {
         return Err(too_long("conversation", most).into());
     }
-    Ok(History { items, position: head.position })
+    Ok(History { items, position: head.position, ..History::default() })
 }
 
 async fn conversation_items(
@@ -99,7 +105,7 @@ async fn of_previous(
     principal: &str,
     previous: &ResponseId,
     most: usize,
-) -> Result<Vec<Value>, Refusal> {
+) -> Result<(Vec<Value>, usize), Refusal> {
     let turns = store.turns(principal, previous, limit(most)).await?;
     let last = turns.last().ok_or_else(|| previous_not_found(previous.as_str()))?;
     if last.status != Status::Terminal(TerminalStatus::Completed) {
@@ -116,7 +122,7 @@ async fn of_previous(
     if items.len() > most {
         return Err(too_long("previous_response_id", most).into());
     }
-    Ok(items)
+    Ok((items, turns.len()))
 }
 
 fn items_of(turns: &[Turn]) -> Result<Vec<Value>, StoreError> {
@@ -130,15 +136,33 @@ fn items_of(turns: &[Turn]) -> Result<Vec<Value>, StoreError> {
     Ok(items)
 }
 
-/// What a request that was accepted goes on from, read again. What is gone since then is left out.
-pub(super) async fn again(store: &Store, principal: &str, request: &CreateRequest) -> Result<Vec<Value>, StoreError> {
-    let mut items = match (&request.conversation, &request.previous) {
-        (Some(conversation), _) => conversation_items(store, principal, conversation, i64::MAX).await?,
-        (None, Some(previous)) => items_of(&store.turns(principal, previous, i64::MAX).await?)?,
-        (None, None) => Vec::new(),
+/// What a run that was accepted goes on from, read again; none when some of it is gone.
+pub(super) async fn again(
+    store: &Store,
+    row: &ActiveRun,
+    request: &CreateRequest,
+) -> Result<Option<Vec<Value>>, StoreError> {
+    let mut items = match (&row.history, &row.conversation, &row.previous) {
+        // The conversation was deleted meanwhile.
+        (Some(history), ..) => serde_json::from_str(history).map_err(damaged)?,
+        (None, Some(conversation), _) => conversation_items(store, &row.principal, conversation, i64::MAX).await?,
+        (None, None, Some(previous)) => {
+            let turns = store.turns_of_run(&row.principal, previous, row.turns).await?;
+            if row.turns.is_some_and(|expected| turns.len() as u64 != expected.cast_unsigned()) {
+                return Ok(None);
+            }
+            items_of(&turns)?
+        }
+        (None, None, None) => Vec::new(),
     };
     items.extend_from_slice(&request.earlier);
-    Ok(items)
+    Ok(Some(items))
+}
+
+/// The input of a run, as items of a turn.
+pub(super) fn turn_items(input: &[Value]) -> Vec<TurnItem> {
+    let id = |item: &Value| item["id"].as_str().unwrap_or_default().to_owned();
+    input.iter().map(|item| TurnItem { id: id(item), item: super::to_json(item) }).collect()
 }
 
 /// The items of the stored response that has the item `id`.

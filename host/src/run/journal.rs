@@ -39,6 +39,11 @@ impl Journal {
         Self { next, first: next, lines: Vec::new(), bytes, limit }
     }
 
+    /// A journal of which `entries` entries are in the database and nothing is known: for a run that has no instance.
+    pub fn behind(entries: u64, limit: usize) -> Self {
+        Self { next: entries, first: entries, ..Self::new(limit) }
+    }
+
     /// The number of the next entry.
     pub fn next(&self) -> u64 {
         self.next

@@ -53,11 +53,6 @@ impl Logs {
         self.kept.heard
     }
 
-    /// How many lines there are.
-    pub fn count(&self) -> u64 {
-        self.kept.next
-    }
-
     /// Adds a line, at this time (milliseconds since 1970); false when it was there before.
     pub fn append(&mut self, line: LogLine<'_>, time: i64) -> bool {
         if let Some(number) = line.number {

@@ -2,30 +2,30 @@
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use serde_json::Value;
-use tokio::runtime::Handle;
+use tokio::{
+    runtime::Handle,
+    sync::{RwLock, Semaphore, SemaphorePermit},
+};
 use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info};
 use uuid::Uuid;
 
 use super::{
-    Ending, Feed, Recorder, Refusal, Retention, Run, RunLimits, Seal, StopReason, Subscription, WriterQueue,
+    Feed, Ownership, Recorder, Refusal, Retention, Run, RunLimits, Seal, StopReason, Subscription, WriterQueue,
     admission::{Place, Places, Shares, Slot},
     compaction::{opened_input, opened_past},
-    execution,
-    history::{self, History, history},
+    history::{self, History, history, turn_items},
     journal::Journal,
+    life::{Begin, Ready},
     milliseconds,
-    outbox::{Ownership, Port},
+    port::Port,
     request::StoredRequest,
     seconds,
     state::{Spaces, StateOfRun},
@@ -38,13 +38,15 @@ use crate::{
         ApiError, ConversationId, CreateRequest, Fold, IdempotencyKey, Response, ResponseId, Status, identify,
         input_tokens,
     },
-    store::{NewResponse, Store, StoreError},
+    store::{NewResponse, Store, StoreError, Swept, TakenRun},
 };
 
 /// How long, after the drain, the ends of the remaining runs may take to be written.
 const LAST_WRITES: Duration = Duration::from_secs(10);
 /// How often a request is checked again because its conversation has changed meanwhile.
 const ATTEMPTS: usize = 5;
+/// How many runs are read at once to be executed again.
+const READS: usize = 8;
 
 /// Where the manager finds the agents.
 pub type Agents = Arc<Registry>;
@@ -91,13 +93,24 @@ pub struct Manager {
     seal: Seal,
     /// Where instances run: apart from HTTP and the writers, so that a busy agent holds up neither.
     guests: Handle,
-    live: Mutex<HashMap<ResponseId, Arc<Run>>>,
+    live: Mutex<Live>,
     places: Places,
     tasks: TaskTracker,
-    draining: AtomicBool,
+    /// Turns to read a run.
+    reads: Semaphore,
+    /// Held to read by a request that goes on from a response, until its run is admitted; held to write by whoever removes
+    /// responses. So nothing goes that a run was just told of.
+    chains: Arc<RwLock<()>>,
     metrics: Arc<Metrics>,
     /// What agents keep beyond their runs.
     spaces: Arc<Spaces>,
+}
+
+/// The runs that go on, and whether more may begin: one is decided with the other.
+#[derive(Debug, Default)]
+struct Live {
+    runs: HashMap<ResponseId, Arc<Run>>,
+    draining: bool,
 }
 
 impl Manager {
@@ -115,7 +128,8 @@ impl Manager {
             places: Places::new(&limits, shares),
             limits,
             tasks: TaskTracker::new(),
-            draining: AtomicBool::new(false),
+            reads: Semaphore::new(READS),
+            chains: Arc::default(),
             metrics,
         });
         manager.measure_agents();
@@ -146,12 +160,25 @@ impl Manager {
 
     /// Whether new runs are refused because the server stops.
     pub fn draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+        self.live.lock().draining
+    }
+
+    /// Whether runs can begin that are kept: the database answers and takes writes.
+    ///
+    /// # Errors
+    ///
+    /// It does not.
+    pub async fn ready(&self) -> Result<(), ApiError> {
+        self.store.ping().await.map_err(Refusal::from)?;
+        self.queues.durable.health().check().await.map_err(|error| {
+            debug!(error, "not ready");
+            Refusal::Unavailable.into()
+        })
     }
 
     /// How many runs go on.
     pub fn live_runs(&self) -> usize {
-        self.live.lock().values().filter(|run| !run.feed.suspended()).count()
+        self.live.lock().runs.values().filter(|run| !run.feed.suspended()).count()
     }
 
     /// Begins a run and subscribes to it from its first event. When this returns, the response is committed.
@@ -196,7 +223,12 @@ impl Manager {
             return Ok(Created::Before(first));
         }
         let agent = self.agents.get(request.agent()).ok_or_else(|| Refusal::UnknownModel(request.model.clone()))?;
+        let kept = match &request.previous {
+            Some(_) => Some(self.chains.clone().read_owned().await),
+            None => None,
+        };
         let mut history = history(&self.store, principal, &mut request, self.limits.history_items).await?;
+        history.kept = kept;
         history.items = opened_past(&self.seal, principal, &request, history.items)?;
         self.begin(principal, request, history, key, agent).await.map(Created::Now)
     }
@@ -252,6 +284,8 @@ impl Manager {
     async fn named_by(&self, principal: &str, key: &IdempotencyKey) -> Result<Option<ResponseId>, Refusal> {
         match self.store.response_of_key(principal, &key.key).await? {
             None => Ok(None),
+            // Nobody executes it, and it will be gone in a moment.
+            Some((id, _)) if self.queues.durable.has_abandoned(&id) => Err(Refusal::Unavailable),
             Some((id, fingerprint)) if fingerprint == key.fingerprint => Ok(Some(id)),
             Some(_) => Err(Refusal::KeyConflict),
         }
@@ -266,8 +300,6 @@ impl Manager {
         agent: Arc<Agent>,
     ) -> Result<Subscription, Refusal> {
         let places = self.places.take(&principal, &agent.description.name)?;
-        // Counted before the flag is read, so that a drain either sees this run or this run sees the drain.
-        let token = self.tasks.token();
         if self.draining() {
             return Err(Refusal::Draining);
         }
@@ -282,7 +314,13 @@ impl Manager {
             (false, false) => (Retention::Nothing, &self.queues.ephemeral),
         };
         let run = Run::new(
-            Ownership { id: id.clone(), principal: principal.clone(), durable: request.store, epoch: 1 },
+            Ownership {
+                id: id.clone(),
+                principal: principal.clone(),
+                agent: agent.description.name.clone(),
+                durable: request.store,
+                epoch: 1,
+            },
             recorder,
             Journal::new(self.limits.journal_bytes),
             Feed::new(retention, self.limits.feed_bytes),
@@ -291,6 +329,9 @@ impl Manager {
             metrics,
         );
         let context = self.context(&run, &request, &history.items, milliseconds(now))?;
+        if request.conversation.is_some() {
+            run.set_turn(turn_items(&request.input));
+        }
         let row = NewResponse {
             id: id.clone(),
             principal,
@@ -300,21 +341,33 @@ impl Manager {
             status: if request.background { Status::QUEUED } else { Status::IN_PROGRESS },
             request: if run.durable { StoredRequest::write(&request) } else { String::new() },
             previous: request.previous,
+            turns: i64::try_from(history.turns).unwrap_or(i64::MAX),
             conversation: request.conversation.map(|conversation| (conversation, history.position)),
             key,
             created_at: milliseconds(now),
         };
-        self.live.lock().insert(id.clone(), run.clone());
+        let Some(token) = self.enter(&run) else { return Err(Refusal::Draining) };
         // No answer means that the writer is gone.
         if let Err(refusal) = run.admit(row).await.unwrap_or(Err(Refusal::Defect)) {
-            self.live.lock().remove(&id);
+            self.live.lock().runs.remove(&id);
             return Err(refusal);
         }
+        drop(history);
         let owner = !run.durable || (self.limits.cancel_on_disconnect && !request.background);
         let subscription = Subscription::live(run.clone(), 0, run.durable.then(|| self.store.clone()), owner);
         let (place, slot) = places;
-        self.execute(run, agent, context, (place, Some(slot)), token);
+        self.live(run, Begin::Now(Box::new(Ready { agent, context, slot })), Some(place), token);
         Ok(subscription)
+    }
+
+    /// Takes in a run, and counts its task; none when the server stops. A drain sees the run, or the run sees the drain.
+    fn enter(&self, run: &Arc<Run>) -> Option<TaskTrackerToken> {
+        let mut live = self.live.lock();
+        if live.draining {
+            return None;
+        }
+        live.runs.insert(run.id.clone(), run.clone());
+        Some(self.tasks.token())
     }
 
     /// What an instance is given for the run of `request`, which goes on from `history` and was accepted at `created_at`
@@ -346,32 +399,11 @@ impl Manager {
         Ok(context)
     }
 
-    /// Executes a run that has a place, and an instance's place if it is to get anywhere.
-    pub(super) fn execute(
-        self: &Arc<Self>,
-        run: Arc<Run>,
-        agent: Arc<Agent>,
-        context: RunContext,
-        (place, slot): (Place, Option<Slot>),
-        token: TaskTrackerToken,
-    ) {
-        let manager = self.clone();
-        self.guests.spawn(async move {
-            match execution::execute(&run, agent, context, manager.limits).await {
-                Some(until) => {
-                    drop(slot);
-                    manager.passivate(run, until, place, token);
-                }
-                None => manager.forget(&run),
-            }
-        });
-    }
-
     /// Forgets a run that is over.
     pub(super) fn forget(&self, run: &Run) {
         // One that is suspended is not: who asks for it is told to come back.
         if !run.feed.suspended() {
-            self.live.lock().remove(&run.id);
+            self.live.lock().runs.remove(&run.id);
         }
     }
 
@@ -380,62 +412,51 @@ impl Manager {
         &self.guests
     }
 
-    /// Waits for a place for an instance.
-    pub(super) async fn slot(&self) -> Slot {
-        self.places.slot().await
+    /// Waits for a place for an instance of a run that is executed again.
+    pub(super) async fn slot_again(&self) -> Slot {
+        self.places.slot_again().await
     }
 
-    /// Takes a run in that was cut off by a stop; it was accepted at `created_at` (milliseconds since 1970).
-    pub(super) fn adopt(
-        &self,
-        (agent, created_at): (&str, i64),
-        ownership: Ownership,
-        recorder: Recorder,
-        journal: Journal,
-        feed: Feed,
-    ) -> Arc<Run> {
-        let age = milliseconds(SystemTime::now()).saturating_sub(created_at);
+    /// Waits for a place for a run that was taken over.
+    pub(super) async fn place(&self, run: &Run) -> Place {
+        self.places.place(&run.principal, &run.agent).await
+    }
+
+    /// Waits for the turn to read a run from the database.
+    pub(super) async fn reading(&self) -> Option<SemaphorePermit<'_>> {
+        self.reads.acquire().await.ok()
+    }
+
+    /// Counts a task of a run that was taken over.
+    pub(super) fn token(&self) -> TaskTrackerToken {
+        self.tasks.token()
+    }
+
+    /// Takes in a run that was cut off by a stop.
+    pub(super) fn adopt(&self, taken: &TakenRun) -> Arc<Run> {
+        let TakenRun { id, principal, epoch, agent, created_at, events, entries, .. } = taken;
+        let age = milliseconds(SystemTime::now()).saturating_sub(*created_at);
         let age = Duration::from_millis(age.try_into().unwrap_or_default());
         let metrics = LiveRun::resumed(self.metrics.runs.agent(agent), age);
-        let (bytes, writer) = (self.limits.bytes(), self.queues.durable.clone());
-        let run = Run::new(ownership, recorder, journal, feed, bytes, writer, metrics);
-        self.live.lock().insert(run.id.clone(), run.clone());
+        let (id, principal) = (id.clone(), principal.clone());
+        let ownership = Ownership { id, principal, agent: agent.clone(), durable: true, epoch: *epoch };
+        let journal = Journal::behind(*entries, self.limits.journal_bytes);
+        let feed = Feed::new(Retention::Log, self.limits.feed_bytes);
+        let writer = self.queues.durable.clone();
+        let run = Run::taken(ownership, *events, journal, feed, self.limits.bytes(), writer, metrics);
+        self.live.lock().runs.insert(run.id.clone(), run.clone());
         run
-    }
-
-    /// Executes a run again that was cut off by a stop. It waits for a place like any other.
-    pub(super) fn go_on(self: &Arc<Self>, run: Arc<Run>, agent: Arc<Agent>, context: RunContext) {
-        let (manager, token) = (self.clone(), self.tasks.token());
-        self.guests.spawn(async move {
-            // One that is stopped meanwhile needs none to end.
-            let places = async {
-                (manager.places.place(&run.principal, &agent.description.name).await, manager.places.slot().await)
-            };
-            let places = run.stopping().run_until_cancelled(places).await;
-            let (place, slot) = places.map_or_else(Default::default, |(place, slot)| (place, Some(slot)));
-            manager.execute(run, agent, context, (place, slot), token);
-        });
-    }
-
-    /// Ends a run that was cut off by a stop and cannot be executed again.
-    pub(super) fn give_up(self: &Arc<Self>, run: Arc<Run>, ending: Ending) {
-        let (manager, token) = (self.clone(), self.tasks.token());
-        self.guests.spawn(async move {
-            let _token = token;
-            execution::finish(&run, ending).await;
-            manager.forget(&run);
-        });
     }
 
     /// A run of any principal that is kept and goes on.
     pub(super) fn find_any(&self, id: &ResponseId) -> Option<Arc<Run>> {
-        self.live.lock().get(id).filter(|run| run.durable).cloned()
+        self.live.lock().runs.get(id).filter(|run| run.durable).cloned()
     }
 
     /// A run of this principal that is kept and goes on.
     fn find(&self, principal: &str, id: &ResponseId) -> Option<Arc<Run>> {
         let live = self.live.lock();
-        live.get(id).filter(|run| run.durable && run.principal == principal).cloned()
+        live.runs.get(id).filter(|run| run.durable && run.principal == principal).cloned()
     }
 
     /// The response as it is now, JSON: the final one, or what the committed events make; none when there is no
@@ -510,7 +531,15 @@ impl Manager {
     /// The server stops, and the run goes on after the next start.
     pub async fn delete(&self, principal: &str, id: &ResponseId) -> Result<bool, Refusal> {
         self.cancel(principal, id).await?;
-        Ok(self.store.delete_response(principal, id).await?)
+        let _nobody_begins = self.chains.write().await;
+        Ok(self.store.delete_response(principal, id, milliseconds(SystemTime::now())).await?)
+    }
+
+    /// Removes some of the responses that ended before `time` (milliseconds since 1970), behind those that `after` has
+    /// looked at: see [`Store::remove_ended`].
+    pub(super) async fn remove_ended(&self, time: i64, after: &Swept) -> Result<Swept, StoreError> {
+        let _nobody_begins = self.chains.write().await;
+        self.store.remove_ended(time, after).await
     }
 
     /// Removes a conversation, its items, and what agents keep for it; false when there is none.
@@ -545,13 +574,18 @@ impl Manager {
     /// Refuses new runs, waits for those that go on, at most `timeout`, and then stops the others: what is kept goes on
     /// after the next start, what is not ends.
     pub async fn drain(&self, timeout: Duration) {
-        self.draining.store(true, Ordering::Relaxed);
+        let all = |live: &Live| live.runs.values().cloned().collect::<Vec<_>>();
+        let runs = {
+            let mut live = self.live.lock();
+            live.draining = true;
+            all(&live)
+        };
         self.tasks.close();
-        // Those that sleep have nothing to finish.
-        let passive: Vec<_> = self.live.lock().values().filter(|run| run.is_passive()).cloned().collect();
-        for run in passive {
+        // Those that have no instance have nothing to finish.
+        for run in runs.iter().filter(|run| run.is_passive()) {
             run.stop(StopReason::Suspended);
         }
+        drop(runs);
         let waiting = self.live_runs();
         if waiting > 0 {
             info!(runs = waiting, timeout = ?timeout, "waiting for runs to finish");
@@ -559,17 +593,13 @@ impl Manager {
         if tokio::time::timeout(timeout, self.tasks.wait()).await.is_ok() {
             return;
         }
-        let left: Vec<_> = self.live.lock().values().cloned().collect();
+        let left = all(&self.live.lock());
         info!(runs = left.len(), "leaving the runs that did not finish to the next start");
         for run in left {
             run.stop(if run.durable { StopReason::Suspended } else { StopReason::Shutdown });
         }
         if tokio::time::timeout(LAST_WRITES, self.tasks.wait()).await.is_err() {
             error!(runs = self.live_runs(), "the ends of some runs could not be written");
-        }
-        // They were not cut off by a crash, and a crash they do not cause.
-        if let Err(error) = self.store.forgive_attempts().await {
-            warn!(%error, "cannot reset the count of attempts");
         }
     }
 }

@@ -4,6 +4,7 @@
 //! its connection), never to a subscriber:
 //!
 //! - [`recorder`](Recorder) turns what the agent says into events; pure.
+//! - [`run`](Run) is what its parts share; `port` is how its instance sees it.
 //! - [`outbox`](Outbox) holds the events that are not committed yet, and with them the run's admission and end.
 //! - [`writer`](Writer) commits the outboxes of many runs in one transaction, and publishes after the commit.
 //! - [`feed`](Feed) hands committed frames to any number of subscribers.
@@ -14,24 +15,30 @@
 //! - [`resume`] makes, at a start, the runs go on that the last stop cut off.
 //! - `logs` has what agents write for the operator.
 //! - `state` is what agents keep beyond their runs; it is written with the events too.
-//! - `passivation` takes runs that sleep out of memory.
+//! - `life` is the task of a run: it is executed (`execution`), sleeps, is executed again, and ends (`ending`).
+//! - `probation` keeps a run that brings the server down from doing so for ever.
 //! - `compaction` makes a conversation shorter, with the help of a run; [`seal`](Seal) closes the result.
 
 mod admission;
 mod compaction;
+mod ending;
 mod execution;
 mod expiry;
 mod feed;
+mod health;
 mod history;
 mod journal;
+mod life;
 mod logs;
 mod manager;
 mod operator;
 mod outbox;
-mod passivation;
+mod port;
+mod probation;
 mod recorder;
 mod request;
 mod resume;
+mod run;
 mod seal;
 mod state;
 mod subscription;
@@ -40,12 +47,14 @@ mod writer;
 pub use admission::{Refusal, RunLimits, Shares};
 pub use expiry::expire;
 pub use feed::{Ended, Feed, Next, Retention};
+pub use health::Health;
 pub use journal::Journal;
 pub use manager::{Agents, Created, Manager, Queues, Services};
 pub use operator::LoggedLine;
-pub use outbox::{Outbox, Ownership, Run, RunBytes, StopReason, Write};
+pub use outbox::{Outbox, RunBytes, Write};
 pub use recorder::{Ending, OutputLimits, Recorder};
 pub use resume::resume;
+pub use run::{Ownership, Run, StopReason};
 pub use seal::{NoRandomness, Seal};
 pub use subscription::{Broken, Subscription};
 pub use writer::{Writer, WriterQueue};

@@ -42,10 +42,12 @@ impl Manager {
     fn counted(&self, mut row: RunRow) -> RunRow {
         if let Some(run) = self.find_any(&row.id) {
             let used = run.meter.used();
-            let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-            row.usage.cpu = i64::try_from(used.cpu.as_micros()).unwrap_or(i64::MAX);
-            row.usage.memory = whole(used.memory);
-            (row.usage.input_tokens, row.usage.output_tokens) = (whole(used.input_tokens), whole(used.output_tokens));
+            // A run that was taken over and not executed yet has used what its row says.
+            let most = |kept: i64, now: u64| kept.max(i64::try_from(now).unwrap_or(i64::MAX));
+            row.usage.cpu = row.usage.cpu.max(i64::try_from(used.cpu.as_micros()).unwrap_or(i64::MAX));
+            row.usage.memory = most(row.usage.memory, used.memory);
+            row.usage.input_tokens = most(row.usage.input_tokens, used.input_tokens);
+            row.usage.output_tokens = most(row.usage.output_tokens, used.output_tokens);
         }
         row
     }

@@ -1,4 +1,4 @@
-//! One run, as its parts share it, and what it has to be written.
+//! What a run has to be written.
 //!
 //! A run puts its events into its outbox and its name into the writer's queue, once, until the writer has
 //! emptied the outbox. So the queue is bounded by the number of runs, a busy run is written in large segments
@@ -6,103 +6,105 @@
 //! instance is suspended.
 
 use std::{
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use futures::future::BoxFuture;
-use parking_lot::Mutex;
-use tokio::sync::{Notify, oneshot, watch};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::oneshot;
 
 use super::{
-    Ended, Ending, Feed, Recorder, Refusal, WriterQueue,
+    Ended, Ending, Recorder, Refusal, Run, StopReason,
     journal::Journal,
     logs::{KeptLog, Logs},
     state::KeptWrite,
 };
 use crate::{
-    metrics::LiveRun,
-    plugin::{LogLine, LogPort, Meter, RunPort, Used},
-    protocol::{Emission, EmitError, Emitted, FoldError, Item, ItemIndex, ResponseId, Segment},
-    store::{EndedResponse, JournalSegment, LogSegment, NewResponse, RunUsage},
+    plugin::{LogLine, Used},
+    protocol::{Emission, EmitError, Emitted, Segment, TerminalStatus},
+    store::{EndedResponse, JournalSegment, LogSegment, NewResponse, Phase, RunUsage, TurnItem},
 };
-
-/// Why a run is stopped from outside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StopReason {
-    /// Somebody cancelled it.
-    Cancelled,
-    /// Its connection is gone, and nothing of it is kept.
-    Disconnected,
-    /// The server stops, and nothing of the run is kept.
-    Shutdown,
-    /// The server stops, and the run goes on after the next start.
-    Suspended,
-    /// Its events cannot be kept.
-    Unwritable,
-}
-
-/// Which run it is, and whose.
-#[derive(Clone, Debug)]
-pub struct Ownership {
-    /// The id of its response.
-    pub id: ResponseId,
-    /// Whose it is.
-    pub principal: String,
-    /// Whether it is kept.
-    pub durable: bool,
-    /// The ownership under which it writes.
-    pub epoch: i64,
-}
-
-/// A run, shared by its task, the writer and its subscribers.
-#[derive(Debug)]
-pub struct Run {
-    /// The id of its response.
-    pub id: ResponseId,
-    /// Whose it is.
-    pub principal: String,
-    /// Whether it is kept.
-    pub durable: bool,
-    /// The ownership under which it writes.
-    pub epoch: i64,
-    /// Where its subscribers read.
-    pub feed: Feed,
-    /// What is measured of it.
-    pub metrics: LiveRun,
-    /// Counts what it uses.
-    pub meter: Arc<Meter>,
-    outbox: Mutex<Outbox>,
-    outbox_bytes: usize,
-    /// The outbox was emptied, or the one reader has read.
-    room: Notify,
-    /// How many entries of the journal are committed.
-    committed: watch::Sender<u64>,
-    stop: CancellationToken,
-    /// The same for the instance, which notices nothing of a stop after which its run goes on.
-    cancel: CancellationToken,
-    stop_reason: OnceLock<StopReason>,
-    passive: AtomicBool,
-    writer: WriterQueue,
-}
 
 /// What a run has to be written.
 #[derive(Debug)]
 pub struct Outbox {
-    recorder: Recorder,
+    /// None while the run has no instance and does not need it: the log has its events.
+    recorder: Option<Box<Recorder>>,
+    /// The number of the next event, while there is no recorder.
+    events: u64,
     journal: Journal,
     state: Vec<KeptWrite>,
     logs: Logs,
+    /// Whether what earlier lives have used and logged is known.
+    recalled: bool,
     /// What was written last: the time of a processor, and how many lines were heard.
     accounted: (Duration, u64),
+    /// The input of the run, where it is a turn of a conversation.
+    turn: Option<Vec<TurnItem>>,
     queued: bool,
     admission: Option<(NewResponse, oneshot::Sender<Result<(), Refusal>>)>,
+    /// Where the run stands, if that has changed, and who waits until that is committed.
+    phase: Option<(Phase, Option<oneshot::Sender<()>>)>,
+    /// Whether it has been anywhere else than where it began: see [`EndedResponse::lived`].
+    lived: bool,
+    /// Whether it has no instance: it sleeps, or waits for a place.
+    passive: bool,
+    /// Whether the recorder is not needed any more once it is empty.
+    shelving: bool,
+    /// Whether nothing is written, because the database does not take it.
+    broken: bool,
     ended: Option<(EndedResponse, Ended)>,
     suspended: bool,
+}
+
+impl Outbox {
+    /// An empty one, of a run that has a recorder, or `events` events that are all in the database.
+    pub(super) fn new(recorder: Option<Box<Recorder>>, events: u64, journal: Journal, log_bytes: usize) -> Self {
+        let new = recorder.is_some();
+        Self {
+            recorder,
+            events,
+            journal,
+            state: Vec::new(),
+            logs: Logs::new(log_bytes),
+            recalled: new,
+            accounted: Default::default(),
+            turn: None,
+            queued: false,
+            admission: None,
+            phase: None,
+            lived: !new,
+            passive: !new,
+            shelving: false,
+            broken: false,
+            ended: None,
+            suspended: false,
+        }
+    }
+
+    /// Takes down that somebody wants the run to stop for good, before it has.
+    pub(super) fn cancel(&mut self) -> bool {
+        if self.recorder.as_ref().is_some_and(|recorder| recorder.ended()) {
+            return false;
+        }
+        self.journal.cancel();
+        if self.passive {
+            // Should the server end now, the next one does not let it sleep on.
+            self.phase = Some((Phase::Waiting, None));
+        }
+        true
+    }
+
+    /// How many bytes wait to be written.
+    pub(super) fn pending_bytes(&self) -> usize {
+        let state: usize = self.state.iter().map(KeptWrite::bytes).sum();
+        let frames = self.recorder.as_ref().map_or(0, |recorder| recorder.pending_bytes());
+        frames + self.journal.pending_bytes() + state
+    }
+
+    /// How many entries the journal has.
+    pub(super) fn entries(&self) -> u64 {
+        self.journal.next()
+    }
 }
 
 /// What the writer takes out of an outbox.
@@ -122,10 +124,24 @@ pub struct Write {
     pub usage: Option<RunUsage>,
     /// What its agent keeps beyond it.
     pub state: Vec<KeptWrite>,
+    /// Where it stands, and who waits until that is committed.
+    pub phase: Option<(Phase, Option<oneshot::Sender<()>>)>,
     /// Its end.
     pub ended: Option<(EndedResponse, Ended)>,
     /// Whether nothing more will come before the next start.
     pub suspended: bool,
+}
+
+impl Write {
+    /// About how many bytes it has.
+    pub fn bytes(&self) -> usize {
+        self.admission.as_ref().map_or(0, |(row, _)| row.request.len())
+            + self.segment.as_ref().map_or(0, |segment| segment.frames.len())
+            + self.entries.as_ref().map_or(0, |entries| entries.lines.len())
+            + self.logs.as_ref().map_or(0, |logs| logs.lines.len())
+            + self.state.iter().map(KeptWrite::bytes).sum::<usize>()
+            + self.ended.as_ref().map_or(0, |(row, _)| row.response.len())
+    }
 }
 
 /// How much of a run is held.
@@ -141,87 +157,73 @@ pub struct RunBytes {
 const ACCOUNT: Duration = Duration::from_millis(100);
 
 impl Run {
-    /// A run that has not been admitted.
-    pub fn new(
-        ownership: Ownership,
-        recorder: Recorder,
-        journal: Journal,
-        feed: Feed,
-        RunBytes { outbox: outbox_bytes, log: log_bytes }: RunBytes,
-        writer: WriterQueue,
-        metrics: LiveRun,
-    ) -> Arc<Self> {
-        let Ownership { id, principal, durable, epoch } = ownership;
-        let committed = watch::Sender::new(journal.next());
-        Arc::new(Self {
-            id,
-            principal,
-            durable,
-            epoch,
-            feed,
-            metrics,
-            meter: Arc::default(),
-            outbox: Mutex::new(Outbox {
-                recorder,
-                journal,
-                state: Vec::new(),
-                logs: Logs::new(log_bytes),
-                accounted: Default::default(),
-                queued: false,
-                admission: None,
-                ended: None,
-                suspended: false,
-            }),
-            outbox_bytes,
-            room: Notify::new(),
-            committed,
-            stop: CancellationToken::new(),
-            cancel: CancellationToken::new(),
-            stop_reason: OnceLock::new(),
-            passive: AtomicBool::new(false),
-            writer,
-        })
-    }
-
     /// Records the first events and writes them together with the response's row. The receiver hears once the
     /// transaction is committed, or that it is not.
     pub fn admit(self: &Arc<Self>, row: NewResponse) -> oneshot::Receiver<Result<(), Refusal>> {
         let (sender, receiver) = oneshot::channel();
         let mut outbox = self.outbox.lock();
-        outbox.recorder.start();
+        if let Some(recorder) = &mut outbox.recorder {
+            recorder.start();
+        }
         outbox.admission = Some((row, sender));
         self.queue(&mut outbox);
         receiver
     }
 
-    /// Goes back to the begin: the run is executed again. `recorder` and `journal` have what is committed.
+    /// The run is a turn of a conversation, with this input.
+    pub fn set_turn(&self, input: Vec<TurnItem>) {
+        self.outbox.lock().turn = Some(input);
+    }
+
+    /// Goes back to the beginning: the run is executed again, or ended. `recorder` and `journal` have what is committed.
     pub fn rewind(&self, recorder: Recorder, journal: Journal) {
         let mut outbox = self.outbox.lock();
-        outbox.recorder = recorder;
+        outbox.recorder = Some(Box::new(recorder));
         outbox.journal = journal;
+        (outbox.shelving, outbox.broken) = (false, false);
     }
 
     /// The numbers of the next event and of the next entry of the journal.
     pub fn reached(&self) -> (u64, u64) {
         let outbox = self.outbox.lock();
-        (outbox.recorder.next(), outbox.journal.next())
+        (outbox.recorder.as_ref().map_or(outbox.events, |recorder| recorder.next()), outbox.journal.next())
     }
 
-    /// Whether the run sleeps without an instance.
+    /// Whether the run has no recorder: all of it is in the database, and nowhere else.
+    pub fn is_shelved(&self) -> bool {
+        self.outbox.lock().recorder.is_none()
+    }
+
+    /// Whether the run has no instance: it sleeps, or waits for a place.
     pub fn is_passive(&self) -> bool {
-        self.passive.load(Ordering::Relaxed)
+        self.outbox.lock().passive
     }
 
-    /// Says whether the run sleeps without an instance.
-    pub fn set_passive(&self, passive: bool) {
-        self.passive.store(passive, Ordering::Relaxed);
+    /// The run has no instance any more, until this time in milliseconds since 1970. Once that and all that it has said is
+    /// on its way to the database, only what its subscribers need stays in memory.
+    pub fn shelve(self: &Arc<Self>, until: i64) {
+        let mut outbox = self.outbox.lock();
+        (outbox.passive, outbox.lived, outbox.shelving) = (true, true, true);
+        outbox.phase = Some((Phase::Asleep(until), None));
+        self.queue(&mut outbox);
+    }
+
+    /// The run is about to have an instance. The receiver hears once that is committed.
+    pub fn unshelve(self: &Arc<Self>) -> oneshot::Receiver<()> {
+        let (sender, receiver) = oneshot::channel();
+        let mut outbox = self.outbox.lock();
+        (outbox.passive, outbox.lived) = (false, true);
+        outbox.phase = Some((Phase::Executing, Some(sender)));
+        self.queue(&mut outbox);
+        receiver
     }
 
     /// Records that the agent begins.
     pub fn begin(self: &Arc<Self>) {
         let mut outbox = self.outbox.lock();
-        outbox.recorder.begin();
-        if outbox.recorder.pending_bytes() > 0 {
+        let Some(recorder) = &mut outbox.recorder else { return };
+        recorder.begin();
+        if recorder.pending_bytes() > 0 {
             self.queue(&mut outbox);
         }
     }
@@ -230,17 +232,36 @@ impl Run {
     pub fn suspend(self: &Arc<Self>) {
         let mut outbox = self.outbox.lock();
         outbox.suspended = true;
+        // It was stopped in order: that it had an instance is no reproach.
+        if self.durable && !outbox.passive {
+            outbox.lived = true;
+            outbox.phase = Some((Phase::Waiting, None));
+        }
         self.queue(&mut outbox);
     }
 
     /// Records what the agent says.
     pub fn emit(self: &Arc<Self>, emission: Emission<'_>) -> Result<Emitted, EmitError> {
         let mut outbox = self.outbox.lock();
-        let emitted = outbox.recorder.emit(emission)?;
-        if outbox.recorder.pending_bytes() > 0 {
+        let recorder = outbox.recorder.as_mut().ok_or(EmitError::Ended)?;
+        let emitted = recorder.emit(emission)?;
+        if recorder.pending_bytes() > 0 {
             self.queue(&mut outbox);
         }
         Ok(emitted)
+    }
+
+    /// Asks the recorder; none while there is none.
+    pub(super) fn recorder<T>(&self, ask: impl FnOnce(&mut Recorder) -> T) -> Option<T> {
+        self.outbox.lock().recorder.as_deref_mut().map(ask)
+    }
+
+    /// Keeps an entry of the journal, one line of JSON.
+    pub fn journal(self: &Arc<Self>, entry: &str) -> Result<(), EmitError> {
+        let mut outbox = self.outbox.lock();
+        outbox.journal.append(entry)?;
+        self.queue(&mut outbox);
+        Ok(())
     }
 
     /// Writes what the agent keeps beyond the run, in one transaction with the entry of the journal that says so.
@@ -252,18 +273,51 @@ impl Run {
         Ok(())
     }
 
-    /// Ends the run. The first call decides; later ones do nothing.
-    pub fn end(self: &Arc<Self>, ending: Ending, now: std::time::SystemTime) {
+    /// Ends the run. The first call decides; later ones do nothing, nor does one while it is [shelved](Self::is_shelved).
+    pub fn end(self: &Arc<Self>, ending: Ending, now: SystemTime) {
         let mut outbox = self.outbox.lock();
-        let Some(status) = outbox.recorder.end(ending, super::seconds(now)) else { return };
-        // A response is made of strings, numbers and lists: it always serializes.
-        let response = serde_json::to_string(outbox.recorder.response()).unwrap_or_default();
+        let Some(recorder) = &mut outbox.recorder else { return };
+        let Some(status) = recorder.end(ending, super::seconds(now)) else { return };
+        let response = super::to_json(recorder.response());
+        let output = match status {
+            TerminalStatus::Completed => recorder.response().output.as_slice(),
+            _ => &[],
+        };
+        let output: Vec<_> =
+            output.iter().map(|item| TurnItem { id: item.id().to_owned(), item: super::to_json(item) }).collect();
+        let items = outbox.turn.take().map(|input| input.into_iter().chain(output).collect());
+        self.write_end(&mut outbox, status, response, items.unwrap_or_default(), now);
+    }
+
+    /// Ends the run without an event that says so: what it has said cannot be read, or nothing more of it can be written.
+    pub fn end_unrecorded(self: &Arc<Self>, response: String, now: SystemTime) {
+        let mut outbox = self.outbox.lock();
+        outbox.broken = false;
+        self.write_end(&mut outbox, TerminalStatus::Failed, response, Vec::new(), now);
+    }
+
+    fn write_end(
+        self: &Arc<Self>,
+        outbox: &mut Outbox,
+        status: TerminalStatus,
+        response: String,
+        items: Vec<TurnItem>,
+        now: SystemTime,
+    ) {
         let ended = Ended { status, response: response.clone().into() };
-        let ended_at = super::milliseconds(now);
-        let journaled = outbox.journal.is_used();
-        let row = EndedResponse { id: self.id.clone(), epoch: self.epoch, status, ended_at, response, journaled };
+        let (journaled, lived) = (outbox.journal.is_used(), outbox.lived);
+        let (id, epoch, ended_at) = (self.id.clone(), self.epoch, super::milliseconds(now));
+        let row = EndedResponse { id, epoch, status, ended_at, response, journaled, lived, items };
         outbox.ended = Some((row, ended));
-        self.queue(&mut outbox);
+        self.queue(outbox);
+    }
+
+    /// The database does not take what this run has to be written: nothing more is written before it is
+    /// [rewound](Self::rewind) to what is committed.
+    pub fn break_off(self: &Arc<Self>) {
+        self.outbox.lock().broken = true;
+        self.stop(StopReason::Unwritable);
+        self.feed.break_off();
     }
 
     /// Empties the outbox.
@@ -272,15 +326,25 @@ impl Run {
         outbox.queued = false;
         let (admission, ended) = (outbox.admission.take(), outbox.ended.take());
         let suspended = outbox.suspended;
-        let (segment, entries, state) =
-            (outbox.recorder.take(), outbox.journal.take(), std::mem::take(&mut outbox.state));
-        let (logs, usage) = match self.durable {
-            true => (outbox.logs.take(), self.account(&mut outbox, ended.is_some())),
-            false => (None, None),
+        let segment = outbox.recorder.as_mut().and_then(|recorder| recorder.take());
+        let (entries, state, phase) = (outbox.journal.take(), std::mem::take(&mut outbox.state), outbox.phase.take());
+        let (logs, usage) = if self.durable && outbox.recalled {
+            (outbox.logs.take(), self.account(&mut outbox, ended.is_some()))
+        } else {
+            (None, None)
         };
+        if std::mem::take(&mut outbox.shelving) {
+            outbox.events = outbox.recorder.take().map_or(outbox.events, |recorder| recorder.next());
+            outbox.turn = None;
+        }
+        let broken = outbox.broken;
         drop(outbox);
         self.room.notify_waiters();
-        Write { run: self, admission, segment, entries, logs, usage, state, ended, suspended }
+        if broken {
+            state.iter().for_each(|state| state.settle(true));
+            return Write::nothing(self);
+        }
+        Write { run: self, admission, segment, entries, logs, usage, state, phase, ended, suspended }
     }
 
     /// What the run has used so far, if it has to be written. It is, when lines of the log are: `heard` belongs to them.
@@ -288,7 +352,7 @@ impl Run {
         let used = self.meter.used();
         let heard = outbox.logs.heard();
         let spent = used.cpu.saturating_sub(outbox.accounted.0) >= ACCOUNT;
-        if !(ended || outbox.suspended || spent || heard > outbox.accounted.1) {
+        if !(ended || outbox.suspended || outbox.shelving || spent || heard > outbox.accounted.1) {
             return None;
         }
         outbox.accounted = (used.cpu, heard);
@@ -302,11 +366,14 @@ impl Run {
         })
     }
 
-    /// Goes on from what an earlier server has counted and logged.
+    /// Goes on from what an earlier server has counted and logged, unless that is known.
     pub fn recall(&self, used: Used, log: KeptLog) {
+        let mut outbox = self.outbox.lock();
+        if std::mem::replace(&mut outbox.recalled, true) {
+            return;
+        }
         self.meter.add(used);
         self.metrics.recall(used.input_tokens, used.output_tokens);
-        let mut outbox = self.outbox.lock();
         outbox.accounted = (used.cpu, log.heard);
         outbox.logs.resume(log);
     }
@@ -329,142 +396,31 @@ impl Run {
         self.log(LogLine { number: None, level, source: "host", text });
     }
 
-    /// How many lines the log has.
-    pub fn log_lines(&self) -> u64 {
-        self.outbox.lock().logs.count()
-    }
-
-    /// The entries of the journal are committed up to this one.
-    pub fn has_committed(&self, last: u64) {
-        self.committed.send_replace(last + 1);
-    }
-
     /// Takes the admission alone, to refuse it.
     pub fn take_admission(&self) -> Option<oneshot::Sender<Result<(), Refusal>>> {
         self.outbox.lock().admission.take().map(|(_, sender)| sender)
     }
 
-    /// Asks the run to stop. The first reason stands. The run ends soon after, from its own task.
-    pub fn stop(self: &Arc<Self>, reason: StopReason) {
-        if self.stop_reason.set(reason).is_err() {
-            return;
-        }
-        if self.durable && matches!(reason, StopReason::Cancelled | StopReason::Disconnected) {
-            let mut outbox = self.outbox.lock();
-            if !outbox.recorder.ended() {
-                outbox.journal.cancel();
-                self.queue(&mut outbox);
-            }
-        }
-        if reason != StopReason::Suspended {
-            self.cancel.cancel();
-        }
-        self.stop.cancel();
-    }
-
-    /// Why the run was asked to stop, if it was.
-    pub fn stop_reason(&self) -> Option<StopReason> {
-        self.stop_reason.get().copied()
-    }
-
-    /// Is cancelled when the run is asked to stop.
-    pub fn stopping(&self) -> &CancellationToken {
-        &self.stop
-    }
-
-    /// Is cancelled when the run is asked to stop for good: what its instance may know.
-    pub fn cancelling(&self) -> &CancellationToken {
-        &self.cancel
-    }
-
-    /// The one reader of an ephemeral run has read.
-    pub fn has_read(&self) {
-        self.room.notify_waiters();
-    }
-
-    fn queue(self: &Arc<Self>, outbox: &mut Outbox) {
+    pub(super) fn queue(self: &Arc<Self>, outbox: &mut Outbox) {
         if !std::mem::replace(&mut outbox.queued, true) {
             self.writer.push(self.clone());
         }
     }
-
-    fn has_room(&self) -> bool {
-        let outbox = self.outbox.lock();
-        let state: usize = outbox.state.iter().map(KeptWrite::bytes).sum();
-        let pending = outbox.recorder.pending_bytes() + outbox.journal.pending_bytes() + state;
-        drop(outbox);
-        pending + self.feed.unread() <= self.outbox_bytes
-    }
-
-    async fn wait_for_room(&self) {
-        loop {
-            let room = self.room.notified();
-            tokio::pin!(room);
-            room.as_mut().enable();
-            if self.has_room() {
-                return;
-            }
-            tokio::select! {
-                () = room => {}
-                () = self.stop.cancelled() => return,
-            }
-        }
-    }
 }
 
-/// The run as its instance sees it.
-#[derive(Debug)]
-pub(super) struct Port(pub Arc<Run>);
-
-impl LogPort for Port {
-    fn line(&self, line: LogLine<'_>) -> bool {
-        self.0.log(line)
-    }
-}
-
-impl RunPort for Port {
-    fn emit(&self, emission: Emission<'_>) -> Result<Emitted, EmitError> {
-        if matches!(emission, Emission::Text(..) | Emission::Summary(..) | Emission::Arguments(..)) {
-            self.0.metrics.output();
+impl Write {
+    fn nothing(run: Arc<Run>) -> Self {
+        Self {
+            run,
+            admission: None,
+            segment: None,
+            entries: None,
+            logs: None,
+            usage: None,
+            state: Vec::new(),
+            phase: None,
+            ended: None,
+            suspended: false,
         }
-        self.0.emit(emission)
-    }
-
-    fn room(&self) -> Option<BoxFuture<'_, ()>> {
-        (!self.0.has_room()).then(|| Box::pin(self.0.wait_for_room()) as _)
-    }
-
-    fn journal(&self, entry: &str) -> Result<(), EmitError> {
-        let mut outbox = self.0.outbox.lock();
-        outbox.journal.append(entry)?;
-        self.0.queue(&mut outbox);
-        Ok(())
-    }
-
-    fn committed(&self) -> BoxFuture<'static, ()> {
-        let run = self.0.clone();
-        let entries = run.outbox.lock().journal.next();
-        Box::pin(async move {
-            let mut committed = run.committed.subscribe();
-            // Fails when the run is gone, which this holds.
-            let _ = committed.wait_for(|committed| *committed >= entries).await;
-        })
-    }
-
-    fn replaying(&self) -> bool {
-        self.0.outbox.lock().recorder.replaying()
-    }
-
-    fn position(&self) -> (u64, ItemIndex) {
-        let outbox = self.0.outbox.lock();
-        (outbox.recorder.next(), outbox.recorder.response().output.len())
-    }
-
-    fn skip(&self, to: Option<u64>) -> Result<(), FoldError> {
-        self.0.outbox.lock().recorder.skip(to)
-    }
-
-    fn output(&self) -> Vec<Item> {
-        self.0.outbox.lock().recorder.response().output.clone()
     }
 }

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// The columns `previous_response_id` and `conversation_id` of its row say what it goes on from; all else is here.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct StoredRequest<'a> {
     /// The request without its input.
     fields: Cow<'a, Map<String, Value>>,

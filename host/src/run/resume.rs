@@ -3,46 +3,42 @@
 //! A run whose process was killed is still active in the database. At the next start its ownership is taken over, and it
 //! is executed again, by the component that it began with: its imports answer from its journal, and what it says is
 //! compared with its events, until both are at their ends; then it is live. Its subscribers find the stream continued
-//! from where it was.
+//! from where it was. A run that sleeps is left asleep.
 //!
 //! A run that cannot be executed again ends as `failed`, with a message that says why, and holds up no other.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use bytes::{Bytes, BytesMut};
-use futures::{StreamExt as _, stream};
 use tracing::{error, info};
 
 use super::{
-    Ending, Feed, Manager, Recorder, Retention, Run,
+    Ending, Manager, Recorder, Run,
     compaction::opened_past,
-    history,
+    history::{self, turn_items},
     journal::{Journal, is_cancelled},
+    life::{Begin, Later},
     logs::KeptLog,
-    outbox::Ownership,
+    milliseconds, probation,
     request::StoredRequest,
 };
 use crate::{
     plugin::{Agent, Entry, RunContext, Used},
     protocol::{ApiError, ResponseId},
-    store::{ActiveRun, JournalSegment, Store, StoreError},
+    store::{ActiveRun, JournalSegment, Store, StoreError, TakenRun},
 };
 
-/// How often a run is resumed without getting on before it is given up.
+/// How often a run is resumed without getting on before it is given up, unless it does no harm for a while in between.
 const ATTEMPTS: i64 = 5;
-/// How many runs are read at once.
-const READS: usize = 8;
-
-/// What is kept of a run.
-struct Kept {
-    row: ActiveRun,
-    /// The frames of its events, and how many they are.
-    log: Bytes,
-    events: u64,
-    journal: Vec<JournalSegment>,
-    used: Used,
-    logged: KeptLog,
-}
+/// How often in any case.
+const CRASHES: i64 = 25;
+/// The pause before the database is asked again for what a run needs.
+pub(super) const PAUSE: Duration = Duration::from_millis(500);
+/// The pause before it is looked again whether all of a run has been written.
+const SETTLE: Duration = Duration::from_millis(20);
 
 /// Why a run is not executed again.
 pub(super) enum Over {
@@ -52,106 +48,109 @@ pub(super) enum Over {
     Store(StoreError),
 }
 
+/// What is kept of a run is not what it should be.
+pub(super) struct Unreadable(pub String);
+
 /// Makes the runs go on that were taken over, and returns how many there are. When this returns, they can be found and
-/// subscribed to; they are replayed behind it.
-///
-/// # Errors
-///
-/// The database does not answer.
-pub async fn resume(manager: &Arc<Manager>, active: Vec<ActiveRun>) -> Result<usize, StoreError> {
-    // Not when they were taken over: a start that fails before this is no attempt.
-    let attempts = &manager.store().count_attempts().await?;
-    // Each is read and taken up in one future: one that is not polled may hold a connection that another waits for.
-    let mut all = stream::iter(active)
-        .map(async |row| {
-            let id = row.id.clone();
-            let attempts = attempts.get(&id).copied().unwrap_or_default();
-            let adopted = match Kept::read(manager.store(), row).await {
-                Ok(kept) => resume_one(manager, kept, attempts).await,
-                Err(error) => Err(error),
-            };
-            (id, adopted)
-        })
-        .buffered(READS);
-    let mut resumed = 0;
-    while let Some((id, adopted)) = all.next().await {
-        match adopted {
-            Ok(()) => resumed += 1,
-            Err(StoreError::Damaged(why)) => error!(response = %id, why, "this run can be neither resumed nor ended"),
-            Err(error) => return Err(error),
-        }
+/// subscribed to; they are read and replayed behind it, each when there is a place for it.
+pub fn resume(manager: &Arc<Manager>, taken: Vec<TakenRun>) -> usize {
+    let (resumed, now) = (taken.len(), milliseconds(SystemTime::now()));
+    let mut asleep = 0;
+    let mut suspects = Vec::new();
+    for taken in taken {
+        let run = manager.adopt(&taken);
+        let TakenRun { attempts, crashes, wake_at, .. } = taken;
+        let begin = if attempts > ATTEMPTS || crashes > CRASHES {
+            let times = if attempts > ATTEMPTS { ATTEMPTS } else { CRASHES };
+            let why = format!("it was resumed {times} times and did not get on");
+            info!(response = %run.id, why, "this run is not resumed");
+            Begin::Never(unable(why))
+        } else if let Some(wake_at) = wake_at.filter(|wake_at| *wake_at > now) {
+            asleep += 1;
+            let until = Duration::from_millis(wake_at.unsigned_abs());
+            run.metrics.sleep();
+            Begin::Later(Later { until, ..Later::default() })
+        } else if attempts >= probation::SUSPICIOUS {
+            suspects.push((run, attempts));
+            continue;
+        } else {
+            Begin::Later(Later::default())
+        };
+        manager.live(run, begin, None, manager.token());
     }
+    probation::let_in(manager, suspects);
     if resumed > 0 {
-        info!(runs = resumed, "resuming the runs that the last stop cut off");
+        info!(runs = resumed, asleep, "resuming the runs that the last stop cut off");
     }
-    Ok(resumed)
+    resumed
 }
 
-/// `attempts`: how often it was resumed since it last got on, this time included.
-async fn resume_one(manager: &Arc<Manager>, kept: Kept, attempts: i64) -> Result<(), StoreError> {
-    let Kept { row, log, events, journal, used, logged } = kept;
-    let id = &row.id;
-    let recorder = Recorder::replay(id.clone(), log, events, manager.limits().output)
-        .map_err(|error| StoreError::Damaged(error.to_string()))?;
-    let feed = Feed::new(Retention::Log, manager.limits().feed_bytes);
-    feed.begin_at(events);
-    let ownership = Ownership { id: id.clone(), principal: row.principal.clone(), durable: true, epoch: row.epoch };
-    let run = manager.adopt(
-        (&row.agent, row.created_at),
-        ownership,
-        recorder,
-        Journal::resume(&journal, manager.limits().journal_bytes),
-        feed,
-    );
-    run.recall(used, logged);
-    let prepared = match attempts > ATTEMPTS {
-        true => Err(Over::unable(format!("it was resumed {ATTEMPTS} times and did not get on"))),
-        false => prepare(manager, &row, &run, &journal).await,
-    };
-    match prepared {
-        Ok((agent, context)) => manager.go_on(run, agent, context),
-        Err(Over::Ended(ending)) => {
-            info!(response = %id, ?ending, "this run is not resumed");
-            manager.give_up(run, ending);
+/// What is kept of a run.
+struct Kept {
+    row: ActiveRun,
+    journal: Vec<JournalSegment>,
+}
+
+impl Kept {
+    /// Reads it, and puts the run back to what is committed; none while some of it is not. Only a few are read at once.
+    async fn read(manager: &Manager, run: &Arc<Run>) -> Result<Option<Self>, StoreError> {
+        let (_turn, store, limits) = (manager.reading().await, manager.store(), manager.limits());
+        let row = store.active_run(&run.id).await?;
+        let row = row.ok_or_else(|| StoreError::Damaged(format!("{}: it is not active", run.id)))?;
+        let (log, events) = log(store, &run.id).await?;
+        let journal = store.journal(&run.id).await?;
+        let again = Journal::resume(&journal, limits.journal_bytes);
+        if !run.feed.is_broken() && (events, again.next()) != run.reached() {
+            return Ok(None);
         }
-        Err(Over::Store(error)) => return Err(error),
+        let recorder = Recorder::replay(run.id.clone(), log, events, limits.output)
+            .map_err(|error| StoreError::Damaged(format!("{}: {error}", run.id)))?;
+        let (used, logged) = used(store, &run.id).await?;
+        run.recall(used, logged);
+        run.rewind(recorder, again);
+        Ok(Some(Self { row, journal }))
     }
-    Ok(())
 }
 
-/// What a run of this server needs to be executed again from its beginning; none while some of it is not committed. The
-/// run is at its beginning after this.
-pub(super) async fn again(manager: &Manager, run: &Arc<Run>) -> Result<Option<(Arc<Agent>, RunContext)>, Over> {
-    let row = manager.store().active_run(&run.id).await?;
-    let row = row.ok_or_else(|| Over::unable("it was removed"))?;
-    let Kept { row, log, events, journal, .. } = Kept::read(manager.store(), row).await?;
-    let limits = manager.limits();
-    let again = Journal::resume(&journal, limits.journal_bytes);
-    if (events, again.next()) != run.reached() {
-        return Ok(None);
+/// Puts the run back to what is committed, for its end. Waits for a database that does not answer.
+pub(super) async fn reread(manager: &Manager, run: &Arc<Run>) -> Result<(), Unreadable> {
+    loop {
+        match Kept::read(manager, run).await {
+            Ok(Some(_)) => return Ok(()),
+            Ok(None) => tokio::time::sleep(SETTLE).await,
+            Err(StoreError::Unavailable(_) | StoreError::TimedOut(_)) => tokio::time::sleep(PAUSE).await,
+            Err(error) => return Err(Unreadable(error.to_string())),
+        }
     }
-    let recorder = Recorder::replay(run.id.clone(), log, events, limits.output)
-        .map_err(|error| StoreError::Damaged(error.to_string()))?;
-    let found = prepare(manager, &row, run, &journal).await?;
-    run.rewind(recorder, again);
-    Ok(Some(found))
+}
+
+/// What a run needs to be executed again from its beginning; none while some of it is not committed. The run is at its
+/// beginning after this.
+pub(super) async fn again(manager: &Manager, run: &Arc<Run>) -> Result<Option<(Arc<Agent>, RunContext)>, Over> {
+    match Kept::read(manager, run).await? {
+        Some(kept) => prepare(manager, kept, run).await.map(Some),
+        None => Ok(None),
+    }
 }
 
 /// What the run needs to be executed again.
 async fn prepare(
     manager: &Manager,
-    row: &ActiveRun,
+    Kept { row, journal }: Kept,
     run: &Arc<Run>,
-    journal: &[JournalSegment],
 ) -> Result<(Arc<Agent>, RunContext), Over> {
-    let entries = entries(journal).ok_or_else(|| Over::unable("its journal is damaged"))?;
+    let entries = entries(&journal).ok_or_else(|| Over::unable("its journal is damaged"))?;
     if is_cancelled(&entries) {
         return Err(Over::Ended(Ending::Cancelled));
     }
     let request = StoredRequest::read(&row.request)?.into_request(row.previous.clone(), row.conversation.clone());
-    let agent = agent(manager, row).await?;
-    let past = history::again(manager.store(), &row.principal, &request).await?;
+    let agent = agent(manager, &row).await?;
+    let past = history::again(manager.store(), &row, &request).await?;
+    let past = past.ok_or_else(|| Over::unable("the earlier turns that it goes on from are gone"))?;
     let past = opened_past(manager.seal(), &row.principal, &request, past)?;
+    if request.conversation.is_some() {
+        run.set_turn(turn_items(&request.input));
+    }
     let mut context = manager.context(run, &request, &past, row.created_at)?;
     context.entries = entries;
     Ok((agent, context))
@@ -185,28 +184,18 @@ fn entries(journal: &[JournalSegment]) -> Option<Vec<Entry>> {
     Some(entries)
 }
 
-impl Kept {
-    async fn read(store: &Store, row: ActiveRun) -> Result<Self, StoreError> {
-        let (log, events) = log(store, &row.id).await?;
-        let journal = store.journal(&row.id).await?;
-        let shown = store.run(&row.id).await?;
-        let whole = |number: i64| number.unsigned_abs();
-        let (used, logged) = match shown {
-            None => (Used::default(), KeptLog::default()),
-            Some(shown) => {
-                let usage = shown.usage;
-                let used = Used {
-                    cpu: Duration::from_micros(whole(usage.cpu)),
-                    memory: whole(usage.memory),
-                    input_tokens: whole(usage.input_tokens),
-                    output_tokens: whole(usage.output_tokens),
-                };
-                let bytes = usize::try_from(store.log_bytes(&row.id).await?).unwrap_or_default();
-                (used, KeptLog { next: whole(shown.log_lines), heard: whole(usage.heard), bytes })
-            }
-        };
-        Ok(Self { row, log, events, journal, used, logged })
-    }
+/// What earlier lives of the run have used, and how far its log is.
+async fn used(store: &Store, id: &ResponseId) -> Result<(Used, KeptLog), StoreError> {
+    let Some(shown) = store.run(id).await? else { return Ok((Used::default(), KeptLog::default())) };
+    let (usage, whole) = (shown.usage, |number: i64| number.unsigned_abs());
+    let used = Used {
+        cpu: Duration::from_micros(whole(usage.cpu)),
+        memory: whole(usage.memory),
+        input_tokens: whole(usage.input_tokens),
+        output_tokens: whole(usage.output_tokens),
+    };
+    let bytes = usize::try_from(store.log_bytes(id).await?).unwrap_or_default();
+    Ok((used, KeptLog { next: whole(shown.log_lines), heard: whole(usage.heard), bytes }))
 }
 
 /// The frames of a response's events, and how many they are.
@@ -227,21 +216,25 @@ async fn log(store: &Store, id: &ResponseId) -> Result<(Bytes, u64), StoreError>
     }
 }
 
+/// The end of a run that is not resumed. `why` is in the client's words.
+fn unable(why: impl std::fmt::Display) -> Ending {
+    Ending::failed(format!("The run could not be resumed: {why}."))
+}
+
 impl Over {
-    /// The run ends as failed. `why` is in the client's words.
     fn unable(why: impl std::fmt::Display) -> Self {
-        Self::Ended(Ending::failed(format!("The run could not be resumed: {why}.")))
+        Self::Ended(unable(why))
     }
 }
 
 impl From<StoreError> for Over {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Damaged(why) => {
-                error!(why, "a run cannot be resumed");
+            error @ (StoreError::Unavailable(_) | StoreError::TimedOut(_)) => Self::Store(error),
+            error => {
+                error!(%error, "a run cannot be resumed");
                 Self::unable("what it began with is damaged")
             }
-            error => Self::Store(error),
         }
     }
 }

@@ -8,17 +8,23 @@
 //! published that is not kept, runs are suspended when their outboxes are full, and all goes on when the
 //! database does.
 //!
+//! What one run has to be written must not hold up the others. A batch that the database refuses is divided until the run
+//! is found that is to blame, and so is one that fails again and again while the database takes other writes; that run is
+//! ended, and all others go on. A batch that takes too long is divided as well.
+//!
 //! Runs of which nothing is kept take the same way through a second writer that has no database.
 
 use std::{
+    collections::HashSet,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
-use tracing::{debug, error, info, warn};
+use tracing::error;
 
-use super::{Refusal, Run, StopReason, Write};
+use super::{Refusal, Run, Write, health::Health, milliseconds};
 use crate::{
     metrics::{CommitMetrics, Published, WriterKind},
     protocol::ResponseId,
@@ -27,21 +33,43 @@ use crate::{
 
 /// The most runs in one transaction.
 const BATCH: usize = 1_000;
+/// The most bytes in one transaction, unless one run has more.
+const BATCH_BYTES: usize = 16 << 20;
 /// The pause before a failed transaction is repeated: from the first to the second, doubling.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// How often a transaction fails in the same way before it is asked whether one of its runs is to blame.
+const EQUAL: usize = 5;
 
 /// Where runs queue to be written.
 ///
 /// Unbounded, and yet bounded: a run stands in it at most once, and the number of runs has a limit.
 #[derive(Clone, Debug)]
-pub struct WriterQueue(mpsc::UnboundedSender<Arc<Run>>);
+pub struct WriterQueue {
+    runs: mpsc::UnboundedSender<Arc<Run>>,
+    abandoned: Arc<Abandoned>,
+    health: Health,
+}
 
 impl WriterQueue {
     pub(super) fn push(&self, run: Arc<Run>) {
         // Fails when the writer is gone, which is when the process ends.
-        let _ = self.0.send(run);
+        let _ = self.runs.send(run);
+    }
+
+    /// Whether the admission of this response was refused although it may be in the database. It will be removed.
+    pub(super) fn has_abandoned(&self, id: &ResponseId) -> bool {
+        self.abandoned.0.lock().contains(id)
+    }
+
+    /// Whether the database takes writes.
+    pub fn health(&self) -> &Health {
+        &self.health
     }
 }
+
+/// Admissions that were refused although the transaction's fate was unknown: removed with the next one.
+#[derive(Debug, Default)]
+struct Abandoned(Mutex<HashSet<ResponseId>>);
 
 /// Writes runs.
 #[derive(Debug)]
@@ -49,10 +77,10 @@ pub struct Writer {
     queue: mpsc::UnboundedReceiver<Arc<Run>>,
     /// None: nothing is kept.
     connection: Option<WriteConnection>,
-    /// Admissions that were refused although the transaction's fate was unknown: removed with the next one.
-    abandoned: Vec<ResponseId>,
+    abandoned: Arc<Abandoned>,
     /// Runs that came while the database did not take writes.
     deferred: Vec<Arc<Run>>,
+    health: Health,
     metrics: CommitMetrics,
     published: Published,
 }
@@ -63,8 +91,9 @@ impl Writer {
         let (sender, queue) = mpsc::unbounded_channel();
         let kind = if connection.is_some() { WriterKind::Durable } else { WriterKind::Ephemeral };
         let (metrics, published) = (metrics.clone(), metrics.published(kind));
-        let writer = Self { queue, connection, abandoned: Vec::new(), deferred: Vec::new(), metrics, published };
-        (writer, WriterQueue(sender))
+        let (abandoned, health) = (Arc::<Abandoned>::default(), Health::default());
+        let front = WriterQueue { runs: sender, abandoned: abandoned.clone(), health: health.clone() };
+        (Self { queue, connection, abandoned, deferred: Vec::new(), health, metrics, published }, front)
     }
 
     /// Writes until the queue is closed. In silence, keeps the database this server's every `keep`.
@@ -75,71 +104,94 @@ impl Writer {
     pub async fn run(mut self, keep: Duration) -> Result<(), StoreError> {
         let mut runs = Vec::new();
         loop {
-            runs.append(&mut self.deferred);
+            let deferred = self.deferred.len().min(BATCH);
+            runs.extend(self.deferred.drain(..deferred));
             if runs.is_empty() {
-                match tokio::time::timeout(keep, self.queue.recv_many(&mut runs, BATCH)).await {
-                    Ok(0) => return Ok(()),
-                    Ok(_) => {}
-                    Err(_) => self.keep().await?,
+                let health = self.health.clone();
+                tokio::select! {
+                    biased;
+                    received = self.queue.recv_many(&mut runs, BATCH) => if received == 0 {
+                        return Ok(());
+                    },
+                    () = health.asked() => self.probe().await?,
+                    () = tokio::time::sleep(keep) => self.keep().await?,
                 }
             }
-            let writes = runs.drain(..).map(Run::take).collect();
-            self.write(writes).await?;
+            let mut writes = runs.drain(..).map(Run::take).peekable();
+            while let Some(first) = writes.next() {
+                let mut bytes = first.bytes();
+                let mut batch = vec![first];
+                while let Some(write) = writes.next_if(|write| bytes + write.bytes() <= BATCH_BYTES) {
+                    bytes += write.bytes();
+                    batch.push(write);
+                }
+                self.write(batch).await?;
+            }
         }
     }
 
     async fn keep(&mut self) -> Result<(), StoreError> {
         let Some(connection) = &mut self.connection else { return Ok(()) };
-        match connection.keep().await {
-            Err(error @ StoreError::Replaced(_)) => Err(error),
-            Err(error) => {
-                debug!(%error, "cannot renew the lease of the database");
-                Ok(())
-            }
-            Ok(()) => Ok(()),
+        let kept = connection.keep().await;
+        self.heard(kept)
+    }
+
+    /// Sees whether the database takes writes.
+    async fn probe(&mut self) -> Result<(), StoreError> {
+        let Some(connection) = &mut self.connection else { return Ok(()) };
+        let written = connection.probe(milliseconds(SystemTime::now())).await;
+        self.heard(written)
+    }
+
+    fn heard(&self, result: Result<(), StoreError>) -> Result<(), StoreError> {
+        match result {
+            Err(error @ StoreError::Replaced(_)) => return Err(error),
+            Err(error) => self.health.failed(&error),
+            Ok(()) => self.health.succeeded(),
         }
+        Ok(())
     }
 
     async fn write(&mut self, mut writes: Vec<Write>) -> Result<(), StoreError> {
-        if writes.is_empty() {
-            return Ok(());
-        }
-        let mut pause = PAUSE.0;
-        loop {
-            match self.commit(&writes).await {
+        let (mut pause, mut failures) = (PAUSE.0, Failures::default());
+        while !writes.is_empty() {
+            let error = match self.commit(&writes).await {
                 Ok(committed) => {
-                    if pause > PAUSE.0 {
-                        info!(runs = writes.len(), "the database takes writes again");
-                    }
-                    self.abandoned.clear();
+                    self.health.succeeded();
                     publish(writes, &committed, &self.published);
                     return Ok(());
                 }
-                Err(error) => {
-                    self.refuse_admissions(&mut writes, &error);
-                    if matches!(error, StoreError::Replaced(_)) {
-                        return Err(error);
-                    }
-                    if matches!(error, StoreError::Rejected(_)) {
-                        return self.write_one_by_one(writes, &error).await;
-                    }
-                    if writes.is_empty() {
-                        return Ok(());
-                    }
-                    if pause == PAUSE.0 {
-                        warn!(%error, runs = writes.len(), "cannot write; runs wait until the database takes writes");
-                    }
-                    self.defer_for(pause).await;
-                    pause = (pause * 2).min(PAUSE.1);
+                Err(error) => error,
+            };
+            if error.blames_the_data() {
+                return self.divide(writes, &error).await;
+            }
+            self.refuse_admissions(&mut writes);
+            if matches!(error, StoreError::Replaced(_)) {
+                return Err(error);
+            }
+            self.health.failed(&error);
+            if matches!(error, StoreError::TimedOut(_)) && writes.len() > 1 {
+                return self.divide(writes, &error).await;
+            }
+            if failures.again(&error) >= EQUAL && !error.is_an_outage() {
+                // Other writes may pass.
+                self.probe().await?;
+                if self.health.is_well() {
+                    return self.divide(writes, &error).await;
                 }
             }
+            self.defer_for(pause).await;
+            pause = (pause * 2).min(PAUSE.1);
         }
+        Ok(())
     }
 
     async fn commit(&mut self, writes: &[Write]) -> Result<Committed, StoreError> {
         let Some(connection) = &mut self.connection else { return Ok(Committed::default()) };
+        let abandoned: Vec<ResponseId> = self.abandoned.0.lock().iter().cloned().collect();
         let batch = Batch {
-            abandoned: self.abandoned.iter().collect(),
+            abandoned: abandoned.iter().collect(),
             admitted: writes.iter().filter_map(|write| write.admission.as_ref().map(|(row, _)| row)).collect(),
             segments: writes
                 .iter()
@@ -152,42 +204,51 @@ impl Writer {
             logs: writes.iter().filter_map(|write| write.logs.as_ref().map(|logs| (&write.run.id, logs))).collect(),
             usage: writes.iter().filter_map(|write| write.usage.map(|usage| (&write.run.id, usage))).collect(),
             state: writes.iter().flat_map(|write| write.state.iter().map(|state| state.of(&write.run.id))).collect(),
+            phases: writes
+                .iter()
+                .filter_map(|write| write.phase.as_ref().map(|(phase, _)| (&write.run.id, write.run.epoch, *phase)))
+                .collect(),
             ended: writes.iter().filter_map(|write| write.ended.as_ref().map(|(row, _)| row)).collect(),
         };
         let (runs, events) = (writes.len(), batch.segments.iter().map(|(_, segment)| segment.events()).sum());
         let start = Instant::now();
         let committed = connection.commit(&batch).await;
         match &committed {
-            Ok(_) => self.metrics.committed(runs, events, start.elapsed()),
+            Ok(_) => {
+                self.metrics.committed(runs, events, start.elapsed());
+                let mut all = self.abandoned.0.lock();
+                all.retain(|id| !abandoned.contains(id));
+            }
             Err(error) => self.metrics.failed(error),
         }
         committed
     }
 
-    /// A run whose admission failed has not begun: it is told, and forgotten.
-    fn refuse_admissions(&mut self, writes: &mut Vec<Write>, error: &StoreError) {
+    /// A run whose admission failed has not begun: it is told, and forgotten. The transaction may have been committed all
+    /// the same.
+    fn refuse_admissions(&mut self, writes: &mut Vec<Write>) {
         for write in writes.extract_if(.., |write| write.admission.is_some()) {
-            self.abandoned.push(write.run.id.clone());
+            self.abandoned.0.lock().insert(write.run.id.clone());
             if let Some((_, waiting)) = write.admission {
-                let _ = waiting.send(Err(match error {
-                    StoreError::Rejected(_) => Refusal::Defect,
-                    _ => Refusal::Unavailable,
-                }));
+                let _ = waiting.send(Err(Refusal::Unavailable));
             }
         }
     }
 
-    /// Finds the write that the database does not take, and stops its run: the others must not suffer.
-    async fn write_one_by_one(&mut self, writes: Vec<Write>, error: &StoreError) -> Result<(), StoreError> {
-        if let [write] = writes.as_slice() {
-            error!(response = %write.run.id, %error, "the database refuses this run's events; the run is stopped");
-            write.run.stop(StopReason::Unwritable);
-            write.state.iter().for_each(|state| state.settle(true));
-            write.run.feed.close(None);
-            return Ok(());
+    /// Writes both halves, each for itself. A run that is alone is to blame for the error.
+    async fn divide(&mut self, mut writes: Vec<Write>, error: &StoreError) -> Result<(), StoreError> {
+        if writes.len() > 1 {
+            let rest = writes.split_off(writes.len() / 2);
+            Box::pin(self.write(writes)).await?;
+            return Box::pin(self.write(rest)).await;
         }
-        for write in writes {
-            Box::pin(self.write(vec![write])).await?;
+        for Write { run, admission, state, .. } in writes {
+            error!(response = %run.id, %error, "the database does not take what this run has to be written; the run ends");
+            state.iter().for_each(|state| state.settle(true));
+            match admission {
+                Some((_, waiting)) => drop(waiting.send(Err(Refusal::Defect))),
+                None => run.break_off(),
+            }
         }
         Ok(())
     }
@@ -213,9 +274,25 @@ impl Writer {
     }
 }
 
+/// How often something has failed in the same way.
+#[derive(Default)]
+struct Failures {
+    last: String,
+    times: usize,
+}
+
+impl Failures {
+    fn again(&mut self, error: &StoreError) -> usize {
+        let error = error.to_string();
+        self.times = if error == self.last { self.times + 1 } else { 1 };
+        self.last = error;
+        self.times
+    }
+}
+
 fn publish(writes: Vec<Write>, committed: &Committed, published: &Published) {
     let (mut events, mut bytes) = (0, 0);
-    for Write { run, admission, segment, entries, state, ended, suspended, .. } in writes {
+    for Write { run, admission, segment, entries, state, phase, ended, suspended, .. } in writes {
         let refusal = if committed.taken.contains(&run.id) {
             Some(Refusal::KeyTaken)
         } else {
@@ -227,8 +304,14 @@ fn publish(writes: Vec<Write>, committed: &Committed, published: &Published) {
             }
             continue;
         }
-        let homeless = committed.homeless.contains(&run.id);
+        let contradicted = committed.contradicted.contains(&run.id);
+        let homeless = contradicted || committed.homeless.contains(&run.id);
         state.iter().for_each(|state| state.settle(homeless));
+        if contradicted {
+            error!(response = %run.id, "the database has other events or entries of this run; the run ends");
+            run.break_off();
+            continue;
+        }
         let lost = committed.late.contains(&run.id);
         if let Some(entries) = entries.filter(|_| !lost) {
             run.has_committed(entries.last);
@@ -240,6 +323,9 @@ fn publish(writes: Vec<Write>, committed: &Committed, published: &Published) {
         }
         if let Some((_, waiting)) = admission {
             let _ = waiting.send(Ok(()));
+        }
+        if let Some((_, Some(waiting))) = phase {
+            let _ = waiting.send(());
         }
         if let Some((_, ended)) = ended {
             if lost {

@@ -5,7 +5,7 @@ use sqlx::{Any, AnyConnection, Row as _, Transaction};
 
 use super::{
     Store, StoreError,
-    commit::{ROWS, query, rows_of},
+    sql::{ROWS, query, rows_of},
 };
 use crate::protocol::{Conversation, ConversationId};
 
@@ -85,7 +85,7 @@ impl Store {
     pub async fn conversation(&self, principal: &str, id: &ConversationId) -> Result<Option<Conversation>, StoreError> {
         let row = sqlx::query(
             "SELECT created_at, metadata, (SELECT id FROM responses WHERE responses.id = \
-             conversations.latest_completed_response_id) AS latest, (SELECT id FROM responses WHERE responses.id = \
+             conversations.latest_completed_response_id AND responses.deleted_at IS NULL) AS latest, (SELECT id FROM responses WHERE responses.id = \
              conversations.active_response_id AND responses.ended_at IS NULL) AS active FROM conversations \
              WHERE principal = $1 AND id = $2",
         )
@@ -140,20 +140,57 @@ impl Store {
     }
 
     /// Removes a conversation, its items, and what agents keep for it; false when there is none. Its responses stay, and
-    /// one that is being made goes on.
+    /// one that is being made goes on: it keeps the items that it goes on from until it has ended.
     pub async fn delete_conversation(&self, principal: &str, id: &ConversationId) -> Result<bool, StoreError> {
-        let mut transaction = self.pool.begin().await?;
-        let mut deleted = 0;
-        // The conversation first: who keeps something for it has locked it, or finds it gone.
-        for (table, column) in
-            [("conversations", "id"), ("conversation_items", "conversation_id"), ("state", "conversation_id")]
-        {
-            let sql = format!("DELETE FROM {table} WHERE principal = $1 AND {column} = $2");
+        loop {
+            let Some(head) = self.conversation_head(principal, id).await? else { return Ok(false) };
+            if self.try_delete_conversation(principal, id, head.active).await? {
+                return Ok(true);
+            }
+            // A response has begun or ended meanwhile, or the conversation is gone.
+        }
+    }
+
+    async fn try_delete_conversation(
+        &self,
+        principal: &str,
+        id: &ConversationId,
+        active: Option<String>,
+    ) -> Result<bool, StoreError> {
+        let mut transaction = self.begin().await?;
+        if let Some(active) = &active {
+            // The response before the conversation, as its end does. Nothing is added to the conversation meanwhile.
+            let kept = sqlx::query("UPDATE responses SET history = '[]' WHERE id = $1 AND ended_at IS NULL");
+            if kept.bind(active.clone()).execute(&mut *transaction).await?.rows_affected() == 0 {
+                return Ok(false);
+            }
+            let items = sqlx::query(
+                "SELECT item FROM conversation_items WHERE principal = $1 AND conversation_id = $2 ORDER BY position",
+            );
+            let items = items.bind(principal.to_owned()).bind(id.as_str().to_owned());
+            let items = items.fetch_all(&mut *transaction).await?;
+            let items: Vec<String> = items.iter().map(|row| row.try_get("item")).collect::<Result<_, _>>()?;
+            let history = format!("[{}]", items.join(","));
+            let kept = sqlx::query("UPDATE responses SET history = $1 WHERE id = $2");
+            kept.bind(history).bind(active.clone()).execute(&mut *transaction).await?;
+        }
+        // The conversation before what belongs to it: who keeps something for it has locked it, or finds it gone.
+        let sql = format!(
+            "DELETE FROM conversations WHERE principal = $1 AND id = $2 AND {}",
+            if active.is_some() { "active_response_id = $3".to_owned() } else { format!("NOT {GUARDED}") }
+        );
+        let deleted = query(sql).bind(principal.to_owned()).bind(id.as_str().to_owned());
+        let deleted = active.into_iter().fold(deleted, |deleted, active| deleted.bind(active));
+        if deleted.execute(&mut *transaction).await?.rows_affected() == 0 {
+            return Ok(false);
+        }
+        for table in ["conversation_items", "state"] {
+            let sql = format!("DELETE FROM {table} WHERE principal = $1 AND conversation_id = $2");
             let query = query(sql).bind(principal.to_owned()).bind(id.as_str().to_owned());
-            deleted += query.execute(&mut *transaction).await?.rows_affected();
+            query.execute(&mut *transaction).await?;
         }
         transaction.commit().await?;
-        Ok(deleted > 0)
+        Ok(true)
     }
 
     /// Adds items at the end of a conversation in which no response is being made.

@@ -34,6 +34,32 @@ pub enum StoreError {
     Damaged(String),
 }
 
+impl StoreError {
+    /// Whether the data are to blame, and the same call fails again, while others work.
+    pub fn blames_the_data(&self) -> bool {
+        matches!(self, Self::Rejected(_) | Self::Damaged(_))
+    }
+
+    /// Whether the database is to blame, and no data could be written now. What is neither this nor
+    /// [`blames_the_data`](Self::blames_the_data) may be one or the other.
+    pub fn is_an_outage(&self) -> bool {
+        let Self::Unavailable(error) = self else { return false };
+        let sqlx::Error::Database(error) = error else {
+            use sqlx::Error::{Configuration, Io, PoolClosed, PoolTimedOut, Tls, WorkerCrashed};
+            return matches!(error, Io(_) | Tls(_) | PoolTimedOut | PoolClosed | WorkerCrashed | Configuration(_));
+        };
+        let code = error.code().unwrap_or_default();
+        match code.parse::<u32>() {
+            // SQLite: 3 permission, 5 busy, 6 locked, 7 no memory, 8 read-only, 10 input or output, 11 corrupt, 13 full,
+            // 14 cannot open, 15 protocol of locks, 23 not authorized, 26 not a database.
+            Ok(code) if code <= 0xffff => matches!(code & 0xff, 3 | 5..=8 | 10 | 11 | 13..=15 | 23 | 26),
+            // PostgreSQL: 08 connection, 25 state of the transaction, also read-only, 28 and 3D who may connect, 40 rolled
+            // back, 53 resources, also disk full, 55 state, 57 intervention of the operator, 58 system, XX internal.
+            _ => matches!(code.get(..2), Some("08" | "25" | "28" | "3D" | "40" | "53" | "55" | "57" | "58" | "XX")),
+        }
+    }
+}
+
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         match &error {

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use sqlx::{Any, AnyConnection, Row as _, pool::PoolConnection};
 use tracing::{info, warn};
 
-use super::{Backend, Store, StoreError, commit::query};
+use super::{Backend, Store, StoreError, sql::query};
 
 /// How long a starting server waits for the one before it to let go of the database.
 const PATIENCE: Duration = Duration::from_secs(3);

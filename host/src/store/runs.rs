@@ -4,8 +4,9 @@ use sqlx::{AnyConnection, Row as _, any::AnyRow};
 
 use super::{
     Store, StoreError,
-    commit::{query, rows_of},
     responses::response_id,
+    segments::{self, LOGS},
+    sql::{query, rows_of},
 };
 use crate::protocol::{ResponseId, Status};
 
@@ -84,7 +85,8 @@ pub struct RunFilter {
     pub limit: i64,
 }
 
-const COLUMNS: &str = "responses.id AS id, principal, agent, component, status, created_at, ended_at, attempts, \
+const COLUMNS: &str = "responses.id AS id, principal, agent, component, status, created_at, ended_at, \
+    COALESCE((SELECT lives.attempts FROM lives WHERE response_id = responses.id), 0) AS attempts, \
     conversation_id AS conversation, previous_response_id AS previous, COALESCE(cpu, 0) AS cpu, \
     COALESCE(memory, 0) AS memory, COALESCE(input_tokens, 0) AS input_tokens, \
     COALESCE(output_tokens, 0) AS output_tokens, COALESCE(heard, 0) AS heard, \
@@ -102,7 +104,7 @@ impl Store {
             ("status =", status),
             ("responses.id <", after),
         ];
-        let mut sql = format!("SELECT NULL AS response, {COLUMNS} WHERE created_at >= $1");
+        let mut sql = format!("SELECT NULL AS response, {COLUMNS} WHERE created_at >= $1 AND deleted_at IS NULL");
         let mut bound = Vec::new();
         for (condition, value) in conditions {
             if let Some(value) = value {
@@ -117,31 +119,15 @@ impl Store {
 
     /// A run of any principal.
     pub async fn run(&self, id: &ResponseId) -> Result<Option<RunRow>, StoreError> {
-        let sql = format!("SELECT response, {COLUMNS} WHERE responses.id = $1");
+        let sql = format!("SELECT response, {COLUMNS} WHERE responses.id = $1 AND deleted_at IS NULL");
         let row = query(sql).bind(id.as_str().to_owned()).fetch_optional(&self.pool).await?;
         row.map(|row| run(&row, row.try_get("response")?)).transpose()
     }
 
     /// The next segments of a run's log that hold lines from `from` on, in order; empty at the end.
     pub async fn log(&self, id: &ResponseId, from: u64) -> Result<Vec<LogSegment>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT first_line, last_line, lines FROM run_logs \
-             WHERE response_id = $1 AND last_line >= $2 ORDER BY first_line LIMIT $3",
-        )
-        .bind(id.as_str().to_owned())
-        .bind(i64::try_from(from).unwrap_or(i64::MAX))
-        .bind(PAGE)
-        .fetch_all(&self.pool)
-        .await?;
-        rows.iter()
-            .map(|row| {
-                Ok(LogSegment {
-                    first: row.try_get::<i64, _>("first_line")?.cast_unsigned(),
-                    last: row.try_get::<i64, _>("last_line")?.cast_unsigned(),
-                    lines: row.try_get("lines")?,
-                })
-            })
-            .collect()
+        let rows = segments::read(&self.pool, &LOGS, id, from, PAGE).await?;
+        Ok(rows.into_iter().map(|(first, last, lines)| LogSegment { first, last, lines }).collect())
     }
 
     /// How large a run's log is, in bytes.
@@ -176,27 +162,6 @@ fn run(row: &AnyRow, response: Option<String>) -> Result<RunRow, StoreError> {
         log_lines: row.try_get("log_lines")?,
         response,
     })
-}
-
-pub(super) async fn append_logs(
-    connection: &mut AnyConnection,
-    rows: &[(&ResponseId, &LogSegment)],
-) -> Result<(), StoreError> {
-    let sql = format!(
-        "INSERT INTO run_logs (response_id, first_line, last_line, lines) VALUES {} \
-         ON CONFLICT (response_id, first_line) DO NOTHING",
-        rows_of(rows.len(), 4)
-    );
-    let mut query = query(sql);
-    for (id, segment) in rows {
-        query = query
-            .bind(id.as_str().to_owned())
-            .bind(segment.first.cast_signed())
-            .bind(segment.last.cast_signed())
-            .bind(segment.lines.clone());
-    }
-    query.execute(connection).await?;
-    Ok(())
 }
 
 pub(super) async fn set_usage(

@@ -8,7 +8,7 @@ use sqlx::{AnyConnection, Row as _};
 
 use super::{
     Backend, Store, StoreError,
-    commit::{ROWS, query, rows_of},
+    sql::{ROWS, query, rows_of},
 };
 use crate::protocol::ResponseId;
 

@@ -1,0 +1,164 @@
+//! The task of a run, from its admission, or from the start that took it over, to its end.
+//!
+//! A run is executed, and may sleep in between: an instance that sleeps for `limits.idle_after` or longer is given up, and
+//! its place with it. What is left of the run is what its subscribers need. When the time has come, the run is executed
+//! again, as after a crash: its imports answer from its journal, and its words are compared with its events, until it is
+//! where it was. So far more runs may wait than there can be instances. A run that was cut off by a stop goes the same way.
+//!
+//! Whatever panics in this task ends the run as failed.
+
+use std::{
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use futures::FutureExt as _;
+use tokio::sync::oneshot;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+use tracing::{debug, error, warn};
+
+use super::{
+    Ending, Manager, Run, StopReason,
+    admission::{Place, Slot},
+    ending::finish,
+    execution::{self, Attempt, execute},
+    resume::{Over, PAUSE, again},
+};
+use crate::plugin::{Agent, RunContext};
+
+/// How a run goes on.
+pub(super) enum Begin {
+    /// It is executed now, for the first time.
+    Now(Box<Ready>),
+    /// It is executed again, once its time has come.
+    Later(Later),
+    /// It ends.
+    Never(Ending),
+}
+
+/// What an execution needs.
+pub(super) struct Ready {
+    pub agent: Arc<Agent>,
+    pub context: RunContext,
+    pub slot: Slot,
+}
+
+/// When a run is executed again.
+#[derive(Default)]
+pub(super) struct Later {
+    /// Not before this time, since 1970.
+    pub until: Duration,
+    /// Not before whoever holds the other end lets it.
+    pub turn: Option<oneshot::Receiver<()>>,
+    /// Who wants to know that it has an instance.
+    pub began: Option<oneshot::Sender<()>>,
+}
+
+impl Manager {
+    /// Begins the task of a run. `place` is the run's among all runs; it is waited for where it is none.
+    pub(super) fn live(self: &Arc<Self>, run: Arc<Run>, begin: Begin, place: Option<Place>, token: TaskTrackerToken) {
+        let manager = self.clone();
+        self.guests().spawn(async move {
+            let _counted = token;
+            // Boxed: while it sleeps, a run is no larger than it must be.
+            let lived = AssertUnwindSafe(manager.live_on(&run, begin, place)).catch_unwind();
+            if lived.await.is_err() {
+                error!(response = %run.id, "the task of this run panicked; the run ends");
+                let ending = Ending::failed("The server failed while it ran the agent.");
+                if AssertUnwindSafe(finish(&manager, &run, ending)).catch_unwind().await.is_err() {
+                    error!(response = %run.id, "the end of this run panicked, too");
+                    run.feed.close(None);
+                }
+            }
+            manager.forget(&run);
+        });
+    }
+
+    async fn live_on(self: &Arc<Self>, run: &Arc<Run>, mut begin: Begin, place: Option<Place>) {
+        let _place = match place {
+            Some(place) => Some(place),
+            // One that is stopped meanwhile needs none to end.
+            None => run.stopping().run_until_cancelled(self.place(run)).await,
+        };
+        let ending = loop {
+            let ready = match begin {
+                Begin::Now(ready) => Ok(ready),
+                Begin::Later(later) => Box::pin(self.wake(run, later)).await,
+                Begin::Never(ending) => Err(ending),
+            };
+            let Ready { agent, context, slot } = match ready {
+                Ok(ready) => *ready,
+                Err(ending) => break ending,
+            };
+            let attempt = Box::pin(execute(run, &agent, context, *self.limits())).await;
+            drop(slot);
+            match attempt {
+                Attempt::Ended(ending) => break ending,
+                Attempt::Asleep(until) => {
+                    self.fall_asleep(run, until);
+                    begin = Begin::Later(Later { until, ..Later::default() });
+                }
+            }
+        };
+        Box::pin(finish(self, run, ending)).await;
+    }
+
+    /// The run has no instance until this time, since 1970.
+    fn fall_asleep(&self, run: &Arc<Run>, until: Duration) {
+        debug!(response = %run.id, "run sleeps");
+        run.feed.forget();
+        run.shelve(i64::try_from(until.as_millis()).unwrap_or(i64::MAX));
+        run.metrics.sleep();
+        // A drain has no reason to wait for it. It has either seen that the run is passive, or this sees the drain.
+        if self.draining() {
+            run.stop(StopReason::Suspended);
+        }
+    }
+
+    /// Waits until a run is to be executed again, and for all that it needs.
+    async fn wake(&self, run: &Arc<Run>, later: Later) -> Result<Box<Ready>, Ending> {
+        let Later { until, turn, began } = later;
+        let ready = run.stopping().run_until_cancelled(async {
+            if let Some(turn) = turn {
+                // An error says the same: nobody holds it back any more.
+                let _ = turn.await;
+            }
+            tokio::time::sleep(until.saturating_sub(since_1970())).await;
+            // The place first: what a run needs is larger than what it is.
+            let slot = self.slot_again().await;
+            let (agent, context) = self.recall(run).await?;
+            // It must be known before the agent does anything: should the server not survive it, it is counted.
+            let _ = run.unshelve().await;
+            if let Some(began) = began {
+                let _ = began.send(());
+            }
+            Ok(Box::new(Ready { agent, context, slot }))
+        });
+        ready.await.unwrap_or_else(|| Err(execution::stopped(run)))
+    }
+
+    /// What the run needs to be executed again. Waits for a database that does not answer.
+    async fn recall(&self, run: &Arc<Run>) -> Result<(Arc<Agent>, RunContext), Ending> {
+        let mut warned = false;
+        loop {
+            match again(self, run).await {
+                Ok(Some(found)) => return Ok(found),
+                Err(Over::Ended(ending)) => return Err(ending),
+                // Some of it is still on its way to the database.
+                Ok(None) => {}
+                Err(Over::Store(error)) => {
+                    if !std::mem::replace(&mut warned, true) {
+                        warn!(response = %run.id, %error, "a run cannot wake");
+                    }
+                }
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+/// The time, since 1970.
+pub(super) fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
