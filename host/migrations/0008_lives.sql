@@ -1,5 +1,5 @@
 -- Active runs over the lives of the server. A run has no row before it first sleeps, waits for its turn, or is cut off: it
--- is executed then. The row goes when the run ends. (The columns `attempts` and `progress` of `responses` are not used any
+-- is executed then. The row goes when the run ends, unless it has attempts; then it goes with the response. (The columns `attempts` and `progress` of `responses` are not used any
 -- more.)
 CREATE TABLE lives (
     response_id TEXT   NOT NULL PRIMARY KEY,

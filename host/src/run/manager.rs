@@ -532,7 +532,12 @@ impl Manager {
     pub async fn delete(&self, principal: &str, id: &ResponseId) -> Result<bool, Refusal> {
         self.cancel(principal, id).await?;
         let _nobody_begins = self.chains.write().await;
-        Ok(self.store.delete_response(principal, id, milliseconds(SystemTime::now())).await?)
+        let deleted = self.store.delete_response(principal, id, milliseconds(SystemTime::now())).await?;
+        if deleted {
+            // Its task may not have come to that yet.
+            self.live.lock().runs.remove(id);
+        }
+        Ok(deleted)
     }
 
     /// Removes some of the responses that ended before `time` (milliseconds since 1970), behind those that `after` has

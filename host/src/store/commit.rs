@@ -262,7 +262,7 @@ impl WriteConnection {
             let journaled: Vec<_> = over.iter().filter(|row| row.journaled).map(|row| &row.id).collect();
             delete(&mut transaction, "journal", "response_id", &journaled).await?;
             let lived: Vec<_> = over.iter().filter(|row| row.lived).map(|row| &row.id).collect();
-            delete(&mut transaction, "lives", "response_id", &lived).await?;
+            lives::remove(&mut transaction, &lived).await?;
         }
         transaction.commit().await?;
         Ok(committed)

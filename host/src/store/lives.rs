@@ -10,7 +10,7 @@ use tracing::error;
 use super::{
     Store, StoreError, WriteConnection,
     responses::response_id,
-    sql::{placeholders, query, rows_of},
+    sql::{ROWS, placeholders, query, rows_of},
 };
 use crate::protocol::{ConversationId, ResponseId};
 
@@ -154,6 +154,16 @@ pub(super) async fn set_phases(
         query = query.bind(id.as_str().to_owned()).bind(*epoch).bind(executing).bind(wake_at);
     }
     query.execute(connection).await?;
+    Ok(())
+}
+
+/// Removes what is said of runs that have ended. How often one was resumed stays, for the operator.
+pub(super) async fn remove(connection: &mut AnyConnection, ids: &[&ResponseId]) -> Result<(), StoreError> {
+    for ids in ids.chunks(ROWS) {
+        let sql = format!("DELETE FROM lives WHERE response_id IN ({}) AND attempts = 0", placeholders(ids.len()));
+        let query = ids.iter().fold(query(sql), |query, id| query.bind(id.as_str().to_owned()));
+        query.execute(&mut *connection).await?;
+    }
     Ok(())
 }
 

@@ -16,6 +16,7 @@
 //! | `say TEXT` | says it |
 //! | `log TEXT` | writes it to the log of the run |
 //! | `wait MS` | sleeps |
+//! | `history` | says what was said in the earlier turns |
 //! | `config` | says its configuration |
 //! | `models` | says the models that it may call |
 //! | `ask MODEL` | lets a model answer, and says what it was told |
@@ -110,6 +111,11 @@ fn step(text: &str) -> Result<Option<String>, Failure> {
         ["log", words @ ..] => {
             log::info!("{}", words.join(" "));
             None
+        }
+        ["history"] => {
+            let history = context::history()?;
+            let texts = history.iter().filter_map(|item| item.as_message()).map(|message| message.text().to_string());
+            Some(texts.collect::<Vec<_>>().join(" | ").replace('\n', " "))
         }
         ["config"] => Some(context::config::<serde_json::Value>()?.to_string()),
         ["models"] => Some(model::models().join(" ")),

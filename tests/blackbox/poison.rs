@@ -1,0 +1,149 @@
+//! What cannot be written or read of one run ends that run, and no other.
+
+use serde_json::{Value, json};
+use sqlx::{AnyConnection, Executor as _};
+
+use crate::harness::{
+    client::Client,
+    database::{Database, both_databases},
+    events::{self, text},
+    fold::fold,
+    plugins,
+    server::{Options, Server},
+    wait,
+};
+
+both_databases!(
+    a_run_whose_words_the_database_refuses_ends_as_failed,
+    a_run_of_which_nothing_can_be_written_ends_as_failed,
+    a_request_that_cannot_be_read_any_more_ends_its_run_alone,
+    events_that_cannot_be_read_any_more_end_their_run_alone,
+);
+
+/// Lets the database refuse rows of events for which this holds, in the language of both databases.
+async fn poison(connection: &mut AnyConnection, database: &Database, condition: &str) {
+    let statements = match database {
+        Database::Sqlite => vec![format!(
+            "CREATE TRIGGER poison BEFORE INSERT ON events WHEN {condition} \
+             BEGIN SELECT RAISE(ABORT, 'poisoned'); END"
+        )],
+        // An error of a class that the server does not know.
+        Database::Postgres(_) => vec![
+            "CREATE FUNCTION poison() RETURNS trigger LANGUAGE plpgsql AS \
+             $$ BEGIN RAISE EXCEPTION 'poisoned'; END $$"
+                .to_owned(),
+            format!(
+                "CREATE TRIGGER poison BEFORE INSERT ON events FOR EACH ROW WHEN ({condition}) EXECUTE FUNCTION poison()"
+            ),
+        ],
+    };
+    for statement in statements {
+        connection.execute(sqlx::AssertSqlSafe(statement)).await.unwrap();
+    }
+}
+
+/// Some words, slowly.
+fn slow(words: &str) -> Value {
+    json!({"model": "echo", "input": words, "metadata": {"delay_ms": "50"}})
+}
+
+fn numbers() -> String {
+    (0..100).map(|number| number.to_string()).collect::<Vec<_>>().join(" ")
+}
+
+/// New runs begin and complete.
+async fn serves(client: &Client) {
+    wait::eventually("runs complete", async || {
+        let answer = client.post(json!({"model": "echo", "input": "as ever"})).await;
+        assert!(matches!(answer.status, 200 | 500 | 503), "{}", answer.body);
+        (answer.status == 200).then(|| assert_eq!(answer.response()["status"], "completed"))
+    })
+    .await;
+    wait::eventually("the server is ready", async || (client.get_path("/readyz").await.status == 200).then_some(()))
+        .await;
+}
+
+async fn a_run_whose_words_the_database_refuses_ends_as_failed(database: Database) {
+    let server = Server::start(database.clone());
+    let client = server.client();
+    let text_of =
+        if matches!(database, Database::Sqlite) { "CAST(NEW.frames AS TEXT)" } else { "encode(NEW.frames, 'escape')" };
+    poison(&mut server.database().await, &database, &format!("{text_of} LIKE '%arsenic%'")).await;
+    let mut neighbours = Vec::new();
+    for _ in 0..20 {
+        neighbours.push(client.stream(slow(&numbers())).await);
+    }
+    let mut stream = client.stream(slow(&format!("{} arsenic and more", &numbers()[..50]))).await;
+    let events = stream.rest().await;
+    let response = client.ended(&events::response_id(&events)).await;
+    assert_eq!((fold(&events), response["status"].as_str()), (response.clone(), Some("failed")));
+    assert!(response["error"]["message"].as_str().unwrap().contains("refused"), "{response}");
+    assert!(numbers().starts_with(text(&events).trim_end()), "what was shown stays: {response}");
+    serves(&client).await;
+    for mut stream in neighbours {
+        assert_eq!(text(&stream.rest().await), numbers());
+    }
+}
+
+async fn a_run_of_which_nothing_can_be_written_ends_as_failed(database: Database) {
+    let mut server = Server::start(database.clone());
+    let client = server.client();
+    let mut stream = client.stream(slow(&numbers())).await;
+    let id = events::response_id(&stream.until_delta(2).await);
+    let mut neighbour = client.stream(slow(&numbers())).await;
+    poison(&mut server.database().await, &database, &format!("NEW.response_id = '{id}'")).await;
+    let response = client.ended(&id).await;
+    assert_eq!(response["status"], "failed");
+    assert!(numbers().starts_with(response["output"][0]["content"][0]["text"].as_str().unwrap().trim_end()));
+    serves(&client).await;
+    assert_eq!(text(&neighbour.rest().await), numbers());
+    // Nobody executes it again.
+    server.kill9();
+    server.restart();
+    assert_eq!(server.client().response(&id).await, response);
+}
+
+/// A run that has said `a` and sleeps, and one that can be told apart from it.
+async fn two_asleep(server: &Server) -> [String; 2] {
+    let client = server.client();
+    let mut ids = Vec::new();
+    for input in ["say a; wait 2500; say b", "say a; wait 2501; say b"] {
+        let mut stream = client.stream(json!({"model": "keeper", "input": input, "conversation": input})).await;
+        ids.push(events::response_id(&stream.until_delta(1).await));
+    }
+    [ids.remove(0), ids.remove(0)]
+}
+
+/// Does something to the row of one of two runs while the server is down. That one fails, the other completes.
+async fn damaged(database: Database, sql: &str, says: &str) {
+    let folder = plugins::folder("keeper");
+    let options = Options::new(database).plugins(folder.path()).config("[limits]\nidle_after = \"100ms\"");
+    let mut server = Server::start(options);
+    let [damaged, whole] = two_asleep(&server).await;
+    server.kill9();
+    let mut connection = server.database().await;
+    sqlx::query(sqlx::AssertSqlSafe(sql)).bind(&damaged).execute(&mut connection).await.unwrap();
+    server.restart();
+    let client = server.client();
+    let response = client.ended(&damaged).await;
+    assert_eq!(response["status"], "failed", "{response}");
+    assert!(response["error"]["message"].as_str().unwrap().contains(says), "{response}");
+    let response = client.ended(&whole).await;
+    assert_eq!(
+        (response["status"].as_str(), &response["output"][0]["content"][0]["text"]),
+        (Some("completed"), &json!("a\nb\n"))
+    );
+    serves(&client).await;
+    // Its conversation is free.
+    let again = json!({"model": "keeper", "input": "say c", "conversation": "say a; wait 2500; say b"});
+    assert_eq!(client.post(again).await.response()["status"], "completed");
+}
+
+async fn a_request_that_cannot_be_read_any_more_ends_its_run_alone(database: Database) {
+    damaged(database, "UPDATE responses SET request = '{\"input\":[' WHERE id = $1", "damaged").await;
+}
+
+async fn events_that_cannot_be_read_any_more_end_their_run_alone(database: Database) {
+    let sql = "UPDATE events SET last_sequence = last_sequence + 5 WHERE response_id = $1 AND first_sequence = 0";
+    damaged(database, sql, "cannot be read").await;
+}
