@@ -5,7 +5,7 @@
 pub enum StoreError {
     /// The database cannot be reached, is locked, full or read-only. The same call may work later.
     #[error("the database is not available: {0}")]
-    Unavailable(#[source] sqlx::Error),
+    Unavailable(#[source] Outage),
     /// It did not answer in time. The same call may work later.
     #[error("the database did not answer within {0:?}")]
     TimedOut(std::time::Duration),
@@ -21,6 +21,31 @@ pub enum StoreError {
     /// The schema cannot be brought up to date.
     #[error("the database schema cannot be brought up to date: {0}")]
     Migration(#[from] sqlx::migrate::MigrateError),
+    /// A newer version of the server has changed the schema.
+    #[error(
+        "{database} was written by a newer version of Outlast: its schema has version {found}, and this one knows \
+         {known}. Start the newer version, or restore a backup from before it"
+    )]
+    Newer {
+        /// The database, without its password.
+        database: String,
+        /// The first version of its schema that this server does not know.
+        found: i64,
+        /// The last one that it knows.
+        known: i64,
+    },
+    /// The write-ahead log beside an SQLite file is another file's.
+    #[error(
+        "{database} and its write-ahead log {log} do not belong together: was a backup copied over the database and the \
+         log forgotten? To use the file as it is, move {log} and its -shm away (keep them), and start again; else put \
+         back the file that the log belongs to"
+    )]
+    ForeignLog {
+        /// The path of the database.
+        database: String,
+        /// The path of the log.
+        log: String,
+    },
     /// The database URL is not one, or the file cannot be made.
     #[error("cannot open the database {url}: {reason}")]
     Open {
@@ -34,28 +59,60 @@ pub enum StoreError {
     Damaged(String),
 }
 
+/// Why the database is not available.
+#[derive(Debug, thiserror::Error)]
+pub enum Outage {
+    /// It said so, or the connection to it failed.
+    #[error(transparent)]
+    Database(sqlx::Error),
+    /// The file of an SQLite database is not at its path any more. What would be written is lost when the server ends.
+    #[error("its file {0} was removed while the server runs; put the same file back, or restart the server")]
+    FileGone(String),
+    /// Another file is at the path of an SQLite database.
+    #[error("its file {0} was replaced while the server runs; restart the server, so that it opens the new one")]
+    FileReplaced(String),
+    /// A PostgreSQL that takes no writes: a standby, or `default_transaction_read_only`.
+    #[error("PostgreSQL is read-only: {0}")]
+    ReadOnly(&'static str),
+    /// This server's own former connection still holds the database.
+    #[error("{0}")]
+    FormerConnection(&'static str),
+}
+
+impl From<Outage> for StoreError {
+    fn from(outage: Outage) -> Self {
+        Self::Unavailable(outage)
+    }
+}
+
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         match &error {
             sqlx::Error::Database(database) if rejects(database.as_ref()) => Self::Rejected(error),
+            // A value that is larger than the protocol can say.
+            sqlx::Error::Encode(_) | sqlx::Error::InvalidArgument(_) => Self::Rejected(error),
             sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::ColumnNotFound(_) => {
                 Self::Damaged(error.to_string())
             }
-            _ => Self::Unavailable(error),
+            _ => Self::Unavailable(Outage::Database(error)),
         }
     }
 }
 
-/// Whether the database understood and said no, so that asking again is of no use.
+/// Whether the database understood and does not take these data, so that asking again with them is of no use.
+///
+/// What is wrong with the database itself is no answer to one run's data, and counts as an outage: a table that is gone,
+/// a right that was taken away, a disk that is full or broken. Then no run can be written, and none must suffer for it.
 fn rejects(error: &dyn sqlx::error::DatabaseError) -> bool {
     if !matches!(error.kind(), sqlx::error::ErrorKind::Other) {
         return true;
     }
     let code = error.code().unwrap_or_default();
     match code.parse::<u32>() {
-        // SQLite: the low byte is the primary code. 1 error, 18 too big, 19 constraint, 20 mismatch, 25 range.
-        Ok(code) if code <= 0xffff => matches!(code & 0xff, 1 | 18 | 19 | 20 | 25),
-        // PostgreSQL: the first two characters are the class. 22 data, 23 integrity, 42 syntax or access.
-        _ => matches!(code.get(..2), Some("22" | "23" | "42")),
+        // SQLite: the low byte is the primary code. 18 too big, 19 constraint, 20 mismatch, 25 range. Code 1 is what
+        // it says of a table that is gone.
+        Ok(code) if code <= 0xffff => matches!(code & 0xff, 18 | 19 | 20 | 25),
+        // PostgreSQL: the first two characters are the class. 22 data, 23 integrity, 54 larger than it can be.
+        _ => matches!(code.get(..2), Some("22" | "23" | "54")),
     }
 }

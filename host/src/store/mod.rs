@@ -8,9 +8,12 @@
 //! database refuses to start.
 
 mod commit;
+mod connect;
 mod conversations;
 mod error;
 mod events;
+mod file;
+mod health;
 mod journal;
 mod open;
 mod ownership;
@@ -19,10 +22,11 @@ mod runs;
 mod secrets;
 mod size;
 mod state;
+mod wal;
 
 pub use commit::{Batch, Committed, EndedResponse, NewResponse, WriteConnection};
 pub use conversations::{ConversationHead, ItemRange, NewItem, Written};
-pub use error::StoreError;
+pub use error::{Outage, StoreError};
 pub use journal::{ActiveRun, JournalSegment};
 pub use open::{Backend, LEASE, Store};
 pub use responses::{StoredResponse, Turn};

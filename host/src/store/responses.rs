@@ -91,7 +91,7 @@ impl Store {
 
     /// Removes a response of a principal, its events and its key; false when there is none. It must have ended.
     pub async fn delete_response(&self, principal: &str, id: &ResponseId) -> Result<bool, StoreError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         let deleted = sqlx::query("DELETE FROM responses WHERE id = $1 AND principal = $2")
             .bind(id.as_str().to_owned())
             .bind(principal.to_owned())
@@ -127,7 +127,7 @@ impl Store {
             ids.push(response_id(row.try_get("id")?)?);
         }
         let ids: Vec<&ResponseId> = ids.iter().collect();
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         delete(&mut transaction, "responses", "id", &ids).await?;
         for table in ["events", "run_logs", "run_usage"] {
             delete(&mut transaction, table, "response_id", &ids).await?;
