@@ -36,7 +36,7 @@ pub(super) async fn live() -> Json<Health> {
     Json(Health { status: "ok" })
 }
 
-/// Tells whether new runs can begin: the server is not stopping, and its database answers.
+/// Tells whether new runs can begin: the server is not stopping, and its database takes writes.
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -52,6 +52,6 @@ pub(super) async fn ready(State(api): State<Api>) -> Result<Json<Readiness>, Api
     if api.manager.draining() {
         return Err(ApiError::new(ErrorKind::Unavailable, "shutting_down", "The server is shutting down."));
     }
-    api.manager.store().ping().await?;
+    api.manager.store().check().await?;
     Ok(Json(Readiness { status: "ok", runs: api.manager.live_runs() }))
 }

@@ -142,12 +142,6 @@ impl Store {
         &self.shown
     }
 
-    /// Whether the database answers.
-    pub async fn ping(&self) -> Result<(), StoreError> {
-        sqlx::query("SELECT 1").execute(&self.pool).await?;
-        Ok(())
-    }
-
     /// The connection that all writes of runs go through. It is the owner of the database, and must be
     /// [kept](WriteConnection::keep). Brings the schema of a PostgreSQL database up to date.
     ///
