@@ -181,7 +181,7 @@ async fn connections_that_are_dead_and_not_closed_are_made_again() {
     let (stream, seen) = a_running_stream(&client).await;
     proxy.let_die();
     assert_eq!(client.get_path("/readyz").await.status, 503);
-    server.logged(&["the connection that writes to", "is dead"]);
+    server.logged(&["the connection that writes to", "does not answer"]);
     server.logged(&["a new connection writes to"]);
     resumes(&client).await;
     wait::eventually("it is ready again", async || (client.get_path("/readyz").await.status == 200).then_some(()))

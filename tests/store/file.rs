@@ -14,7 +14,8 @@ async fn opened(path: &Path) -> Result<Store, StoreError> {
 /// Keeps a response with some of events.
 async fn write(store: &Store) -> outlast::protocol::ResponseId {
     let (id, segment) = (id(), segment(0, 50));
-    let batch = Batch { admitted: vec![&row(&id)], segments: vec![(&id, &segment)], ..Batch::default() };
+    let row = row(&id);
+    let batch = Batch { admitted: vec![&row], segments: vec![(&id, &segment)], ..Batch::default() };
     store.writer().await.unwrap().commit(&batch).await.unwrap();
     id
 }
@@ -210,7 +211,8 @@ async fn a_large_log_begins_anew_and_counts_as_a_part_of_the_size() {
     let mut writer = store.writer().await.unwrap();
     let (id, mut large) = (id(), segment(0, 0));
     large.frames = vec![b'x'; (LIMIT + LIMIT / 8) as usize].into();
-    let batch = Batch { admitted: vec![&row(&id)], segments: vec![(&id, &large)], ..Batch::default() };
+    let row = row(&id);
+    let batch = Batch { admitted: vec![&row], segments: vec![(&id, &large)], ..Batch::default() };
     writer.commit(&batch).await.unwrap();
     assert!(log() <= LIMIT, "{}", log());
     assert!(file() > LIMIT, "{}", file());

@@ -141,6 +141,7 @@ async fn connect(url: &str) -> Result<AnyConnection, sqlx::Error> {
 impl Store {
     /// A connection that is none of the pool's.
     pub(super) async fn connect(&self) -> Result<AnyConnection, StoreError> {
+        self.still_there()?;
         let mut connection = connect(&self.url).await?;
         prepare(&mut connection, self.file.as_deref()).await?;
         Ok(connection)

@@ -22,6 +22,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use tracing::warn;
+
 use super::{Outage, StoreError};
 
 /// What every SQLite database begins with.
@@ -56,6 +58,11 @@ impl DatabaseFile {
         }
         let file = Self { path: canonical, held, _beside: beside };
         file.look_inside().map_err(open)?;
+        if file.held.file.metadata().is_ok_and(|metadata| metadata.nlink() > 1) {
+            warn!(
+                "{path} has several names (hard links); open it by the same one always: its -wal lies beside that one"
+            );
+        }
         Ok(file)
     }
 

@@ -17,6 +17,7 @@ mod health;
 mod journal;
 mod open;
 mod ownership;
+mod pool;
 mod responses;
 mod runs;
 mod secrets;

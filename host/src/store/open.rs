@@ -7,7 +7,7 @@ use std::{
 };
 
 use sqlx::{
-    Any, AnyConnection, AnyPool, SqlStr, Transaction,
+    Any, AnyConnection, SqlStr, Transaction,
     any::AnyPoolOptions,
     migrate::{MigrateError, Migration, MigrationType, Migrator},
 };
@@ -17,6 +17,7 @@ use super::{
     StoreError, WriteConnection,
     connect::{PostgresUrl, backend_of, prepare, sqlite_in_words},
     file::DatabaseFile,
+    pool::Pool,
     wal,
 };
 
@@ -49,7 +50,7 @@ pub enum Backend {
 /// The database.
 #[derive(Clone, Debug)]
 pub struct Store {
-    pub(super) pool: AnyPool,
+    pub(super) pool: Pool,
     pub(super) backend: Backend,
     /// For people: the URL without its password.
     shown: String,
@@ -121,7 +122,8 @@ impl Store {
                 let file = for_pool.clone();
                 Box::pin(async move { prepare(connection, file.as_deref()).await })
             })
-            .connect_lazy(url)?;
+            .connect_lazy(url)?
+            .into();
         let checked = Arc::default();
         Ok(Self { pool, backend, shown: shown.to_owned(), url: url.into(), lease: LEASE, checked, file })
     }

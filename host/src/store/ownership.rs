@@ -114,7 +114,7 @@ impl Ownership {
             };
             let owned = || StoreError::Owned(self.store.shown().to_owned());
             match (self.holder(&mut connection).await?, self.lease(&mut connection).await?) {
-                (None, _) => continue,
+                (None, _) => {}
                 (Some(Holder { migrating: true, idle, .. }), _) if idle < self.lease_milliseconds() => {
                     tell("waiting for another server, which brings the schema up to date");
                 }
@@ -177,11 +177,13 @@ impl Ownership {
                     )
                     .into());
                 }
+                // A session that was closed ends by itself.
+                Some(false) if start.elapsed() < PAUSE => {}
                 Some(false) => {
                     if !std::mem::replace(&mut told, true) {
                         warn!(
-                            "the connection that writes to {} is dead, and PostgreSQL still holds the lock for it; \
-                             ending it",
+                            "the connection that writes to {} does not answer, and PostgreSQL still holds the lock for \
+                             it; ending it",
                             self.store.shown()
                         );
                     }
@@ -198,9 +200,7 @@ impl Ownership {
 
     /// Ends what lies in the pool: where the connection that writes was dead, these are likely to be.
     pub fn forget_idle(&self) {
-        while let Some(idle) = self.store.pool.try_acquire() {
-            drop(idle.detach());
-        }
+        self.store.pool.forget_idle();
     }
 
     /// Renews the lease, when a sixth of it is over.

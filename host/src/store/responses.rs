@@ -126,6 +126,9 @@ impl Store {
             }
             ids.push(response_id(row.try_get("id")?)?);
         }
+        if ids.is_empty() {
+            return Ok(0);
+        }
         let ids: Vec<&ResponseId> = ids.iter().collect();
         let mut transaction = self.begin().await?;
         delete(&mut transaction, "responses", "id", &ids).await?;
