@@ -171,7 +171,8 @@ async fn connections_that_the_database_cuts_are_made_again() {
     ends_as_it_was_shown(&client, stream, seen).await;
 }
 
-#[tokio::test]
+// The proxy forwards while the test waits for the server.
+#[tokio::test(flavor = "multi_thread")]
 async fn connections_that_are_dead_and_not_closed_are_made_again() {
     let Some(postgres) = Postgres::private() else { return };
     let proxy = Proxy::to(postgres.port()).await;

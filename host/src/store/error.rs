@@ -1,5 +1,7 @@
 //! What can go wrong with the database, by what can be done about it.
 
+use sqlx::postgres::PgDatabaseError;
+
 /// A failed call of the store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -108,11 +110,12 @@ fn rejects(error: &dyn sqlx::error::DatabaseError) -> bool {
         return true;
     }
     let code = error.code().unwrap_or_default();
-    match code.parse::<u32>() {
-        // SQLite: the low byte is the primary code. 18 too big, 19 constraint, 20 mismatch, 25 range. Code 1 is what
-        // it says of a table that is gone.
-        Ok(code) if code <= 0xffff => matches!(code & 0xff, 18 | 19 | 20 | 25),
-        // PostgreSQL: the first two characters are the class. 22 data, 23 integrity, 54 larger than it can be.
-        _ => matches!(code.get(..2), Some("22" | "23" | "54")),
+    // The codes of both can be numbers of five digits.
+    if error.try_downcast_ref::<PgDatabaseError>().is_some() {
+        // The first two characters are the class. 22 data, 23 integrity, 54 larger than it can be.
+        return matches!(code.get(..2), Some("22" | "23" | "54"));
     }
+    // The low byte is the primary code. 18 too big, 19 constraint, 20 mismatch, 25 range. Code 1 is what SQLite says of a
+    // table that is gone.
+    code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 18 | 19 | 20 | 25))
 }
