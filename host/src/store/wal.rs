@@ -9,8 +9,9 @@
 //!   also where a backup was copied over the file that is no older than the log; then the result is right.
 //! - any other: what lies between is missing, or was written by another line of history.
 //!
-//! This is exact where `PRAGMA integrity_check` is not (it finds broken trees, and no rows that went back in time), and
-//! costs one read of the log's frame headers at the start, where there is a log, instead of one of the whole database.
+//! This is exact where `PRAGMA quick_check` and `integrity_check` are not: they find broken trees, and no rows that went
+//! back in time. It costs one read of the log's frame headers at the start, where there is a log; `quick_check` reads the
+//! whole database, measured at 7 s a GiB with everything in the page cache, `integrity_check` at 13 s.
 
 use std::{
     fs::File,
