@@ -1,8 +1,12 @@
 //! One configuration from file, environment and flags; what is wrong is named.
 
+use serde_json::json;
+
 use crate::harness::{
     database::Database,
     keys,
+    pgbouncer::PgBouncer,
+    postgres::Postgres,
     server::{Options, Server},
 };
 
@@ -72,4 +76,58 @@ fn a_database_that_is_not_there_is_named_without_its_password() {
 async fn the_environment_wins_over_the_file() {
     let options = defaults().config("[limits]\nmax_live_runs = 7").env("OUTLAST_LIMITS__MAX_LIVE_RUNS", "9");
     assert!(Server::start(options).stdout().contains("9 runs"));
+}
+
+#[test]
+fn a_database_that_cannot_be_opened_says_why() {
+    for (name, words) in [
+        ("", "its name is empty"),
+        (".", "this is a folder"),
+        ("nowhere/o.db", "there is no folder nowhere"),
+        ("postgres://u:p@127.0.0.1:1/x", "nothing listens at 127.0.0.1:1"),
+    ] {
+        refused(Options::named(name), &[words]);
+    }
+}
+
+#[tokio::test]
+async fn a_relative_path_of_whatever_characters_is_a_database() {
+    for name in ["a:b.db", "[x] y.db"] {
+        let server = Server::start(Options::named(name));
+        server.client().post(json!({"model": "echo", "input": "x"})).await.response();
+        assert!(server.dir().join(name).is_file());
+    }
+}
+
+#[tokio::test]
+async fn what_postgres_refuses_is_said() {
+    let Some(postgres) = Postgres::private() else { return };
+    let url = postgres.database().await;
+    postgres.asks_for("right").await;
+    let place = url.split_once('@').unwrap().1;
+    let wrong = format!("postgres://outlast:wrong@{place}");
+    refused(Options::named(&wrong), &["the password of the user `outlast` is wrong"]);
+    let missing = format!("postgres://outlast:right@127.0.0.1:{}/missing", postgres.port());
+    refused(Options::named(&missing), &["has no database `missing`"]);
+}
+
+#[tokio::test]
+async fn a_pooler_serves_when_it_gives_sessions_and_is_refused_when_it_does_not() {
+    let Some(postgres) = Postgres::shared() else { return };
+    let url = postgres.database().await;
+    let name = url.rsplit_once('/').unwrap().1;
+    for mode in ["transaction", "statement"] {
+        let lines = format!("pool_mode = {mode}\nignore_startup_parameters = extra_float_digits");
+        let Some(pooler) = PgBouncer::before(postgres, &lines) else { return };
+        refused(Options::named(&pooler.url(name)), &["PgBouncer", "pool_mode = session"]);
+        // Whichever session it gives next.
+        let Some(pooler) = PgBouncer::before(postgres, &format!("{lines}\nserver_round_robin = 1")) else { return };
+        refused(Options::named(&pooler.url(name)), &["PgBouncer", "pool_mode = session"]);
+    }
+    let Some(strict) = PgBouncer::before(postgres, "pool_mode = session") else { return };
+    refused(Options::named(&strict.url(name)), &["ignore_startup_parameters = extra_float_digits"]);
+    let lines = "pool_mode = session\nignore_startup_parameters = extra_float_digits";
+    let Some(pooler) = PgBouncer::before(postgres, lines) else { return };
+    let server = Server::start(Options::named(&pooler.url(name)));
+    server.client().post(json!({"model": "echo", "input": "x"})).await.response();
 }

@@ -9,6 +9,7 @@ use crate::harness::{
     events::{self, Events},
     fold::fold,
     postgres::Postgres,
+    proxy::Proxy,
     server::{Options, Server},
     wait,
 };
@@ -166,6 +167,40 @@ async fn connections_that_the_database_cuts_are_made_again() {
     let client = server.client();
     let (stream, seen) = a_running_stream(&client).await;
     postgres.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname LIKE 'test%'").await;
+    resumes(&client).await;
+    ends_as_it_was_shown(&client, stream, seen).await;
+}
+
+// The proxy forwards while the test waits for the server.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_are_dead_and_not_closed_are_made_again() {
+    let Some(postgres) = Postgres::private() else { return };
+    let proxy = Proxy::to(postgres.port()).await;
+    let url = postgres.database().await.replace(&postgres.port().to_string(), &proxy.port().to_string());
+    let server = Server::start(Options::new(Database::Postgres(url)).config("lease = \"3s\""));
+    let client = server.client();
+    let (stream, seen) = a_running_stream(&client).await;
+    proxy.let_die();
+    assert_eq!(client.get_path("/readyz").await.status, 503);
+    server.logged(&["the connection that writes to", "does not answer"]);
+    server.logged(&["a new connection writes to"]);
+    resumes(&client).await;
+    wait::eventually("it is ready again", async || (client.get_path("/readyz").await.status == 200).then_some(()))
+        .await;
+    ends_as_it_was_shown(&client, stream, seen).await;
+}
+
+#[tokio::test]
+async fn a_file_that_was_removed_refuses_and_serves_when_it_is_back() {
+    let server = Server::start(Database::Sqlite);
+    let client = server.client();
+    let (stream, seen) = a_running_stream(&client).await;
+    let (file, away) = (server.dir().join("outlast.db"), server.dir().join("away.db"));
+    std::fs::rename(&file, &away).unwrap();
+    is_refused(&client).await;
+    assert_eq!(client.get_path("/readyz").await.status, 503);
+    server.logged(&["was removed while the server runs"]);
+    std::fs::rename(&away, &file).unwrap();
     resumes(&client).await;
     ends_as_it_was_shown(&client, stream, seen).await;
 }

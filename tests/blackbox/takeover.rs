@@ -5,7 +5,9 @@ use serde_json::json;
 use crate::harness::{
     database::Database,
     events,
-    server::{Options, Server},
+    postgres::Postgres,
+    server::{Begun, Options, Server},
+    wait,
 };
 
 #[tokio::test]
@@ -60,4 +62,45 @@ async fn a_server_that_was_silent_and_not_replaced_goes_on() {
     database.lease_is_over().await;
     server.cont();
     assert!(stream.rest().await.last().unwrap().terminal());
+}
+
+#[tokio::test]
+async fn a_second_server_refuses_to_start_on_the_same_file_by_another_name() {
+    let server = Server::start(Database::Sqlite);
+    let file = server.dir().join("outlast.db");
+    let (link, hard) = (server.dir().join("link.db"), server.dir().join("hard.db"));
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    std::fs::hard_link(&file, &hard).unwrap();
+    for name in [file, link, hard] {
+        let (status, error) = Server::refused(Options::named(&name.display().to_string()));
+        assert!(!status.success());
+        assert!(error.contains("another outlast server is using"), "{error}");
+    }
+    server.client().post(json!({"model": "echo", "input": "still here"})).await.response();
+}
+
+/// PostgreSQL shows a commit that is cut off in this wait, and loses it when the standby takes over.
+#[tokio::test]
+async fn a_commit_that_waits_for_a_standby_is_not_cut_off() {
+    let Some(postgres) = Postgres::private() else { return };
+    let database = Database::Postgres(postgres.database().await);
+    let options = Options::new(database.clone()).config("lease = \"1s\"");
+    let mut server = Server::start(options.clone());
+    let mut other = database.connect(server.dir()).await;
+    let mut waiting = async || {
+        let sql = "SELECT COUNT(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+        sqlx::Row::get::<i64, _>(&sqlx::query(sql).fetch_one(&mut other).await.unwrap(), 0)
+    };
+    postgres.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await;
+    postgres.execute("SELECT pg_reload_conf()").await;
+    wait::eventually("a commit waits", async || (waiting().await > 0).then_some(())).await;
+    server.kill9();
+    database.lease_is_over().await;
+    server.launch_with(options);
+    server.logged(&["waiting until its last transaction is over or on the standby"]);
+    assert_eq!(waiting().await, 1);
+    assert!(matches!(server.begun(), Begun::NotYet));
+    postgres.execute("ALTER SYSTEM RESET synchronous_standby_names").await;
+    postgres.execute("SELECT pg_reload_conf()").await;
+    wait::eventually("the server listens", async || matches!(server.begun(), Begun::Listening).then_some(())).await;
 }

@@ -7,6 +7,8 @@
 //! |---|---|
 //! | [`server`] | the binary as a process: start, kill, stop, restart, measure |
 //! | [`postgres`] | a throw-away PostgreSQL |
+//! | [`pgbouncer`] | a throw-away PgBouncer in front of it |
+//! | [`proxy`] | a connection that dies without being closed |
 //! | [`database`] | which database a test runs on, and the macro that runs it on both |
 //! | [`cli`] | the binary's other subcommands |
 //! | [`client`] | HTTP requests and their answers |
@@ -39,9 +41,11 @@ pub mod keys;
 pub mod mcp;
 pub mod metrics;
 pub mod notice;
+pub mod pgbouncer;
 pub mod plugins;
 pub mod postgres;
 pub mod process;
+pub mod proxy;
 pub mod raw;
 pub mod registry;
 pub mod schema;

@@ -31,7 +31,7 @@ use super::{
 /// A cluster.
 #[derive(Debug)]
 pub struct Postgres {
-    installed: &'static Installed,
+    pub(super) installed: &'static Installed,
     dir: TempDir,
     port: u16,
     process: Mutex<Option<Child>>,
@@ -41,10 +41,10 @@ pub struct Postgres {
 
 /// What is there to run.
 #[derive(Debug)]
-struct Installed {
+pub(super) struct Installed {
     folder: PathBuf,
     /// Whom to run it as: it refuses to run as root.
-    user: Option<(u32, u32)>,
+    pub(super) user: Option<(u32, u32)>,
 }
 
 impl Postgres {
@@ -92,6 +92,21 @@ impl Postgres {
         let mut connection = PgConnection::connect(&self.url("postgres")).await.unwrap();
         connection.execute(AssertSqlSafe(statement)).await.unwrap();
         connection.close().await.unwrap();
+    }
+
+    /// Lets nobody in without this password, from its next start on.
+    pub async fn asks_for(&self, password: &str) {
+        let rules = self.dir.path().join("hba.conf");
+        std::fs::write(&rules, "host all all 127.0.0.1/32 scram-sha-256\n").unwrap();
+        self.execute(&format!("ALTER USER outlast PASSWORD '{password}'")).await;
+        self.execute(&format!("ALTER SYSTEM SET hba_file = '{}'", rules.display())).await;
+        self.stop();
+        self.start();
+    }
+
+    /// The port that it listens to, on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     fn url(&self, database: &str) -> String {
@@ -208,6 +223,6 @@ fn user(name: &str) -> Option<(u32, u32)> {
     Some((fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?))
 }
 
-fn free_port() -> u16 {
+pub(super) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

@@ -38,6 +38,11 @@ impl Options {
         Self { database, plugins: None, config: None, env: Vec::new(), args: Vec::new(), ignored: None }
     }
 
+    /// Defaults, with these words for `--database`. Nothing is known of the database.
+    pub fn named(database: &str) -> Self {
+        Self::new(Database::Postgres(database.to_owned()))
+    }
+
     /// Sets `--plugins`.
     pub fn plugins(mut self, folder: &Path) -> Self {
         self.plugins = Some(folder.to_owned());

@@ -2,11 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod file;
+mod guard;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod lives;
 mod migrations;
 mod needed;
+mod outage;
+mod ownership;
 
 use std::time::Duration;
 
@@ -46,13 +50,13 @@ both_databases!(
 struct Opened {
     store: Store,
     database: String,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 async fn open(database: &Database) -> Opened {
     let folder = scratch::dir("store");
     let database = database.argument(folder.path());
-    Opened { store: Store::open(&database).await.unwrap(), database, _folder: folder }
+    Opened { store: Store::open(&database).await.unwrap(), database, folder }
 }
 
 fn id() -> ResponseId {
@@ -383,7 +387,7 @@ async fn logs_and_usage_go_with_their_response(database: Database) {
 
 async fn a_second_owner_is_refused(database: Database) {
     let opened = open(&database).await;
-    let mut first = opened.store.clone().leased_for(Duration::from_millis(300)).writer().await.unwrap();
+    let mut first = opened.store.clone().leased_for(Duration::from_secs(2)).writer().await.unwrap();
     let second = async {
         match Store::open(&opened.database).await {
             Ok(store) => store.writer().await.map(drop),
@@ -404,7 +408,7 @@ async fn a_second_owner_is_refused(database: Database) {
 }
 
 async fn the_schema_is_made_once(database: Database) {
-    let Opened { store, database, _folder } = open(&database).await;
+    let Opened { store, database, folder: _folder } = open(&database).await;
     let id = id();
     store.writer().await.unwrap().commit(&Batch { admitted: vec![&row(&id)], ..Batch::default() }).await.unwrap();
     store.close().await;

@@ -4,20 +4,37 @@ use std::path::Path;
 
 use outlast::{
     protocol::{ConversationId, ResponseId, TerminalStatus},
-    store::{Batch, Store, Swept},
+    store::{Batch, Store, StoreError, Swept, WriteConnection},
 };
 use sqlx::{AnyPool, migrate::Migrator};
 
 use crate::{
-    ended,
+    Opened, ended,
     harness::{
         database::{Database, both_databases},
         scratch,
     },
-    row,
+    open, row,
 };
 
-both_databases!(every_released_schema_is_brought_up_to_date);
+both_databases!(every_released_schema_is_brought_up_to_date, a_newer_schema_is_said_to_be_newer);
+
+async fn a_newer_schema_is_said_to_be_newer(database: Database) {
+    let Opened { store, database: name, folder } = open(&database).await;
+    drop(store.writer().await.unwrap());
+    store.close().await;
+    drop(store);
+    let insert = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+                  SELECT 9000, 'later', success, checksum, 0 FROM _sqlx_migrations WHERE version = 1";
+    sqlx::raw_sql(insert).execute(&mut database.connect(folder.path()).await).await.unwrap();
+    let refused = match Store::open(&name).await {
+        Ok(store) => store.writer().await.map(drop),
+        Err(error) => Err(error),
+    };
+    let error = refused.unwrap_err();
+    assert!(matches!(&error, StoreError::Newer { found: 9000, .. }), "{error}");
+    assert!(error.to_string().contains("written by a newer version of Outlast"), "{error}");
+}
 
 /// The schemas that were released, each with what its servers wrote.
 const RELEASED: [(i64, &str); 1] = [(1, include_str!("schemas/0001.sql"))];
@@ -30,7 +47,7 @@ async fn every_released_schema_is_brought_up_to_date(database: Database) {
         let database = database.argument(folder.path());
         make(&database, version, rows).await;
         let store = Store::open(&database).await.unwrap();
-        check(&store).await;
+        check(&store, store.writer().await.unwrap()).await;
     }
 }
 
@@ -54,14 +71,13 @@ async fn make(database: &str, version: i64, rows: &str) {
 }
 
 /// What was there is there, and everything goes on.
-async fn check(store: &Store) {
+async fn check(store: &Store, mut writer: WriteConnection) {
     let id = |number: u128| ResponseId::new(uuid::Uuid::from_u128(number));
     let turns = store.turns("ann", &id(2), 10).await.unwrap();
     assert_eq!(turns.len(), 2);
     assert!(turns[0].request.contains("\"hi\""));
     assert_eq!(store.response_of_key("ann", "k").await.unwrap(), Some((id(1), "f".to_owned())));
     assert_eq!(&store.events(&id(1), 0).await.unwrap()[0].frames[..], b"event: a");
-    let mut writer = store.writer().await.unwrap();
     let active = writer.take_over().await.unwrap();
     assert_eq!(active.iter().map(|run| (run.id.clone(), run.epoch)).collect::<Vec<_>>(), [(id(3), 2)]);
 

@@ -36,8 +36,8 @@ pub(super) async fn live() -> Json<Health> {
     Json(Health { status: "ok" })
 }
 
-/// Tells whether new runs can begin: the server is not stopping, its database answers, and the last write worked. When
-/// the last write was a while ago, one is made.
+/// Tells whether new runs can begin: the server is not stopping, and its database takes writes. When the last write was a
+/// while ago, one is made.
 #[utoipa::path(
     get,
     path = "/readyz",

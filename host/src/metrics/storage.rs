@@ -39,7 +39,11 @@ impl StorageMetrics {
             "Responses in the database, active ones included",
             self.responses.clone(),
         );
-        registry.register("storage_bytes", "The size of the database, in bytes", self.bytes.clone());
+        registry.register(
+            "storage_bytes",
+            "The size of the database in bytes, with the write-ahead log of an SQLite file",
+            self.bytes.clone(),
+        );
         registry.register(
             "storage_oldest_response_age_seconds",
             "How long ago the oldest response was made; 0 when there is none",

@@ -169,7 +169,7 @@ impl Manager {
     ///
     /// It does not.
     pub async fn ready(&self) -> Result<(), ApiError> {
-        self.store.ping().await.map_err(Refusal::from)?;
+        self.store.check().await.map_err(Refusal::from)?;
         self.queues.durable.health().check().await.map_err(|error| {
             debug!(error, "not ready");
             Refusal::Unavailable.into()

@@ -5,7 +5,7 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use sqlx::{Any, AnyConnection, Connection as _, Row as _, pool::PoolConnection};
+use sqlx::{AnyConnection, Connection as _, Row as _};
 
 use super::{
     Backend, JournalSegment, LogSegment, NewItem, Phase, RunUsage, StateWrite, Store, StoreError,
@@ -29,8 +29,8 @@ pub(super) const RESPONSE_TABLES: [(&str, &str); 6] = [
     ("responses", "id"),
 ];
 
-/// The longest a commit may take before the connection is given up.
-const COMMIT_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a connection that is given up may take to say so.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A response to be admitted.
 #[derive(Clone, Debug)]
@@ -142,7 +142,7 @@ pub struct Batch<'a> {
 pub struct WriteConnection {
     backend: Backend,
     ownership: Ownership,
-    connection: Option<PoolConnection<Any>>,
+    connection: Option<AnyConnection>,
 }
 
 impl WriteConnection {
@@ -159,7 +159,7 @@ impl WriteConnection {
     ///
     /// [`StoreError::Replaced`] when another server owns the database: nothing will be written any more.
     pub async fn keep(&mut self) -> Result<(), StoreError> {
-        let kept = within_limit(async { self.connection().await.map(drop) }).await;
+        let kept = within(self.ownership.commit_limit(), async { self.connection().await.map(drop) }).await;
         self.drop_after(kept).await
     }
 
@@ -169,7 +169,8 @@ impl WriteConnection {
     ///
     /// It does not; [`StoreError::Replaced`] as above.
     pub async fn probe(&mut self, now: i64) -> Result<(), StoreError> {
-        let written = within_limit(async {
+        let limit = self.ownership.commit_limit();
+        let written = within(limit, async {
             sqlx::query(
                 "INSERT INTO probe (id, written_at) VALUES (1, $1) \
                  ON CONFLICT (id) DO UPDATE SET written_at = excluded.written_at",
@@ -187,29 +188,37 @@ impl WriteConnection {
     ///
     /// Writing the same batch again, after an error that left its fate unknown, changes nothing.
     pub async fn commit(&mut self, batch: &Batch<'_>) -> Result<Committed, StoreError> {
-        let committed = within_limit(self.try_commit(batch)).await;
+        let committed = within(self.ownership.commit_limit(), self.try_commit(batch)).await;
         self.drop_after(committed).await
     }
 
     /// After an error the state of the connection is unknown, a transaction may be open on it. A new one is cheap beside
     /// finding out.
     async fn drop_after<T>(&mut self, result: Result<T, StoreError>) -> Result<T, StoreError> {
-        if result.is_err()
-            && let Some(connection) = self.connection.take()
-        {
-            let _ = tokio::time::timeout(COMMIT_TIMEOUT, connection.close()).await;
+        let Err(error) = &result else { return result };
+        match self.connection.take() {
+            // It may be dead: nothing more is said on it.
+            Some(connection) if matches!(error, StoreError::TimedOut(_)) => {
+                drop(connection);
+                self.ownership.forget_idle();
+            }
+            Some(connection) => {
+                let _ = tokio::time::timeout(CLOSE_TIMEOUT, connection.close()).await;
+            }
+            None => {}
         }
         result
     }
 
     async fn try_commit(&mut self, batch: &Batch<'_>) -> Result<Committed, StoreError> {
         let backend = self.backend;
-        let connection = self.connection().await?;
+        let (ownership, connection) = self.owned().await?;
         let mut transaction = match backend {
             // Take the write lock at once: a transaction that begins as a reader can fail to become a writer.
             Backend::Sqlite => connection.begin_with("BEGIN IMMEDIATE").await?,
             Backend::Postgres => connection.begin().await?,
         };
+        ownership.fence(&mut transaction).await?;
         for (table, column) in RESPONSE_TABLES {
             delete(&mut transaction, table, column, &batch.abandoned).await?;
         }
@@ -217,10 +226,16 @@ impl WriteConnection {
         for rows in batch.admitted.chunks(ROWS) {
             committed.taken.extend(admit(&mut transaction, rows).await?);
         }
-        let turns: Vec<_> = batch.admitted.iter().copied().filter(|row| row.conversation.is_some()).collect();
+        let turns = batch.admitted.iter().copied().filter(|row| row.conversation.is_some());
+        let turns: Vec<_> = turns.filter(|row| !committed.taken.contains(&row.id)).collect();
+        begin_named(&mut transaction, &turns).await?;
+        let places: Vec<_> = turns
+            .iter()
+            .filter_map(|row| Some((row.principal.as_str(), row.conversation.as_ref()?.0.as_str())))
+            .collect();
+        conversations::lock(&mut transaction, backend, &places).await?;
         for rows in turns.chunks(ROWS) {
-            let rows: Vec<_> = rows.iter().copied().filter(|row| !committed.taken.contains(&row.id)).collect();
-            let guarded = guard(&mut transaction, &rows).await?;
+            let guarded = guard(&mut transaction, rows).await?;
             delete(&mut transaction, "responses", "id", &guarded.iter().collect::<Vec<_>>()).await?;
             committed.guarded.extend(guarded);
         }
@@ -265,23 +280,28 @@ impl WriteConnection {
             lives::remove(&mut transaction, &lived).await?;
         }
         transaction.commit().await?;
+        ownership.tidy(connection).await;
         Ok(committed)
     }
 
     /// The connection, of a server that still owns the database.
     pub(super) async fn connection(&mut self) -> Result<&mut AnyConnection, StoreError> {
+        Ok(self.owned().await?.1)
+    }
+
+    async fn owned(&mut self) -> Result<(&mut Ownership, &mut AnyConnection), StoreError> {
         let connection = match self.connection.take() {
             Some(connection) => connection,
             None => self.ownership.connection().await?,
         };
         let connection = self.connection.insert(connection);
         self.ownership.keep(connection).await?;
-        Ok(connection)
+        Ok((&mut self.ownership, connection))
     }
 }
 
-async fn within_limit<T>(call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-    tokio::time::timeout(COMMIT_TIMEOUT, call).await.unwrap_or(Err(StoreError::TimedOut(COMMIT_TIMEOUT)))
+async fn within<T>(limit: Duration, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    tokio::time::timeout(limit, call).await.unwrap_or(Err(StoreError::TimedOut(limit)))
 }
 
 /// Admits responses and returns those that were not, because their keys are taken.
@@ -312,19 +332,19 @@ async fn admit(connection: &mut AnyConnection, rows: &[&NewResponse]) -> Result<
     missing(&query.fetch_all(connection).await?, rows.iter().map(|row| &row.id))
 }
 
-/// Sets the write guards of the conversations of these responses, and returns the responses for which that was not
-/// possible. A conversation that has a name begins to exist here.
-async fn guard(connection: &mut AnyConnection, rows: &[&NewResponse]) -> Result<Vec<ResponseId>, StoreError> {
-    let turns = || rows.iter().filter_map(|row| row.conversation.as_ref().map(|(id, position)| (row, id, *position)));
-    let named: Vec<_> = turns().filter(|(_, id, _)| id.is_name()).collect();
-    if !named.is_empty() {
+/// Lets the conversations begin to exist that have names, where they do not yet.
+async fn begin_named(connection: &mut AnyConnection, rows: &[&NewResponse]) -> Result<(), StoreError> {
+    let named = rows.iter().filter_map(|row| row.conversation.as_ref().map(|(id, _)| (row, id)));
+    let mut named: Vec<_> = named.filter(|(_, id)| id.is_name()).collect();
+    named.sort_unstable_by_key(|(row, id)| (row.principal.as_str(), id.as_str()));
+    for rows in named.chunks(ROWS) {
         let sql = format!(
             "INSERT INTO conversations (principal, id, created_at, metadata, next_position) VALUES {} \
              ON CONFLICT DO NOTHING",
-            rows_of(named.len(), 5)
+            rows_of(rows.len(), 5)
         );
         let mut query = query(sql);
-        for (row, id, _) in named {
+        for (row, id) in rows {
             query = query
                 .bind(row.principal.clone())
                 .bind(id.as_str().to_owned())
@@ -334,9 +354,13 @@ async fn guard(connection: &mut AnyConnection, rows: &[&NewResponse]) -> Result<
         }
         query.execute(&mut *connection).await?;
     }
-    if rows.is_empty() {
-        return Ok(Vec::new());
-    }
+    Ok(())
+}
+
+/// Sets the write guards of the conversations of these responses, which are locked, and returns the responses for which
+/// that was not possible.
+async fn guard(connection: &mut AnyConnection, rows: &[&NewResponse]) -> Result<Vec<ResponseId>, StoreError> {
+    let turns = || rows.iter().filter_map(|row| row.conversation.as_ref().map(|(id, position)| (row, id, *position)));
     let sql = format!(
         "WITH turn (principal, id, response_id, position) AS (VALUES {}) \
          UPDATE conversations SET active_response_id = turn.response_id FROM turn \

@@ -4,13 +4,17 @@
 use sqlx::{Any, AnyConnection, Row as _, Transaction};
 
 use super::{
-    Store, StoreError,
+    Backend, Store, StoreError,
     sql::{ROWS, query, rows_of},
 };
 use crate::protocol::{Conversation, ConversationId};
 
 /// The condition that the conversation's write guard names a response that is still being made. A guard whose
 /// response is gone is none.
+///
+/// It reads another row than the conversation's. On PostgreSQL a statement that has waited for a row reads that row anew,
+/// but all others as they were when it began: whoever writes under this condition [locks](lock) the conversation first, in
+/// a statement of its own.
 pub(super) const GUARDED: &str = "EXISTS (SELECT 1 FROM responses WHERE responses.id = \
                                   conversations.active_response_id AND responses.ended_at IS NULL)";
 
@@ -66,7 +70,7 @@ impl Store {
         metadata: &str,
         items: &[NewItem<'_>],
     ) -> Result<(), StoreError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         sqlx::query(
             "INSERT INTO conversations (principal, id, created_at, metadata, next_position) VALUES ($1, $2, $3, $4, $5)",
         )
@@ -130,6 +134,7 @@ impl Store {
         id: &ConversationId,
         metadata: &str,
     ) -> Result<bool, StoreError> {
+        self.still_there()?;
         let updated = sqlx::query("UPDATE conversations SET metadata = $3 WHERE principal = $1 AND id = $2")
             .bind(principal.to_owned())
             .bind(id.as_str().to_owned())
@@ -174,6 +179,7 @@ impl Store {
             let kept = sqlx::query("UPDATE responses SET history = $1 WHERE id = $2");
             kept.bind(history).bind(active.clone()).execute(&mut *transaction).await?;
         }
+        lock(&mut transaction, self.backend, &[(principal, id.as_str())]).await?;
         // The conversation before what belongs to it: who keeps something for it has locked it, or finds it gone.
         let sql = format!(
             "DELETE FROM conversations WHERE principal = $1 AND id = $2 AND {}",
@@ -200,7 +206,8 @@ impl Store {
         id: &ConversationId,
         items: &[NewItem<'_>],
     ) -> Result<Written, StoreError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
+        lock(&mut transaction, self.backend, &[(principal, id.as_str())]).await?;
         let sql = format!(
             "UPDATE conversations SET next_position = next_position + $3 WHERE principal = $1 AND id = $2 \
              AND NOT {GUARDED} RETURNING next_position"
@@ -220,7 +227,8 @@ impl Store {
         if no_id(item) {
             return Ok(Written::NotFound);
         }
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
+        lock(&mut transaction, self.backend, &[(principal, id.as_str())]).await?;
         // The update takes the row, so that no response begins meanwhile; its history would have the item.
         let sql = format!(
             "UPDATE conversations SET next_position = next_position + 1 WHERE principal = $1 AND id = $2 \
@@ -303,6 +311,31 @@ impl Store {
         let head = self.conversation_head(principal, id).await?;
         Ok(if head.is_some() { Written::Guarded } else { Written::NotFound })
     }
+}
+
+/// Locks conversations for the rest of the transaction, in the order of their names: two transactions that lock several
+/// do not wait for each other. SQLite has one writer at a time, who has begun as such.
+pub(super) async fn lock(
+    connection: &mut AnyConnection,
+    backend: Backend,
+    conversations: &[(&str, &str)],
+) -> Result<(), StoreError> {
+    if backend == Backend::Sqlite {
+        return Ok(());
+    }
+    let mut sorted = conversations.to_vec();
+    sorted.sort_unstable();
+    for rows in sorted.chunks(ROWS) {
+        let sql = format!(
+            "SELECT 1 AS one FROM conversations WHERE (principal, id) IN (VALUES {}) ORDER BY principal, id FOR UPDATE",
+            rows_of(rows.len(), 2)
+        );
+        let query = rows
+            .iter()
+            .fold(query(sql), |query, (principal, id)| query.bind((*principal).to_owned()).bind((*id).to_owned()));
+        query.fetch_all(&mut *connection).await?;
+    }
+    Ok(())
 }
 
 /// Adds items to a conversation, the first at the position `first`.

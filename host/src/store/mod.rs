@@ -8,13 +8,17 @@
 //! database refuses to start.
 
 mod commit;
+mod connect;
 mod conversations;
 mod error;
 mod events;
+mod file;
+mod health;
 mod journal;
 mod lives;
 mod open;
 mod ownership;
+mod pool;
 mod responses;
 mod runs;
 mod secrets;
@@ -22,10 +26,11 @@ mod segments;
 mod size;
 mod sql;
 mod state;
+mod wal;
 
 pub use commit::{Batch, Committed, EndedResponse, NewResponse, TurnItem, WriteConnection};
 pub use conversations::{ConversationHead, ItemRange, NewItem, Written};
-pub use error::StoreError;
+pub use error::{Outage, StoreError};
 pub use journal::JournalSegment;
 pub use lives::{ActiveRun, Phase, TakenRun};
 pub use open::{Backend, LEASE, Store};

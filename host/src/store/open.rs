@@ -1,14 +1,25 @@
-//! Opening a database: pool, ownership, schema.
+//! Opening a database: pool and schema.
 
-use std::{borrow::Cow, fs::File, path::Path, time::Duration};
-
-use sqlx::{
-    AnyConnection, AnyPool, Connection as _, Executor as _, SqlStr,
-    any::AnyPoolOptions,
-    migrate::{Migration, MigrationType, Migrator},
+use std::{
+    borrow::Cow,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
-use super::{StoreError, WriteConnection};
+use sqlx::{
+    Any, AnyConnection, SqlStr, Transaction,
+    any::AnyPoolOptions,
+    migrate::{MigrateError, Migration, MigrationType, Migrator},
+};
+use tokio::sync::Mutex;
+
+use super::{
+    StoreError, WriteConnection,
+    connect::{PostgresUrl, backend_of, prepare, sqlite_in_words},
+    file::DatabaseFile,
+    pool::Pool,
+    wal,
+};
 
 /// How long a call waits for a free connection, or for another process's lock on an SQLite file.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
@@ -40,50 +51,82 @@ pub enum Backend {
 /// The database.
 #[derive(Clone, Debug)]
 pub struct Store {
-    pub(super) pool: AnyPool,
+    pub(super) pool: Pool,
     pub(super) backend: Backend,
     /// For people: the URL without its password.
     shown: String,
+    pub(super) url: Arc<str>,
     /// How long the owner of a PostgreSQL database may be silent before another server takes over.
     pub(super) lease: Duration,
-    /// Held as long as the store lives.
-    _lock: Option<std::sync::Arc<File>>,
+    /// When the database was found well last. Whoever looks holds it.
+    pub(super) checked: Arc<Mutex<Option<Instant>>>,
+    /// The file of an SQLite database, held as long as the store lives.
+    pub(super) file: Option<Arc<DatabaseFile>>,
 }
 
 impl Store {
     /// Opens `database`, a PostgreSQL URL (`postgres://…`) or the path of an SQLite file, which is made when it
-    /// is not there. Brings the schema up to date.
+    /// is not there. Brings the schema of an SQLite database up to date; that of a PostgreSQL database is the owner's
+    /// to change: [`writer`](Self::writer) does.
     ///
     /// # Errors
     ///
     /// [`StoreError::Owned`] when another server uses an SQLite file; [`StoreError::Open`] when there is no such
-    /// database; [`StoreError::Migration`] when its schema is newer than this server or was changed by hand.
+    /// database, which says what is wrong; [`StoreError::ForeignLog`] when an SQLite file has the log of another one;
+    /// [`StoreError::Newer`] and [`StoreError::Migration`] when its schema is newer than this server or was changed by
+    /// hand.
     pub async fn open(database: &str) -> Result<Self, StoreError> {
         sqlx::any::install_default_drivers();
-        let (backend, url, shown) = if database.starts_with("postgres://") || database.starts_with("postgresql://") {
-            (Backend::Postgres, database.to_owned(), without_password(database))
-        } else {
-            let path = database.strip_prefix("sqlite:").map_or(database, |path| path.trim_start_matches("//"));
-            (Backend::Sqlite, sqlite_url(path), path.to_owned())
+        let backend = backend_of(database)
+            .map_err(|reason| StoreError::Open { url: format!("{:?}", without_password(database)), reason })?;
+        match backend {
+            Backend::Sqlite => Self::open_sqlite(database).await,
+            Backend::Postgres => Self::open_postgres(database).await,
+        }
+    }
+
+    async fn open_sqlite(database: &str) -> Result<Self, StoreError> {
+        let path = match database.strip_prefix("sqlite:") {
+            Some(path) => path.strip_prefix("//").unwrap_or(path),
+            None => database,
         };
+        let open = |reason: String| StoreError::Open { url: path.to_owned(), reason };
+        let file = DatabaseFile::open(path)?;
+        wal::check(&file)?;
+        let url = file.url().map_err(open)?;
+        let store =
+            Self::new(Backend::Sqlite, &url, path, Some(file.into())).map_err(|error| open(error.to_string()))?;
+        let mut connection = store.connect().await.map_err(|error| match error {
+            StoreError::Unavailable(super::Outage::Database(error)) => open(sqlite_in_words(&error)),
+            error => open(error.to_string()),
+        })?;
+        store.migrate(&mut connection).await?;
+        Ok(store)
+    }
+
+    async fn open_postgres(url: &str) -> Result<Self, StoreError> {
+        let shown = without_password(url);
         let open = |reason: String| StoreError::Open { url: shown.clone(), reason };
-        let lock = match backend {
-            Backend::Sqlite => Some(lock_file(&shown)?.into()),
-            Backend::Postgres => None,
-        };
+        PostgresUrl::parse(url).map_err(open)?.probe(url).await.map_err(open)?;
+        Self::new(Backend::Postgres, url, &shown, None).map_err(|error| open(error.to_string()))
+    }
+
+    fn new(backend: Backend, url: &str, shown: &str, file: Option<Arc<DatabaseFile>>) -> Result<Self, sqlx::Error> {
+        let for_pool = file.clone();
         let pool = AnyPoolOptions::new()
             .max_connections(match backend {
                 Backend::Sqlite => 4,
                 Backend::Postgres => 8,
             })
             .acquire_timeout(PATIENCE)
-            .after_connect(move |connection, _| Box::pin(prepare(connection, backend)))
-            .connect(&url)
-            .await
-            .map_err(|error| open(error.to_string()))?;
-        let store = Self { pool, backend, shown, lease: LEASE, _lock: lock };
-        store.migrate().await?;
-        Ok(store)
+            .after_connect(move |connection, _| {
+                let file = for_pool.clone();
+                Box::pin(async move { prepare(connection, file.as_deref()).await })
+            })
+            .connect_lazy(url)?
+            .into();
+        let checked = Arc::default();
+        Ok(Self { pool, backend, shown: shown.to_owned(), url: url.into(), lease: LEASE, checked, file })
     }
 
     /// The same, with another lease than [`LEASE`].
@@ -102,18 +145,13 @@ impl Store {
         &self.shown
     }
 
-    /// Whether the database answers.
-    pub async fn ping(&self) -> Result<(), StoreError> {
-        sqlx::query("SELECT 1").execute(&self.pool).await?;
-        Ok(())
-    }
-
     /// The connection that all writes of runs go through. It is the owner of the database, and must be
-    /// [kept](WriteConnection::keep).
+    /// [kept](WriteConnection::keep). Brings the schema of a PostgreSQL database up to date.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Owned`] when another server owns a PostgreSQL database and lives.
+    /// [`StoreError::Owned`] when another server owns a PostgreSQL database and lives; [`StoreError::Newer`] and
+    /// [`StoreError::Migration`] when its schema cannot be brought up to date.
     pub async fn writer(&self) -> Result<WriteConnection, StoreError> {
         WriteConnection::open(self.clone()).await
     }
@@ -123,64 +161,42 @@ impl Store {
         self.pool.close().await;
     }
 
-    async fn migrate(&self) -> Result<(), StoreError> {
+    /// Begins a transaction that writes, on a connection of the pool.
+    pub(super) async fn begin(&self) -> Result<Transaction<'static, Any>, StoreError> {
+        match self.backend {
+            // Take the write lock at once: a transaction that begins as a reader can fail to become a writer.
+            Backend::Sqlite => {
+                self.still_there()?;
+                let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+                wal::count(&mut transaction).await?;
+                Ok(transaction)
+            }
+            Backend::Postgres => Ok(self.pool.begin().await?),
+        }
+    }
+
+    /// Brings the schema up to date.
+    pub(super) async fn migrate(&self, connection: &mut AnyConnection) -> Result<(), StoreError> {
         let migrations = MIGRATIONS.iter().map(|&(version, name, sql)| {
             Migration::new(version, Cow::Borrowed(name), MigrationType::Simple, SqlStr::from_static(sql), false)
         });
-        Ok(Migrator::with_migrations(migrations.collect()).run(&self.pool).await?)
-    }
-}
-
-async fn prepare(connection: &mut AnyConnection, backend: Backend) -> Result<(), sqlx::Error> {
-    match backend {
-        Backend::Sqlite => {
-            // FULL: a commit is on the disk when it returns, so it survives a power cut too. Under group commit it
-            // costs next to nothing.
-            connection.execute("PRAGMA journal_mode = WAL").await?;
-            connection.execute("PRAGMA synchronous = FULL").await?;
-            connection.execute("PRAGMA busy_timeout = 1000").await?;
-        }
-        Backend::Postgres => {
-            connection.execute("SET statement_timeout = '10s'").await?;
-        }
-    }
-    connection.ping().await
-}
-
-fn sqlite_url(path: &str) -> String {
-    let mut escaped = String::new();
-    for character in path.chars() {
-        match character {
-            '%' | '?' | '#' => escaped.push_str(&format!("%{:02X}", u32::from(character))),
-            _ => escaped.push(character),
-        }
-    }
-    format!("sqlite://{escaped}?mode=rwc")
-}
-
-fn lock_file(database: &str) -> Result<File, StoreError> {
-    let path = format!("{database}.lock");
-    let open = |error: std::io::Error| StoreError::Open {
-        url: database.to_owned(),
-        reason: format!("cannot lock {path}: {error}"),
-    };
-    if let Some(folder) = Path::new(database).parent().filter(|folder| !folder.as_os_str().is_empty())
-        && !folder.is_dir()
-    {
-        let reason = format!("there is no folder {}", folder.display());
-        return Err(StoreError::Open { url: database.to_owned(), reason });
-    }
-    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(open)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(StoreError::Owned(database.to_owned())),
-        Err(std::fs::TryLockError::Error(error)) => Err(open(error)),
+        let known = MIGRATIONS.iter().map(|&(version, ..)| version).max().unwrap_or_default();
+        Migrator::with_migrations(migrations.collect()).run(connection).await.map_err(|error| match error {
+            MigrateError::VersionMissing(found) if found > known => {
+                StoreError::Newer { database: self.shown.clone(), found, known }
+            }
+            error => error.into(),
+        })
     }
 }
 
 fn without_password(url: &str) -> String {
-    let (Some(scheme), Some(at)) = (url.find("://"), url.rfind('@')) else { return url.to_owned() };
-    let user = url[scheme + 3..at].split(':').next().unwrap_or_default();
-    let rest = url[at + 1..].split('?').next().unwrap_or_default();
-    format!("{}://{user}@{rest}", &url[..scheme])
+    let Some(scheme) = url.find("://") else { return url.to_owned() };
+    let (scheme, rest) = (&url[..scheme], &url[scheme + 3..]);
+    // A password may have an `@`; what comes behind `?` may be one.
+    let (user, rest) = match rest.rsplit_once('@') {
+        Some((user, rest)) => (format!("{}@", user.split(':').next().unwrap_or_default()), rest),
+        None => (String::new(), rest),
+    };
+    format!("{scheme}://{user}{}", rest.split('?').next().unwrap_or_default())
 }

@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 
-use sqlx::{AnyConnection, AnyPool, Row as _, any::AnyRow};
+use sqlx::{AnyConnection, Row as _, any::AnyRow};
 
 use super::{
     StoreError,
+    pool::Pool,
     sql::{ROWS, query, rows_of},
 };
 use crate::protocol::ResponseId;
@@ -39,7 +40,7 @@ pub(super) struct Row<'a> {
 /// The next rows of a run that hold something from the number `from` on, in order, at most `most`: first number, last
 /// number, bytes. The first row may begin before `from`.
 pub(super) async fn read(
-    pool: &AnyPool,
+    pool: &Pool,
     table: &Table,
     id: &ResponseId,
     from: u64,

@@ -3,12 +3,12 @@
 use std::{collections::HashSet, fmt::Write as _};
 
 use sqlx::{
-    Any, AnyConnection, Row as _, Transaction,
+    Any, AnyConnection, Row as _,
     any::{AnyArguments, AnyRow},
     query::Query,
 };
 
-use super::{Backend, Store, StoreError};
+use super::StoreError;
 use crate::protocol::ResponseId;
 
 /// The most rows of one statement. PostgreSQL takes 65,535 parameters and SQLite 32,766.
@@ -16,17 +16,6 @@ pub(super) const ROWS: usize = 1_000;
 
 pub(super) fn query<'q>(sql: String) -> Query<'q, Any, AnyArguments> {
     sqlx::query(sqlx::AssertSqlSafe(sql))
-}
-
-impl Store {
-    /// Begins a transaction that writes.
-    pub(super) async fn begin(&self) -> Result<Transaction<'static, Any>, StoreError> {
-        Ok(match self.backend {
-            // Take the write lock at once: a transaction that begins as a reader can fail to become a writer.
-            Backend::Sqlite => self.pool.begin_with("BEGIN IMMEDIATE").await?,
-            Backend::Postgres => self.pool.begin().await?,
-        })
-    }
 }
 
 /// `$1,$2,…`

@@ -172,7 +172,7 @@ async fn conversations(
         let lock = match backend {
             // The transaction has the only lock for writing already.
             Backend::Sqlite => "",
-            Backend::Postgres => "FOR SHARE",
+            Backend::Postgres => "ORDER BY principal, id FOR SHARE",
         };
         let sql = format!(
             "SELECT principal, id FROM conversations WHERE (principal, id) IN (VALUES {}) {lock}",
