@@ -30,6 +30,7 @@ mod idempotency;
 mod input_tokens;
 mod latency;
 mod limits;
+mod log;
 mod mcp;
 mod metrics;
 mod models;
