@@ -313,3 +313,24 @@ pub(crate) fn cached(engine: Engine, config: &Config) -> Result<Engine, CacheErr
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_server_that_accepts_no_connections_any_more_ends_and_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config {
+            listen: ([127, 0, 0, 1], 0).into(),
+            database: folder.path().join("outlast.db").display().to_string(),
+            cache: CacheConfig::Enabled(false),
+            ..Config::default()
+        };
+        // More than a semaphore takes. What is read from a file is checked; this makes the accept loop panic.
+        config.limits.connections = usize::MAX;
+        let server = Server::start(config, Handle::current()).await.unwrap();
+        let served = server.serve(CancellationToken::new(), Arc::default()).await;
+        assert!(matches!(&served, Err(ServeError::Deaf(why)) if why.contains("panicked")), "{served:?}");
+    }
+}

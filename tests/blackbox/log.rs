@@ -74,7 +74,8 @@ async fn a_log_on_a_full_disk_stops_nothing() {
 
 #[tokio::test]
 async fn a_terminal_that_is_closed_stops_nothing() {
-    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    // A child that inherited it would keep it open.
+    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
     grantpt(&terminal).unwrap();
     unlockpt(&terminal).unwrap();
     let path = ptsname(&terminal, Vec::new()).unwrap().into_string().unwrap();

@@ -116,9 +116,7 @@ struct Keys {
 
 impl Keys {
     fn new() -> Self {
-        let mut top = fields::<Config>();
-        top.retain(|key| key != "WARNINGS");
-        Self { top, limits: fields::<Limits>() }
+        Self { top: fields::<Config>(), limits: fields::<Limits>() }
     }
 
     fn judge(&self, name: &str, value: &str) -> Judgement {
