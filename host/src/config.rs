@@ -3,7 +3,7 @@
 //! Three sources, later ones win: the file (TOML), the environment (`OUTLAST_…`, sections separated by two
 //! underscores: `OUTLAST_LIMITS__RUN_TIMEOUT=5m`), the command line. It is checked once, at the start, and then
 //! passed down as values. A key that is not known and a value that does not fit are errors that name the key,
-//! the value and what is allowed.
+//! the value and what is allowed. Of variables that are not keys, `environment` says what becomes of them.
 //!
 //! Durations are written `500ms`, `30s`, `10m`; sizes `64KiB`, `10MiB`, or a number of bytes.
 
@@ -19,7 +19,8 @@ use std::{
 use bytesize::ByteSize;
 use figment::{
     Figment,
-    providers::{Env, Format as _, Serialized, Toml},
+    error::Kind,
+    providers::{Format as _, Serialized, Toml},
 };
 use serde::{Deserialize, Serialize};
 
@@ -36,7 +37,27 @@ use crate::{
     store::LEASE,
 };
 
+mod environment;
+
+use environment::Environment;
+
 const DAY: Duration = Duration::from_secs(86_400);
+
+/// Maxima of limits, where nothing else sets a smaller one. They are far beyond what a server can hold; what they keep
+/// out is a number that overflows somewhere. Here: things of which each takes memory or a file.
+const MOST_PLACES: usize = 1_000_000;
+/// Runs, of which most sleep in the database.
+const MOST_RUNS: usize = 1_000_000_000;
+/// Items of one request or response.
+const MOST_ITEMS: usize = 1_000_000_000;
+/// Events and lines of one run.
+const MOST_EVENTS: u64 = 1_000_000_000_000;
+/// Headers of one request: what a table of them takes.
+const MOST_HEADERS: usize = 32_768;
+/// What has to fit into memory.
+const MOST_BYTES: ByteSize = ByteSize::tib(1);
+/// The memory of an instance, whose addresses have 32 bits.
+const MOST_MEMORY: ByteSize = ByteSize::gib(4);
 
 /// The configuration of a server.
 #[derive(Clone, Debug, Deserialize)]
@@ -93,6 +114,9 @@ pub struct Config {
     pub mcp: BTreeMap<String, McpConfig>,
     /// Limits.
     pub limits: Limits,
+    /// What its sources hold that means nothing here, in sentences for the log.
+    #[serde(skip)]
+    pub warnings: Vec<String>,
 }
 
 /// The folder for compiled code.
@@ -290,6 +314,7 @@ impl Default for Config {
             tools: BTreeMap::new(),
             mcp: BTreeMap::new(),
             limits: Limits::default(),
+            warnings: Vec::new(),
         }
     }
 }
@@ -379,13 +404,13 @@ impl Config {
             }
             figment = figment.merge(Toml::file_exact(file));
         }
+        let Environment { provider, warnings } = environment::read().map_err(ConfigError)?;
         let config: Self = figment
-            // Two are for `outlast runs`, and may be set where a server is started.
-            .merge(Env::prefixed("OUTLAST_").ignore(&["key", "url"]).split("__"))
+            .merge(provider)
             .merge(Serialized::defaults(flags))
             .extract()
             .map_err(|error| ConfigError(explain(error)))?;
-        config.checked()
+        Self { warnings, ..config }.checked()
     }
 
     fn checked(self) -> Result<Self, ConfigError> {
@@ -411,8 +436,11 @@ impl Config {
             }
         }
         for key in &self.keys {
-            if key.max_live_runs == Some(0) {
-                return fail(format!("keys: max_live_runs of \"{}\" must be at least 1", key.name));
+            if key.max_live_runs.is_some_and(|most| most == 0 || most > MOST_PLACES) {
+                return fail(format!(
+                    "keys: max_live_runs of \"{}\" must be at least 1 and at most {MOST_PLACES}",
+                    key.name
+                ));
             }
             let differs = |other: &Key| {
                 let runs = key.max_live_runs.is_some_and(|most| other.max_live_runs.is_some_and(|other| other != most));
@@ -434,20 +462,37 @@ impl Config {
         if self.retention < Duration::from_secs(1) || self.retention > DAY * 36_500 {
             return fail(format!("retention = \"{:?}\" must be 1s to 36500d", self.retention));
         }
+        if self.drain_timeout > DAY * 365 {
+            return fail(format!("drain_timeout = \"{:?}\" must be 0s to 365d", self.drain_timeout));
+        }
         if self.lease < Duration::from_secs(1) || self.lease > Duration::from_secs(3_600) {
             return fail(format!("lease = \"{:?}\" must be 1s to 1h", self.lease));
         }
         for (name, agent) in &self.agents {
             let times = [("cpu_time", agent.cpu_time), ("run_timeout", agent.run_timeout)];
-            let sizes = [("memory", agent.memory.map(bytes)), ("max_live_runs", agent.max_live_runs)];
+            let sizes = [
+                ("memory", agent.memory.map(bytes), bytes(MOST_MEMORY)),
+                ("max_live_runs", agent.max_live_runs, MOST_PLACES),
+            ];
             if let Some((key, _)) =
                 times.iter().find(|(_, time)| time.is_some_and(|time| time.is_zero() || time > DAY * 365))
             {
                 return fail(format!("agents.{name}.{key} must be 1ms to 365d"));
             }
-            if let Some((key, _)) = sizes.iter().find(|(_, size)| *size == Some(0)) {
-                return fail(format!("agents.{name}.{key} = 0 must be at least 1"));
+            for (key, size, most) in sizes {
+                if let Some(size) = size.filter(|size| *size == 0 || *size > most) {
+                    return fail(format!("agents.{name}.{key} = {size} must be at least 1 and at most {most}"));
+                }
             }
+        }
+        let tools = self.tools.iter().map(|(name, tool)| ("tools", name, tool.timeout));
+        let servers = self.mcp.iter().map(|(name, server)| ("mcp", name, server.timeout));
+        if let Some((section, name, _)) = tools.chain(servers).find(|(_, _, timeout)| *timeout > DAY * 365) {
+            return fail(format!("{section}.{name}.timeout must be at most 365d"));
+        }
+        let memory = |tool: &ToolConfig| tool.memory.is_some_and(|memory| memory > MOST_MEMORY);
+        if let Some((name, _)) = self.tools.iter().find(|(_, tool)| memory(tool)) {
+            return fail(format!("tools.{name}.memory must be at most {MOST_MEMORY}"));
         }
         let limits = &self.limits;
         let second = Duration::from_secs(1);
@@ -468,28 +513,54 @@ impl Config {
                 return fail(format!("limits.{key} = \"{value:?}\" must be {least:?} to {most:?}"));
             }
         }
-        for (key, value) in [
-            ("max_live_runs", limits.max_live_runs.unwrap_or(1)),
-            ("max_runs", limits.max_runs),
-            ("input_items", limits.input_items),
-            ("history_items", limits.history_items),
-            ("output_items", limits.output_items),
-            ("connections", limits.connections),
-            ("http_headers", limits.http_headers),
-            ("http_requests", limits.http_requests),
-            ("http_connections", limits.http_connections),
-            ("tool_calls", limits.tool_calls),
-            ("tool_instances", limits.tool_instances),
-            ("http_header_bytes", bytes(limits.http_header_bytes)),
-            ("body_bytes", bytes(limits.body_bytes)),
-            ("plugin_bytes", bytes(limits.plugin_bytes)),
-            ("memory", bytes(limits.memory)),
-            ("event_bytes", bytes(limits.event_bytes)),
-            ("journal_bytes", bytes(limits.journal_bytes)),
-            ("outbox_bytes", bytes(limits.outbox_bytes)),
+        for (key, value, most) in [
+            ("max_live_runs", limits.max_live_runs.unwrap_or(1), MOST_PLACES),
+            ("max_runs", limits.max_runs, MOST_RUNS),
+            ("connections", limits.connections, MOST_PLACES),
+            ("http_connections", limits.http_connections, MOST_PLACES),
+            ("http_requests", limits.http_requests, MOST_PLACES),
+            ("tool_calls", limits.tool_calls, MOST_PLACES),
+            ("tool_instances", limits.tool_instances, MOST_PLACES),
+            ("http_headers", limits.http_headers, MOST_HEADERS),
+            ("input_items", limits.input_items, MOST_ITEMS),
+            ("history_items", limits.history_items, MOST_ITEMS),
+            ("output_items", limits.output_items, MOST_ITEMS),
         ] {
-            if value == 0 {
-                return fail(format!("limits.{key} = 0 must be at least 1"));
+            if value == 0 || value > most {
+                return fail(format!("limits.{key} = {value} must be at least 1 and at most {most}"));
+            }
+        }
+        for (key, value, least, most) in [
+            ("body_bytes", limits.body_bytes, 1, MOST_BYTES),
+            ("text_bytes", limits.text_bytes, 0, MOST_BYTES),
+            ("plugin_bytes", limits.plugin_bytes, 1, MOST_BYTES),
+            ("memory", limits.memory, 1, MOST_MEMORY),
+            ("event_bytes", limits.event_bytes, 1, MOST_BYTES),
+            ("output_bytes", limits.output_bytes, 0, MOST_BYTES),
+            ("journal_bytes", limits.journal_bytes, 1, MOST_BYTES),
+            ("state_bytes", limits.state_bytes, 0, MOST_BYTES),
+            ("state_value_bytes", limits.state_value_bytes, 0, MOST_BYTES),
+            ("http_request_bytes", limits.http_request_bytes, 0, MOST_BYTES),
+            ("http_response_bytes", limits.http_response_bytes, 0, MOST_BYTES),
+            ("http_header_bytes", limits.http_header_bytes, 1, MOST_BYTES),
+            ("tool_argument_bytes", limits.tool_argument_bytes, 0, MOST_BYTES),
+            ("tool_result_bytes", limits.tool_result_bytes, 0, MOST_BYTES),
+            ("log_bytes", limits.log_bytes, 0, MOST_BYTES),
+            ("outbox_bytes", limits.outbox_bytes, 1, MOST_BYTES),
+            ("feed_bytes", limits.feed_bytes, 0, MOST_BYTES),
+            ("websocket_bytes", limits.websocket_bytes, 0, MOST_BYTES),
+        ] {
+            if value.as_u64() < least || value > most {
+                return fail(format!("limits.{key} = {} must be at least {least} and at most {most}", value.as_u64()));
+            }
+        }
+        if limits.websocket_responses > MOST_ITEMS {
+            let value = limits.websocket_responses;
+            return fail(format!("limits.websocket_responses = {value} must be at most {MOST_ITEMS}"));
+        }
+        for (key, value) in [("events", limits.events), ("log_lines", limits.log_lines)] {
+            if value > MOST_EVENTS {
+                return fail(format!("limits.{key} = {value} must be at most {MOST_EVENTS}"));
             }
         }
         if !(1..=1_024).contains(&limits.state_key_bytes) {
@@ -654,6 +725,14 @@ fn explain(error: figment::Error) -> String {
             let source = match &error.metadata {
                 Some(metadata) => match &metadata.source {
                     Some(source) => format!(" in {source}"),
+                    None if metadata.name == environment::NAME => {
+                        let unknown = match &error.kind {
+                            Kind::UnknownField(key, _) => Some(key),
+                            _ => None,
+                        };
+                        let path = error.path.iter().chain(unknown).map(String::as_str);
+                        format!(" in {}", environment::variable(path))
+                    }
                     None => format!(" in {}", metadata.name),
                 },
                 None => String::new(),

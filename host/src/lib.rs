@@ -18,15 +18,19 @@
 //! - [`store`]: what is kept. The only place with SQL.
 //! - [`metrics`]: what an operator watches. Known to every room that measures itself.
 //! - [`config`], [`cli`]: how an operator talks to it.
+//! - `log`: the server's log, which no run waits for.
 //! - `reload`: follows the plugin folder while the server runs.
 //! - [`server`]: puts the rooms together; `local`: the same without HTTP, for the terminal.
 
 #![deny(unsafe_code)]
+// They panic where nobody reads them: `cli::output` and `log` do not.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod cli;
 pub mod config;
 pub mod http;
 mod local;
+mod log;
 mod machine;
 pub mod metrics;
 pub mod model;

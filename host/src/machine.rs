@@ -1,6 +1,9 @@
 //! What this machine allows.
 
-use std::{fmt, fs, path::Path};
+use std::{
+    fmt, fs,
+    path::{Component, Path, PathBuf},
+};
 
 use crate::plugin::Allocator;
 
@@ -11,15 +14,17 @@ const MEMORY_PER_RUN: u64 = 128 << 10;
 /// Where Linux says how many mappings a process may have. Beyond it, ordinary allocations fail and the process
 /// aborts, so runs are refused before it comes to that.
 const MAX_MAP_COUNT: &str = "/proc/sys/vm/max_map_count";
-/// Where a container is told how much memory it has.
-const CONTAINERS: [&str; 2] = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+/// Where Linux says in which control groups a process is, and where they can be seen.
+const GROUPS: [&str; 2] = ["proc/self/cgroup", "proc/self/mountinfo"];
+/// The files in which version 2 and version 1 of control groups say how much memory there is.
+const LIMITS: [&str; 2] = ["memory.max", "memory.limit_in_bytes"];
 
 /// What counts for the number of runs.
 #[derive(Clone, Copy, Debug)]
 struct Machine {
     /// `vm.max_map_count`; none where there is no such limit.
     mappings: Option<u64>,
-    /// In bytes: of the machine, or of the container; none where nobody tells.
+    /// In bytes: of the machine, or of the narrowest control group; none where nobody tells.
     memory: Option<u64>,
 }
 
@@ -69,7 +74,7 @@ impl Machine {
         let information = fs::read_to_string("/proc/meminfo").unwrap_or_default();
         let total = information.lines().find_map(|line| line.strip_prefix("MemTotal:"));
         let total = total.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).map(|kib| kib << 10);
-        let memory = CONTAINERS.iter().filter_map(|path| number(path)).chain(total).min();
+        let memory = memory_limit(Path::new("/")).into_iter().chain(total).min();
         Self { mappings: number(MAX_MAP_COUNT), memory }
     }
 
@@ -89,9 +94,139 @@ impl Machine {
     }
 }
 
+/// The least memory, in bytes, that a control group of this process has, or one above it; none where none of them is
+/// limited. `root` is where `/` is.
+fn memory_limit(root: &Path) -> Option<u64> {
+    let [groups, mounts] = GROUPS.map(|path| fs::read_to_string(root.join(path)).unwrap_or_default());
+    let limits = mounts.lines().filter_map(Mount::read).flat_map(|mount| {
+        let group = groups.lines().find_map(|line| mount.version.group(line)).unwrap_or("/");
+        // In a container, the folder of its own group may be mounted as if it were the root of all.
+        let inside = Path::new(group).strip_prefix(mount.shows).unwrap_or(Path::new(""));
+        // Outside of the part that is shown there is nothing to read.
+        let inside: PathBuf = inside.components().filter(|part| matches!(part, Component::Normal(_))).collect();
+        let folder = root.join(mount.at.trim_start_matches('/'));
+        let limit = |inside: &Path| {
+            let file = folder.join(inside).join(mount.version.file());
+            // `max` is no number, and no limit.
+            fs::read_to_string(file).ok()?.trim().parse::<u64>().ok()
+        };
+        inside.ancestors().filter_map(limit).collect::<Vec<_>>()
+    });
+    limits.min()
+}
+
+/// A hierarchy of control groups.
+#[derive(Clone, Copy, Debug)]
+struct Mount<'a> {
+    version: Version,
+    /// The group whose folder is mounted.
+    shows: &'a str,
+    /// Where it is mounted.
+    at: &'a str,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Version {
+    /// The hierarchy for memory.
+    One,
+    Two,
+}
+
+impl<'a> Mount<'a> {
+    /// Reads a line of `mountinfo`: `31 23 0:28 / /sys/fs/cgroup/memory rw shared:9 - cgroup cgroup rw,memory`.
+    fn read(line: &'a str) -> Option<Self> {
+        let (place, kind) = line.split_once(" - ")?;
+        let mut place = place.split(' ').skip(3);
+        let (shows, at) = (place.next()?, place.next()?);
+        let mut kind = kind.split(' ');
+        let version = match (kind.next()?, kind.nth(1)?) {
+            ("cgroup2", _) => Version::Two,
+            ("cgroup", options) if options.split(',').any(|option| option == "memory") => Version::One,
+            _ => return None,
+        };
+        Some(Self { version, shows, at })
+    }
+}
+
+impl Version {
+    /// The group in a line of `cgroup`, if it is one of this hierarchy: `4:memory:/a/b`, `0::/a/b`.
+    fn group(self, line: &str) -> Option<&str> {
+        let mut parts = line.splitn(3, ':');
+        let (number, controllers, group) = (parts.next()?, parts.next()?, parts.next()?);
+        let is = match self {
+            Self::One => controllers.split(',').any(|controller| controller == "memory"),
+            Self::Two => number == "0" && controllers.is_empty(),
+        };
+        is.then_some(group)
+    }
+
+    fn file(self) -> &'static str {
+        match self {
+            Self::Two => LIMITS[0],
+            Self::One => LIMITS[1],
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A machine's files below a folder, and the limit that they say.
+    fn limit(files: &[(&str, &str)]) -> Option<u64> {
+        let root = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        memory_limit(root.path())
+    }
+
+    const TWO: (&str, &str) = ("proc/self/mountinfo", "30 23 0:27 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw\n");
+    const ONE: (&str, &str) = (
+        "proc/self/mountinfo",
+        "33 31 0:30 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n\
+         35 31 0:32 / /sys/fs/cgroup/memory rw shared:9 - cgroup cgroup rw,memory\n",
+    );
+
+    #[test]
+    fn the_own_control_group_and_all_above_it_count() {
+        let own = ("proc/self/cgroup", "0::/system.slice/outlast.service\n");
+        let unit = ("sys/fs/cgroup/system.slice/outlast.service/memory.max", "157286400\n");
+        let slice = "sys/fs/cgroup/system.slice/memory.max";
+        assert_eq!(limit(&[TWO, own, unit, (slice, "max\n")]), Some(150 << 20));
+        assert_eq!(limit(&[TWO, own, unit, (slice, "1048576\n")]), Some(1 << 20));
+        assert_eq!(limit(&[TWO, own, (slice, "max\n")]), None);
+        // Of another one.
+        assert_eq!(limit(&[TWO, own, ("sys/fs/cgroup/user.slice/memory.max", "1\n")]), None);
+
+        let own = ("proc/self/cgroup", "9:name=systemd:/x\n4:memory:/a/b\n0::/\n");
+        let inner = ("sys/fs/cgroup/memory/a/b/memory.limit_in_bytes", "9223372036854771712\n");
+        let outer = ("sys/fs/cgroup/memory/a/memory.limit_in_bytes", "157286400\n");
+        assert_eq!(limit(&[ONE, own, inner, outer]), Some(150 << 20));
+    }
+
+    #[test]
+    fn a_container_sees_its_own_control_group_as_the_root() {
+        let root = ("sys/fs/cgroup/memory.max", "157286400\n");
+        assert_eq!(limit(&[TWO, ("proc/self/cgroup", "0::/\n"), root]), Some(150 << 20));
+        // Without a namespace of its own.
+        let shown =
+            ("proc/self/mountinfo", "35 31 0:32 /docker/17 /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n");
+        let own = ("proc/self/cgroup", "4:memory:/docker/17/inner\n");
+        let (container, inner) =
+            ("sys/fs/cgroup/memory/memory.limit_in_bytes", "sys/fs/cgroup/memory/inner/memory.limit_in_bytes");
+        assert_eq!(limit(&[shown, own, (container, "200\n"), (inner, "100\n")]), Some(100));
+        assert_eq!(limit(&[shown, own, (container, "200\n")]), Some(200));
+        // In a group that lies outside of what its namespace shows.
+        assert_eq!(limit(&[TWO, ("proc/self/cgroup", "0::/../other\n"), root]), Some(150 << 20));
+    }
+
+    #[test]
+    fn a_machine_without_control_groups_has_no_such_limit() {
+        assert_eq!(limit(&[]), None);
+    }
 
     #[test]
     fn the_scarcest_decides() {

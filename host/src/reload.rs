@@ -39,6 +39,9 @@ const FETCH_AGAIN: Duration = Duration::from_secs(30);
 const FETCHES: usize = 4;
 /// How often components that no run needs any more are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
+/// How often the database is looked through for components that no run needs any more, where no sweep gives a reason to:
+/// a run that sleeps has no component in memory, and may end without waking.
+const REMOVE: Duration = Duration::from_secs(600);
 
 /// Looks at the folder once, and lets what it finds serve. Whether another look is needed soon.
 ///
@@ -125,11 +128,12 @@ impl Missing {
 pub async fn follow(manager: Arc<Manager>, folder: Option<Folder>, missing: Option<Missing>, hangup: Arc<Notify>) {
     let registry = manager.agents().clone();
     let mut sweep = interval(SWEEP);
+    let mut next_removal = Instant::now() + REMOVE;
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let Some(mut folder) = folder else {
         loop {
             tokio::select! {
-                _ = sweep.tick() => registry.sweep(),
+                _ = sweep.tick() => tidy(&manager, &mut next_removal).await,
                 () = hangup.notified() => info!("there is no plugin folder to look at: `plugins` names one"),
             }
         }
@@ -144,7 +148,7 @@ pub async fn follow(manager: Arc<Manager>, folder: Option<Folder>, missing: Opti
     loop {
         let trust = tokio::select! {
             _ = sweep.tick() => {
-                registry.sweep();
+                tidy(&manager, &mut next_removal).await;
                 continue;
             }
             () = changed.notified() => {
@@ -173,6 +177,19 @@ pub async fn follow(manager: Arc<Manager>, folder: Option<Folder>, missing: Opti
                 }
             }
         }
+    }
+}
+
+/// Drops what no run needs any more: components from memory and, from `next` on or when there was one, from the
+/// database.
+async fn tidy(manager: &Manager, next: &mut Instant) {
+    if !manager.agents().sweep() && Instant::now() < *next {
+        return;
+    }
+    *next = Instant::now() + REMOVE;
+    // What is here stays: a run may have begun with it that is not in the database yet.
+    if let Err(error) = manager.store().remove_components(&manager.agents().components()).await {
+        warn!(%error, "components that no run needs any more are not removed from the database now");
     }
 }
 

@@ -2,9 +2,14 @@
 
 use std::{net::SocketAddr, panic::resume_unwind, path::PathBuf, sync::Arc, time::SystemTime};
 
-use tokio::{net::TcpListener, runtime::Handle, sync::Notify, task::JoinSet};
+use tokio::{
+    net::TcpListener,
+    runtime::Handle,
+    sync::Notify,
+    task::{JoinError, JoinSet},
+};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::{
     config::{CacheConfig, Config, bytes},
@@ -57,6 +62,17 @@ pub enum StartError {
     /// The WebAssembly engine.
     #[error("cannot run WebAssembly on this machine: {0}")]
     Engine(String),
+}
+
+/// Why a server has ended that was not asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// It does not own its database any more.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Nobody accepts connections any more.
+    #[error("the server accepts no connections any more: {0}")]
+    Deaf(String),
 }
 
 /// A server that is ready to serve.
@@ -116,9 +132,7 @@ impl Server {
             })?;
         }
         warn_of_unknown(&registry);
-        let served = registry.served();
-        let served: Vec<&str> = served.iter().map(|agent| agent.sha256.as_str()).collect();
-        store.remove_components(&served).await?;
+        store.remove_components(&registry.components()).await?;
 
         let seal = Seal::of(&store).await?;
         let manager = Manager::new(
@@ -180,14 +194,14 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// Another server has taken over the database: this one stops where it stands.
-    pub async fn serve(self, stop: CancellationToken, hangup: Arc<Notify>) -> Result<(), StoreError> {
+    /// Another server has taken over the database, or connections are not accepted any more: this one stops where it stands.
+    pub async fn serve(self, stop: CancellationToken, hangup: Arc<Notify>) -> Result<(), ServeError> {
         let Self { listener, manager, api, config, mut writers, folder, missing, .. } = self;
         let closing = CancellationToken::new();
         let limits =
             ConnectionLimits { connections: config.limits.connections, header_timeout: config.limits.header_timeout };
         let metrics = api.metrics.clone();
-        let connections = tokio::spawn(http::serve(listener, http::router(api), limits, metrics, closing.clone()));
+        let mut connections = tokio::spawn(http::serve(listener, http::router(api), limits, metrics, closing.clone()));
         let expiry = tokio::spawn(run::expire(manager.clone(), config.retention, stop.clone()));
         let reload = tokio::spawn(reload::follow(manager.clone(), folder, missing, hangup));
         let stopped = async {
@@ -196,14 +210,20 @@ impl Server {
             reload.abort();
             manager.drain(config.drain_timeout).await;
             manager.agents().toolbox().stop().await;
-            closing.cancel();
-            if let Err(error) = connections.await {
-                error!(%error, "the server's accept loop failed");
+        };
+        let watched = async {
+            tokio::select! {
+                () = stopped => closing.cancel(),
+                // A server that nobody can reach is restarted by whoever watches its process, and only then.
+                ended = &mut connections => return Err(deaf(ended)),
             }
+            connections.await.map_err(|error| deaf(Err(error)))
         };
         let served = tokio::select! {
-            () = stopped => Ok(()),
-            Some(ended) = writers.join_next() => ended.unwrap_or_else(|error| resume_unwind(error.into_panic())),
+            served = watched => served,
+            Some(ended) = writers.join_next() => {
+                ended.unwrap_or_else(|error| resume_unwind(error.into_panic())).map_err(ServeError::from)
+            }
         };
         writers.shutdown().await;
         expiry.abort();
@@ -215,6 +235,11 @@ impl Server {
         }
         served
     }
+}
+
+/// Why the accept loop has ended that should not have.
+fn deaf(ended: Result<(), JoinError>) -> ServeError {
+    ServeError::Deaf(ended.map_or_else(|error| error.to_string(), |()| "its task has ended".to_owned()))
 }
 
 /// The folders and files that serve. What comes from registries is fetched; what they do not give now is told, too.
@@ -286,5 +311,26 @@ pub(crate) fn cached(engine: Engine, config: &Config) -> Result<Engine, CacheErr
             }
             opened => opened,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_server_that_accepts_no_connections_any_more_ends_and_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config {
+            listen: ([127, 0, 0, 1], 0).into(),
+            database: folder.path().join("outlast.db").display().to_string(),
+            cache: CacheConfig::Enabled(false),
+            ..Config::default()
+        };
+        // More than a semaphore takes. What is read from a file is checked; this makes the accept loop panic.
+        config.limits.connections = usize::MAX;
+        let server = Server::start(config, Handle::current()).await.unwrap();
+        let served = server.serve(CancellationToken::new(), Arc::default()).await;
+        assert!(matches!(&served, Err(ServeError::Deaf(why)) if why.contains("panicked")), "{served:?}");
     }
 }

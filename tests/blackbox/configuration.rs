@@ -27,7 +27,53 @@ fn defaults() -> Options {
 fn an_unknown_key_is_named() {
     refused(defaults().config("lisen = \"x\""), &["lisen"]);
     refused(defaults().config("[limits]\nmemorry = 1"), &["memorry"]);
-    refused(defaults().env("OUTLAST_LIMITS__MEMORRY", "1"), &["memorry"]);
+}
+
+#[test]
+fn a_variable_that_is_nearly_a_key_is_named_with_the_right_one() {
+    for (wrong, right) in [
+        ("OUTLAST_LIMITS__MEMORRY", "OUTLAST_LIMITS__MEMORY"),
+        ("OUTLAST_LIMITS_RUN_TIMEOUT", "OUTLAST_LIMITS__RUN_TIMEOUT"),
+        ("OUTLAST_LISTN", "OUTLAST_LISTEN"),
+    ] {
+        refused(defaults().env(wrong, "1"), &[wrong, &format!("did you mean {right}?")]);
+    }
+    refused(defaults().env("OUTLAST_AGENTS__ECHO__STAET", "true"), &["OUTLAST_AGENTS__ECHO__STAET"]);
+    refused(defaults().env("OUTLAST_LIMITS__RUN_TIMEOUT", "soon"), &["OUTLAST_LIMITS__RUN_TIMEOUT"]);
+}
+
+#[test]
+fn variables_of_somebody_else_do_not_keep_a_server_from_starting() {
+    let mut options = defaults().env("OUTLAST_VERSION", "1.2.3").env("OUTLAST_HOME", "/opt/outlast");
+    // Kubernetes puts these into every pod beside a Service that is called `outlast`.
+    for (name, value) in [
+        ("OUTLAST_PORT", "tcp://10.0.0.1:80"),
+        ("OUTLAST_SERVICE_HOST", "10.0.0.1"),
+        ("OUTLAST_SERVICE_PORT", "80"),
+        ("OUTLAST_SERVICE_PORT_HTTP", "80"),
+        ("OUTLAST_PORT_80_TCP", "tcp://10.0.0.1:80"),
+        ("OUTLAST_PORT_80_TCP_ADDR", "10.0.0.1"),
+        ("OUTLAST_PORT_80_TCP_PORT", "80"),
+        ("OUTLAST_PORT_80_TCP_PROTO", "tcp"),
+    ] {
+        options = options.env(name, value);
+    }
+    let server = Server::start(options);
+    for name in ["OUTLAST_HOME", "OUTLAST_VERSION"] {
+        assert!(server.logged(&["WARN", name]).contains("is ignored"));
+    }
+    assert!(!server.stderr().contains("OUTLAST_PORT") && !server.stderr().contains("OUTLAST_SERVICE"));
+}
+
+#[test]
+fn a_limit_beyond_what_a_server_can_hold_is_refused_with_its_maximum() {
+    let most = u64::MAX.to_string();
+    for key in ["connections", "max_runs", "http_connections", "tool_instances", "max_live_runs", "input_items"] {
+        let variable = format!("OUTLAST_LIMITS__{}", key.to_uppercase());
+        refused(defaults().env(&variable, &most), &[&format!("limits.{key} = {most}"), "at most 1000000"]);
+    }
+    refused(defaults().config("[limits]\nmemory = \"5GiB\""), &["limits.memory = 5368709120", "at most 4"]);
+    refused(defaults().config("drain_timeout = \"1000000000y\""), &["drain_timeout", "365d"]);
 }
 
 #[test]

@@ -31,6 +31,7 @@ mod input_tokens;
 mod latency;
 mod limits;
 mod lives;
+mod log;
 mod mcp;
 mod metrics;
 mod models;

@@ -1,12 +1,14 @@
 //! The plugin folder changes while the server runs.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io::Write as _,
     process::{Command, Output},
 };
 
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use sqlx::Row as _;
 use tempfile::TempDir;
 
@@ -18,7 +20,7 @@ use crate::harness::{
     wait,
 };
 
-both_databases!(a_kill_right_after_a_change_loses_no_run);
+both_databases!(a_kill_right_after_a_change_loses_no_run, the_database_keeps_the_components_that_are_needed);
 
 const FILE: &str = "hostile.wasm";
 
@@ -63,6 +65,40 @@ async fn components(server: &Server, ids: &[String]) -> Vec<String> {
         components.push(query.fetch_one(&mut database).await.unwrap().get(0));
     }
     components
+}
+
+/// The components that the database keeps.
+async fn kept(server: &Server) -> BTreeSet<String> {
+    let rows = sqlx::query("SELECT sha256 FROM components").fetch_all(&mut server.database().await).await.unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+async fn until_kept(server: &Server, expected: &BTreeSet<String>) {
+    wait::eventually(format!("{expected:?} are kept"), async || (kept(server).await == *expected).then_some(())).await;
+}
+
+async fn the_database_keeps_the_components_that_are_needed(database: Database) {
+    // The run is asleep, and nothing in memory remembers its component.
+    let (server, folder) = start(Options::new(database).config("[limits]\nidle_after = \"100ms\""));
+    let client = server.client();
+    let component = |number| hex::encode(Sha256::digest(plugins::version(number)));
+    let mut needed = kept(&server).await;
+    assert!(needed.remove(&component(1)) && needed.len() == 2);
+    let mut request = waits(600_000);
+    request["background"] = true.into();
+    let id = client.post(request).await.response()["id"].as_str().unwrap().to_owned();
+    for version in 2..6 {
+        plugins::put(folder.path(), FILE, &plugins::version(version));
+        until_serves(&server, version).await;
+    }
+    needed.extend([component(1), component(5)]);
+    until_kept(&server, &needed).await;
+    // The one that the sleeper began with is there for it; it goes when another one goes after its end.
+    client.cancel(&id).await;
+    plugins::put(folder.path(), FILE, &plugins::version(6));
+    until_serves(&server, 6).await;
+    assert!(needed.remove(&component(1)) && needed.remove(&component(5)) && needed.insert(component(6)));
+    until_kept(&server, &needed).await;
 }
 
 #[tokio::test]

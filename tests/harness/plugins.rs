@@ -3,10 +3,10 @@
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
-    process::Command,
     sync::{LazyLock, Mutex},
 };
 
+use guest_build::Build;
 use tempfile::TempDir;
 
 use super::scratch;
@@ -44,31 +44,9 @@ pub fn component(package: &str) -> PathBuf {
 fn build(package: &str) -> PathBuf {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     // Not the folder of the build that runs now: it may be locked.
-    let target = workspace.join("target/guests");
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(&workspace).args(["build", "--quiet", "--profile", "guest", "--target", "wasm32-wasip2"]);
-    cargo.args(["--package", package, "--target-dir"]).arg(&target);
-    // What the outer cargo says is about the host.
-    for (name, _) in std::env::vars_os() {
-        let text = name.to_string_lossy();
-        let about_host = ["CARGO_CFG_", "CARGO_FEATURE_", "CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_PROFILE_"];
-        if about_host.iter().any(|prefix| text.starts_with(prefix)) {
-            cargo.env_remove(&name);
-        }
-    }
-    for name in [
-        "RUSTFLAGS",
-        "CARGO_ENCODED_RUSTFLAGS",
-        "CARGO_BUILD_RUSTFLAGS",
-        "CARGO_BUILD_TARGET",
-        "CARGO_TARGET_DIR",
-        "RUSTC_WORKSPACE_WRAPPER",
-    ] {
-        cargo.env_remove(name);
-    }
-    let output = cargo.output().unwrap();
-    assert!(output.status.success(), "building {package} failed:\n{}", String::from_utf8_lossy(&output.stderr));
-    target.join("wasm32-wasip2/guest").join(format!("{package}.wasm"))
+    let build = Build::new(&workspace, &workspace.join("target/guests"));
+    let components = build.components(&[package], |said| eprintln!("{said}"));
+    components.unwrap_or_else(|error| panic!("{error}")).remove(0)
 }
 
 /// The component `hostile` in another version, 0 to 9: what it says of a behaviour that does not exist is [`said_by`] it.

@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead as _, BufReader, Read},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
@@ -30,12 +31,13 @@ pub struct Options {
     env: Vec<(String, String)>,
     args: Vec<String>,
     ignored: Option<i32>,
+    stderr: Option<Arc<OwnedFd>>,
 }
 
 impl Options {
     /// Defaults, on this database.
     pub fn new(database: Database) -> Self {
-        Self { database, plugins: None, config: None, env: Vec::new(), args: Vec::new(), ignored: None }
+        Self { database, plugins: None, config: None, env: Vec::new(), args: Vec::new(), ignored: None, stderr: None }
     }
 
     /// Defaults, with these words for `--database`. Nothing is known of the database.
@@ -72,6 +74,12 @@ impl Options {
     /// Adds an argument after `serve`.
     pub fn arg(mut self, argument: &str) -> Self {
         self.args.push(argument.to_owned());
+        self
+    }
+
+    /// Lets the server write its log there, and not to the test.
+    pub fn stderr(mut self, file: impl Into<OwnedFd>) -> Self {
+        self.stderr = Some(Arc::new(file.into()));
         self
     }
 
@@ -157,6 +165,9 @@ impl Server {
         }
         command.args(&options.args).envs(options.env.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        if let Some(stderr) = &options.stderr {
+            command.stderr(stderr.try_clone().unwrap());
+        }
         if let Some(signal) = options.ignored {
             // SAFETY: one system call, which is allowed between fork and exec.
             unsafe {
@@ -170,7 +181,7 @@ impl Server {
         let mut child = process::spawn(command, Signal::KILL).unwrap();
         self.earlier.push_str(&self.stderr.text());
         self.stdout = Output::read(child.stdout.take().unwrap());
-        self.stderr = Output::read(child.stderr.take().unwrap());
+        self.stderr = child.stderr.take().map(Output::read).unwrap_or_default();
         self.process = Some(child);
     }
 

@@ -290,18 +290,18 @@ async fn a_component_is_kept_while_it_is_needed(database: Database) {
     for sha256 in ["needed", "needed", "loaded", "old"] {
         store.keep_component(sha256, sha256.as_bytes(), 1).await.unwrap();
     }
-    let kept = async |loaded: &[&str]| {
-        store.remove_components(loaded).await.unwrap();
+    let kept = async |loaded: &str| {
+        store.remove_components(&[loaded.to_owned()]).await.unwrap();
         let mut kept = Vec::new();
         for sha256 in ["needed", "loaded", "old"] {
             kept.extend(store.component(sha256).await.unwrap().unwrap_or_default());
         }
         String::from_utf8(kept).unwrap()
     };
-    assert_eq!(kept(&["loaded"]).await, "neededloaded");
+    assert_eq!(kept("loaded").await, "neededloaded");
     let end = ended(&row.id, TerminalStatus::Completed, 1);
     writer.commit(&Batch { ended: vec![&end], ..Batch::default() }).await.unwrap();
-    assert_eq!(kept(&["loaded"]).await, "loaded");
+    assert_eq!(kept("loaded").await, "loaded");
 }
 
 fn owner(principal: &str, agent: &str) -> StateOwner {

@@ -3,6 +3,8 @@
 use clap::Subcommand;
 use sha2::{Digest as _, Sha256};
 
+use super::output::say;
+
 /// Make API keys.
 #[derive(Debug, Subcommand)]
 pub(super) enum Key {
@@ -30,14 +32,14 @@ impl Key {
         }
         // Two version 4 UUIDs: 244 bits from the system's random number generator.
         let key = format!("ol-{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
-        println!("The key, shown only now:\n\n    {key}\n");
-        println!("For the configuration file:\n");
-        println!("[[keys]]\nname = {name:?}\nsha256 = \"{}\"", hex::encode(Sha256::digest(key.as_bytes())));
+        say!("The key, shown only now:\n\n    {key}\n")?;
+        say!("For the configuration file:\n")?;
+        say!("[[keys]]\nname = {name:?}\nsha256 = \"{}\"", hex::encode(Sha256::digest(key.as_bytes())))?;
         if metrics {
-            println!("metrics = true");
+            say!("metrics = true")?;
         }
         if admin {
-            println!("admin = true");
+            say!("admin = true")?;
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand.
 
 mod key;
+mod output;
 mod pid_file;
 mod plugin;
 mod runs;
@@ -42,7 +43,7 @@ pub fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
-            eprintln!("outlast: {message}");
+            output::last(format!("outlast: {message}"));
             ExitCode::FAILURE
         }
     }

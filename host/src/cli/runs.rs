@@ -10,6 +10,8 @@ use reqwest::{Client, Method};
 use serde_json::Value;
 use tokio::runtime::Builder;
 
+use super::output::{gone, print};
+
 /// The pause between two looks at a log that goes on.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -122,11 +124,11 @@ async fn logs(api: &Api, id: &str, follow: bool, json: bool) -> Result<(), Strin
             let page = api.ask(Method::GET, &format!("/{id}/logs"), &[("from", from.to_string())]).await?;
             from = page["next"].as_u64().unwrap_or(from);
             print(if json { lines(&page["data"]) } else { log(&page["data"]) })?;
-            if page["has_more"] != true {
+            if page["has_more"] != true || gone() {
                 break;
             }
         }
-        if over {
+        if over || gone() {
             return Ok(());
         }
         tokio::time::sleep(LOOK).await;
@@ -177,16 +179,6 @@ fn part(id: &str) -> Result<&str, String> {
 /// The innermost cause of an error.
 fn cause(error: &dyn std::error::Error) -> String {
     error.source().map_or_else(|| error.to_string(), cause)
-}
-
-/// Prints a text; whoever reads it may have gone.
-fn print(text: String) -> Result<(), String> {
-    use std::io::{ErrorKind, Write as _};
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(format!("cannot print: {error}")),
-        Err(_) => std::process::exit(0),
-        Ok(()) => Ok(()),
-    }
 }
 
 /// The values of a list, a line each.

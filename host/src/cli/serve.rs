@@ -1,6 +1,13 @@
 //! `outlast serve`: the server.
 
-use std::{io::IsTerminal as _, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{
+    backtrace::{Backtrace, BacktraceStatus},
+    io::IsTerminal as _,
+    net::SocketAddr,
+    panic::PanicHookInfo,
+    path::PathBuf,
+    sync::Arc,
+};
 
 use clap::Args;
 use tokio::sync::Notify;
@@ -9,12 +16,13 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
 use tracing_subscriber::EnvFilter;
 
-use super::pid_file::PidFile;
-use super::plugin::trace::BINDINGS;
+use super::{output::print, pid_file::PidFile, plugin::trace::BINDINGS};
 use crate::{
     config::{Config, Flags, LogFormat},
+    log::{Flush, Log},
     plugin::Allocator,
     server::Server,
     store::Backend,
@@ -48,7 +56,10 @@ impl Serve {
         let Self { config, listen, database, plugins } = self;
         let flags = Flags { listen, database, plugins };
         let config = Config::read(config.as_deref(), &flags).map_err(|error| format!("configuration: {error}"))?;
-        log(&config)?;
+        let _flush = log(&config)?;
+        for warning in &config.warnings {
+            warn!("configuration: {warning}");
+        }
         let main = runtime("outlast", |builder| builder)?;
         // Busy agents come back to their queue every millisecond; whoever waits for a timer or a socket there is
         // looked after each time, not every 61 times.
@@ -70,8 +81,20 @@ async fn serve(config: Config, guests: &Runtime) -> Result<(), String> {
     server.serve(stop, hangup).await.map_err(|error| error.to_string())
 }
 
-/// Says where the server is and what it has.
+/// Says where the server is and what it has, as far as somebody reads it: it waits for nobody.
 fn greet(server: &Server) {
+    let greeting = greeting(server);
+    let printed = std::thread::Builder::new().spawn(move || {
+        if let Err(why) = print(greeting) {
+            warn!("where the server is was not said: {why}");
+        }
+    });
+    if let Err(error) = printed {
+        warn!(%error, "where the server is was not said");
+    }
+}
+
+fn greeting(server: &Server) -> String {
     let url = format!("http://{}", server.address());
     let manager = server.manager();
     let agents = manager.agents().served();
@@ -80,30 +103,32 @@ fn greet(server: &Server) {
         Backend::Sqlite => "SQLite",
         Backend::Postgres => "PostgreSQL",
     };
-    println!("outlast {} listening on {url}", env!("CARGO_PKG_VERSION"));
-    println!("  agents  {}", agents.join(", "));
     let toolbox = manager.agents().toolbox();
     let tools: Vec<_> = toolbox.served().iter().map(|tool| tool.description.name.clone()).collect();
     let tools: Vec<_> = tools.into_iter().chain(toolbox.servers().map(|name| format!("{name} (MCP)"))).collect();
-    if !tools.is_empty() {
-        println!("  tools   {}", tools.join(", "));
-    }
-    println!("  data    {} ({backend})", manager.store().shown());
-    if server.models().is_empty() {
-        println!("  models  none: set OPENAI_API_KEY or OPENAI_BASE_URL, or [providers.NAME] in the configuration");
-    } else {
-        println!("  models  {}", server.models().providers().join(", "));
-    }
+    let models = match server.models().is_empty() {
+        true => "none: set OPENAI_API_KEY or OPENAI_BASE_URL, or [providers.NAME] in the configuration".to_owned(),
+        false => server.models().providers().join(", "),
+    };
     let allocator = match server.allocator() {
         Allocator::OnDemand => "on demand",
         Allocator::Pooling => "from a pool",
     };
-    println!("  limits  {}; instances {allocator}", server.live_runs());
-    println!("  try     curl -N {url}/v1/responses -H 'content-type: application/json' \\");
-    println!(
-        "            -d '{{\"model\":\"echo\",\"stream\":true,\"input\":\"Hello from a run that outlives its client\",\
-         \"metadata\":{{\"delay_ms\":\"300\"}}}}'"
+    let mut lines = vec![format!("outlast {} listening on {url}", env!("CARGO_PKG_VERSION"))];
+    lines.push(format!("  agents  {}", agents.join(", ")));
+    if !tools.is_empty() {
+        lines.push(format!("  tools   {}", tools.join(", ")));
+    }
+    lines.push(format!("  data    {} ({backend})", manager.store().shown()));
+    lines.push(format!("  models  {models}"));
+    lines.push(format!("  limits  {}; instances {allocator}", server.live_runs()));
+    lines.push(format!("  try     curl -N {url}/v1/responses -H 'content-type: application/json' \\"));
+    lines.push(
+        "            -d '{\"model\":\"echo\",\"stream\":true,\"input\":\"Hello from a run that outlives its client\",\
+         \"metadata\":{\"delay_ms\":\"300\"}}'\n"
+            .to_owned(),
     );
+    lines.join("\n")
 }
 
 fn runtime(name: &str, adjust: impl FnOnce(&mut Builder) -> &mut Builder) -> Result<Runtime, String> {
@@ -112,7 +137,8 @@ fn runtime(name: &str, adjust: impl FnOnce(&mut Builder) -> &mut Builder) -> Res
     adjust(&mut builder).build().map_err(|error| format!("cannot start threads: {error}"))
 }
 
-fn log(config: &Config) -> Result<(), String> {
+/// Begins the log. It is written to its end when the value is dropped.
+fn log(config: &Config) -> Result<Flush, String> {
     let filter = EnvFilter::try_new(&config.log)
         .map_err(|error| format!("configuration: log = \"{}\" is not a filter like `info`: {error}", config.log))?;
     // No setting lets the calls of imports into a server's log: `outlast plugin run --trace` shows them. Nor what MCP
@@ -121,15 +147,30 @@ fn log(config: &Config) -> Result<(), String> {
         let off = format!("{target}=off").parse().map_err(|error| format!("{target}: {error}"))?;
         Ok::<_, String>(filter.add_directive(off))
     })?;
+    let (writer, flush) = Log::start(config.log_format).map_err(|error| format!("cannot begin a log: {error}"))?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
+        .log_internal_errors(false)
+        .with_writer(writer);
     match config.log_format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),
     }
-    Ok(())
+    std::panic::set_hook(Box::new(log_panic));
+    Ok(flush)
+}
+
+/// A panic is a line of the log like any other: the usual way would wait for standard error.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let thread = std::thread::current();
+    let (thread, place) = (thread.name().unwrap_or("?"), panic.location().map(ToString::to_string));
+    let (place, message) = (place.as_deref().unwrap_or("?"), panic.payload_as_str().unwrap_or("not a text"));
+    let backtrace = Backtrace::capture();
+    match backtrace.status() {
+        BacktraceStatus::Captured => error!(thread, %backtrace, "panicked at {place}: {message}"),
+        _ => error!(thread, "panicked at {place}: {message}"),
+    }
 }
 
 fn watch_signals(stop: CancellationToken, hangup: Arc<Notify>) -> Result<(), String> {

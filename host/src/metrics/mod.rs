@@ -12,6 +12,7 @@
 
 mod commits;
 mod http;
+mod log;
 mod models;
 mod requests;
 mod runs;
@@ -32,6 +33,7 @@ use prometheus_client::{
 
 pub use commits::{CommitMetrics, Published, WriterKind};
 pub use http::{HttpMetrics, Subscriber, Transport};
+pub use log::LogMetrics;
 pub use models::{LiveCall, ModelMetrics, ProviderMetrics};
 pub use requests::{AgentRequests, LiveRequest, RequestMetrics};
 pub use runs::{AgentMetrics, LiveRun, RunMetrics};
@@ -65,6 +67,8 @@ pub struct Metrics {
     pub http: HttpMetrics,
     /// What is kept.
     pub storage: StorageMetrics,
+    /// The log.
+    pub log: LogMetrics,
     registry: Registry,
 }
 
@@ -98,7 +102,9 @@ impl Metrics {
         tools.register(own);
         http.register(own);
         storage.register(own);
-        Self { runs, commits, models, requests, tools, http, storage, registry }
+        let log = LogMetrics::default();
+        log.register(own);
+        Self { runs, commits, models, requests, tools, http, storage, log, registry }
     }
 
     /// All metrics in Prometheus' text format, version 0.0.4.

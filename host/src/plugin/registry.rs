@@ -229,9 +229,11 @@ impl Registry {
         self.served.store(agents);
     }
 
-    /// Drops the components that do not serve and that no run has needed since the last sweep.
-    pub fn sweep(&self) {
-        self.retired.lock().retain(|sha256, retired| {
+    /// Drops the components that do not serve and that no run has needed since the last sweep. Whether there was one.
+    pub fn sweep(&self) -> bool {
+        let mut retired = self.retired.lock();
+        let before = retired.len();
+        retired.retain(|sha256, retired| {
             let needed = Arc::strong_count(&retired.agent) > 1;
             let stays = needed || !retired.idle;
             retired.idle = !needed;
@@ -241,6 +243,16 @@ impl Registry {
             }
             stays
         });
+        retired.len() < before
+    }
+
+    /// The sha256 of every component that is here: of those that serve, and of those that a run has, also one that is
+    /// only just beginning.
+    pub fn components(&self) -> Vec<String> {
+        // While it is locked, none goes from one to the other.
+        let retired = self.retired.lock();
+        let served = self.served.load();
+        served.values().map(|agent| &agent.sha256).chain(retired.keys()).cloned().collect()
     }
 
     /// An agent by the sha256 of its component, also one that is not served any more.

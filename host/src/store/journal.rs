@@ -51,13 +51,15 @@ impl Store {
     }
 
     /// Removes the components that no active run needs, those in `loaded` excepted.
-    pub async fn remove_components(&self, loaded: &[&str]) -> Result<(), StoreError> {
+    pub async fn remove_components(&self, loaded: &[String]) -> Result<(), StoreError> {
         let unused = "SELECT sha256 FROM components WHERE NOT EXISTS \
+                      (SELECT 1 FROM responses WHERE component = components.sha256 AND ended_at IS NULL)";
+        let remove = "DELETE FROM components WHERE sha256 = $1 AND NOT EXISTS \
                       (SELECT 1 FROM responses WHERE component = components.sha256 AND ended_at IS NULL)";
         for row in sqlx::query(unused).fetch_all(&self.pool).await? {
             let sha256: String = row.try_get("sha256")?;
-            if !loaded.contains(&sha256.as_str()) {
-                sqlx::query("DELETE FROM components WHERE sha256 = $1").bind(sha256).execute(&self.pool).await?;
+            if !loaded.contains(&sha256) {
+                sqlx::query(remove).bind(sha256).execute(&self.pool).await?;
             }
         }
         Ok(())

@@ -10,6 +10,7 @@ use super::{
     installed::{Installed, Of},
 };
 use crate::{
+    cli::output::say,
     local::Examined,
     plugin::{BUNDLED, OciReference, Plugin, put, remove, signature_path},
 };
@@ -49,12 +50,11 @@ impl Add {
             match dry_run {
                 true => {
                     let (version, sha256) = (examined.plugin.version(), examined.plugin.sha256());
-                    println!("{name} {version} (sha256 {sha256}) would be served; nothing was changed");
+                    say!("{name} {version} (sha256 {sha256}) would be served; nothing was changed")?;
                 }
                 false => install(&installed, &examined).await?,
             }
-            advise(&examined, reference.as_ref());
-            Ok(())
+            advise(&examined, reference.as_ref())
         })
     }
 }
@@ -96,22 +96,23 @@ async fn install(installed: &Installed, examined: &Examined) -> Result<(), Strin
     }
     .map_err(|error| cannot(&beside, error))?;
     put(&path, wasm).map_err(|error| cannot(&path, error))?;
-    println!("added    {name} {version} (sha256 {}): {shown}", added.sha256());
+    say!("added    {name} {version} (sha256 {}): {shown}", added.sha256())?;
     if let Some((plugin, (_, version))) = before.and_then(|before| Some((before, before.named.as_ref()?))) {
-        println!("replaced {name} {version} (sha256 {})", plugin.sha256.as_deref().unwrap_or("unknown"));
+        say!("replaced {name} {version} (sha256 {})", plugin.sha256.as_deref().unwrap_or("unknown"))?;
     }
-    println!("A server that runs serves it by itself; runs that go on keep what they began with.");
+    say!("A server that runs serves it by itself; runs that go on keep what they began with.")?;
     Ok(())
 }
 
 /// Says how it is pinned.
-fn advise(examined: &Examined, reference: Option<&OciReference>) {
+fn advise(examined: &Examined, reference: Option<&OciReference>) -> Result<(), String> {
     let (name, sha256) = (examined.plugin.name(), examined.plugin.sha256());
-    println!("\nIn the configuration, this lets nothing else serve under its name:\n");
+    say!("\nIn the configuration, this lets nothing else serve under its name:\n")?;
     let kind = if matches!(examined.plugin, Plugin::Tool(_)) { "tools" } else { "agents" };
-    println!("[{kind}.{name}]\nsha256 = \"{sha256}\"");
+    say!("[{kind}.{name}]\nsha256 = \"{sha256}\"")?;
     if let Some(reference) = reference {
-        println!("\nOr, without a file in the folder, the server fetches it by itself:\n");
-        println!("plugins = [\"{reference}\"]");
+        say!("\nOr, without a file in the folder, the server fetches it by itself:\n")?;
+        say!("plugins = [\"{reference}\"]")?;
     }
+    Ok(())
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use crate::{
+    cli::output::say,
     config::{Config, Flags},
     local::Local,
     plugin::Plugin,
@@ -36,11 +37,11 @@ impl Check {
                             Plugin::Agent(_) => String::new(),
                             Plugin::Tool(tool) => format!(", tools {}", tool.names().collect::<Vec<_>>().join(", ")),
                         };
-                        println!("ok      {}: {} {}{tools}", component.display(), plugin.name(), plugin.version());
+                        say!("ok      {}: {} {}{tools}", component.display(), plugin.name(), plugin.version())?;
                     }
                     Err(why) => {
                         refused += 1;
-                        println!("refused {}: {why}", component.display());
+                        say!("refused {}: {why}", component.display())?;
                     }
                 }
             }

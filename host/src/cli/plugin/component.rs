@@ -1,13 +1,11 @@
 //! A component that a command is given: a file, or a reference to a registry.
 
-use std::{
-    io::{IsTerminal as _, Write as _},
-    path::Path,
-};
+use std::{io::IsTerminal as _, path::Path};
 
 use bytesize::ByteSize;
 
 use crate::{
+    cli::output,
     local::{Examined, Local},
     plugin::{Artifact, OciReference, SIGNATURE, pull},
 };
@@ -23,13 +21,12 @@ pub(super) async fn examine(component: &str, local: &Local) -> Result<(Examined,
     let terminal = std::io::stderr().is_terminal();
     let pulled = pull(&reference, local.config().fetch_limits(), |bytes, of| {
         if terminal {
-            eprint!("\r{} of {} ", size(bytes), size(of));
-            let _ = std::io::stderr().flush();
+            output::note_text(format_args!("\r{} of {} ", size(bytes), size(of)));
         }
     });
     let pulled = pulled.await;
     if terminal {
-        eprintln!();
+        output::note_text(format_args!("\n"));
     }
     let Artifact { reference, wasm, signature, .. } = pulled.map_err(|why| why.to_string())?;
     let place = format!("annotation `{SIGNATURE}`");

@@ -12,6 +12,7 @@ use super::{
     inspect_tool::ShownTool,
 };
 use crate::{
+    cli::output::{print, say},
     local::Examined,
     plugin::{Agent, AgentConfig, HttpGrant, Plugin, StateSize, TimeLimit},
 };
@@ -48,9 +49,9 @@ impl Inspect {
                     let config = local.config().tools.get(&tool.description.name).cloned().unwrap_or_default();
                     let shown = ShownTool { tool, size, config: &config, refused };
                     if self.json {
-                        println!("{:#}", shown.json())
+                        say!("{:#}", shown.json())?
                     } else {
-                        print!("{}", shown.text())
+                        print(shown.text())?
                     }
                     return Ok(());
                 }
@@ -58,9 +59,9 @@ impl Inspect {
             let config = local.config().agents.get(&agent.description.name).cloned().unwrap_or_default();
             let shown = Shown { agent, size, config: &config, refused };
             if self.json {
-                println!("{:#}", shown.json())
+                say!("{:#}", shown.json())?
             } else {
-                print!("{}", shown.text())
+                print(shown.text())?
             }
             Ok(())
         })

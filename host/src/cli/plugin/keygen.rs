@@ -4,6 +4,7 @@ use std::{fs::OpenOptions, io::Write as _, os::unix::fs::OpenOptionsExt as _, pa
 
 use clap::Args;
 
+use crate::cli::output::say;
 use crate::plugin::SigningKey;
 
 /// Make a key that signs plugins.
@@ -23,8 +24,8 @@ impl Keygen {
         // Never over a key that is there: what it signed could not be signed again.
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.file);
         file.and_then(|mut file| file.write_all(key.to_pem().as_bytes())).map_err(cannot)?;
-        println!("The key is in {}. For the configuration file:\n", self.file.display());
-        println!("require_signature = true\ntrusted_keys = [\"{}\"]", key.public());
+        say!("The key is in {}. For the configuration file:\n", self.file.display())?;
+        say!("require_signature = true\ntrusted_keys = [\"{}\"]", key.public())?;
         Ok(())
     }
 }

@@ -8,6 +8,7 @@ use super::{
     check::outcome,
     installed::{Of, Plugin},
 };
+use crate::cli::output::{print, say};
 
 /// List the plugins that a server has, and those that it would refuse.
 ///
@@ -28,12 +29,12 @@ impl List {
             let installed = self.of.open().await?;
             let plugins = installed.all().await?;
             if self.json {
-                println!("{:#}", Value::from_iter(plugins.iter().map(json)));
+                say!("{:#}", Value::from_iter(plugins.iter().map(json)))?;
             } else if plugins.is_empty() {
                 installed.folder()?;
-                println!("no plugins: `outlast plugin add FILE` adds one");
+                say!("no plugins: `outlast plugin add FILE` adds one")?;
             } else {
-                print!("{}", text(&plugins));
+                print(text(&plugins))?;
             }
             Ok(())
         })

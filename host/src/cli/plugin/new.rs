@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use include_dir::{Dir, include_dir};
 
+use crate::cli::output::say;
+
 /// One folder for each language.
 static TEMPLATES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/templates/plugin");
 /// The contract, for languages whose SDK does not bring it.
@@ -72,7 +74,7 @@ impl New {
         }
         write(&folder, &files)?;
         let readme = folder.join("README.md");
-        println!("wrote {} files to {}; {} says what to do with them", files.len(), folder.display(), readme.display());
+        say!("wrote {} files to {}; {} says what to do with them", files.len(), folder.display(), readme.display())?;
         Ok(())
     }
 }

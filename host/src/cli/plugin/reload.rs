@@ -6,6 +6,7 @@ use clap::Args;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::super::pid_file::PidFile;
+use crate::cli::output::say;
 use crate::config::{Config, Flags};
 
 /// Tell a running server to look at its plugin folder now.
@@ -36,7 +37,7 @@ impl Reload {
         };
         let process = Pid::from_raw(id).filter(|_| id > 1).ok_or_else(|| format!("{id} is no server"))?;
         kill_process(process, Signal::HUP).map_err(|error| format!("the process {id} cannot be told: {error}"))?;
-        println!("told the server (process {id}) to look at its plugin folder; its log says what it finds");
+        say!("told the server (process {id}) to look at its plugin folder; its log says what it finds")?;
         Ok(())
     }
 }

@@ -6,6 +6,7 @@ use super::{
     check::outcome,
     installed::{Of, Plugin},
 };
+use crate::cli::output::say;
 use crate::plugin::{remove, signature_path};
 
 /// Remove a plugin from the plugin folder: its file, and its signature.
@@ -68,13 +69,13 @@ impl Remove {
             let signature = signature_path(path);
             remove(&signature).map_err(|error| format!("{} cannot be removed: {error}", signature.display()))?;
             match &plugin.named {
-                Some((agent, version)) => println!("removed {agent} {version}: {shown}"),
-                None => println!("removed {shown}"),
+                Some((agent, version)) => say!("removed {agent} {version}: {shown}")?,
+                None => say!("removed {shown}")?,
             }
-            println!("Runs that go on keep it to their end; responses that are stored stay.");
+            say!("Runs that go on keep it to their end; responses that are stored stay.")?;
             if plugin.pinned {
                 let kind = if plugin.tool { "tools" } else { "agents" };
-                println!("The configuration still pins it: [{kind}.{name}]");
+                say!("The configuration still pins it: [{kind}.{name}]")?;
             }
             Ok(())
         })

@@ -1,7 +1,7 @@
 //! `outlast plugin run`: an agent in the terminal, without a server.
 
 use std::{
-    io::{IsTerminal as _, Read as _, Write as _},
+    io::{IsTerminal as _, Read as _},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -14,6 +14,7 @@ use tracing_subscriber::{EnvFilter, Layer as _, layer::SubscriberExt as _};
 
 use super::trace;
 use crate::{
+    cli::output::{gone, note, print},
     config::{Config, Flags},
     local::{self, Local},
     plugin::{Agent, ToolPattern},
@@ -25,11 +26,13 @@ use crate::{
 const END: Duration = Duration::from_secs(5);
 /// The exit code after Ctrl-C.
 const INTERRUPTED: i32 = 130;
+/// The exit code when nobody reads what the agent says: a shell's for a program that SIGPIPE has ended.
+const UNREAD: i32 = 141;
 
 /// Run an agent in the terminal, without a server.
 ///
 /// Its text goes to standard output as it is said, everything else to standard error. The exit code is 0 when the
-/// response is completed, 1 when it is not, and 130 after Ctrl-C. Nothing is kept.
+/// response is completed, 1 when it is not, 130 after Ctrl-C, and 141 when nobody reads it any more. Nothing is kept.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Run {
     /// The component.
@@ -67,8 +70,9 @@ impl Run {
         let filter = EnvFilter::try_new(&self.log)
             .map_err(|error| format!("--log \"{}\" is not a filter like `info`: {error}", self.log))?;
         let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).without_time().compact();
-        let log = log.with_ansi(std::io::stderr().is_terminal());
-        let calls = self.trace.then(|| trace::layer(|call| eprintln!("{call}")));
+        // It would say on standard error that standard error cannot be written.
+        let log = log.with_ansi(std::io::stderr().is_terminal()).log_internal_errors(false);
+        let calls = self.trace.then(|| trace::layer(|call| note!("{call}")));
         trace::subscribe(tracing_subscriber::registry().with(calls).with(log.with_filter(filter)))?;
         // Before Ctrl-C is heard: it must end what waits for a terminal.
         let fields = self.fields()?;
@@ -79,6 +83,7 @@ impl Run {
             Ended::Response(response) => judged(&response),
             // Whoever presses Ctrl-C knows why it has ended.
             Ended::Interrupted => std::process::exit(INTERRUPTED),
+            Ended::Unread => std::process::exit(UNREAD),
         }
     }
 
@@ -145,6 +150,12 @@ impl Run {
                 }
             };
             let Some(bytes) = next else { return Err("the run was lost".to_owned()) };
+            if gone() {
+                // Nobody reads what it says any more: it goes no further.
+                drop(subscription);
+                manager.drain(END).await;
+                return Ok(Ended::Unread);
+            }
             if self.json {
                 for payload in payloads(&bytes) {
                     screen.line(&payload)?;
@@ -154,7 +165,7 @@ impl Run {
                 let frame = frame.map_err(|error| format!("an event cannot be read: {error}"))?;
                 if let Some(response) = screen.show(frame.event)? {
                     if self.trace {
-                        eprintln!(
+                        note!(
                             "{:>9}  {}",
                             format!("{:.1} ms", began.elapsed().as_secs_f64() * 1e3),
                             summary(&response)
@@ -170,6 +181,7 @@ impl Run {
 enum Ended {
     Response(Box<Response>),
     Interrupted,
+    Unread,
 }
 
 /// Hears Ctrl-C from now on.
@@ -247,7 +259,7 @@ impl Screen {
             Event::ItemDone { item, .. } => match &*item {
                 Item::Message { .. } => self.end_line()?,
                 Item::FunctionCall { name, arguments, call_id, .. } if !self.json => {
-                    eprintln!("the client is to call {name}({arguments}) as {call_id}");
+                    note!("the client is to call {name}({arguments}) as {call_id}");
                 }
                 _ => {}
             },
@@ -265,21 +277,15 @@ impl Screen {
             return Ok(());
         }
         self.at_line = text.ends_with('\n');
-        write(text.as_bytes())
+        print(text)
     }
 
     fn end_line(&mut self) -> Result<(), String> {
-        if !std::mem::replace(&mut self.at_line, true) { write(b"\n") } else { Ok(()) }
+        if !std::mem::replace(&mut self.at_line, true) { print("\n") } else { Ok(()) }
     }
 
     fn line(&mut self, line: &[u8]) -> Result<(), String> {
-        write(line)?;
-        write(b"\n")
+        print(line)?;
+        print("\n")
     }
-}
-
-/// Writes at once: whoever reads a pipe reads along.
-fn write(bytes: &[u8]) -> Result<(), String> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| format!("cannot write to standard output: {error}"))
 }

@@ -4,6 +4,7 @@ use std::{fs, path::PathBuf};
 
 use clap::Args;
 
+use crate::cli::output::say;
 use crate::plugin::{SigningKey, signature_path};
 
 /// Sign a plugin: writes FILE.sig beside it.
@@ -30,7 +31,7 @@ impl Sign {
         fs::write(&temporary, key.sign(&bytes))
             .and_then(|()| fs::rename(&temporary, &path))
             .map_err(|error| cannot(&path, "written", error))?;
-        println!("signed with {}: {}", key.public(), path.display());
+        say!("signed with {}: {}", key.public(), path.display())?;
         Ok(())
     }
 }

@@ -20,6 +20,7 @@ use super::{
     trace,
 };
 use crate::{
+    cli::output::say,
     config::{Config, Flags},
     local::{self, Local},
     model::{Models, Script},
@@ -101,20 +102,20 @@ impl Test {
             let result = self.one(&local, &agent, file, written).await;
             let name = file.display();
             match result {
-                Ok(Verdict::Blessed) => println!("blessed {name}"),
-                Ok(Verdict::Found(found)) if found.is_empty() => println!("ok      {name} ({:.0?})", began.elapsed()),
+                Ok(Verdict::Blessed) => say!("blessed {name}")?,
+                Ok(Verdict::Found(found)) if found.is_empty() => say!("ok      {name} ({:.0?})", began.elapsed())?,
                 Ok(Verdict::Found(found)) => {
                     failed += 1;
-                    println!("FAILED  {name}\n{}", found.join("\n"));
+                    say!("FAILED  {name}\n{}", found.join("\n"))?;
                 }
                 Err(why) => {
                     failed += 1;
-                    println!("FAILED  {name}\n  {}", why.trim_end().replace('\n', "\n  "));
+                    say!("FAILED  {name}\n  {}", why.trim_end().replace('\n', "\n  "))?;
                 }
             }
         }
         let count = files.len();
-        println!("\n{} of {count} cases passed", count - failed);
+        say!("\n{} of {count} cases passed", count - failed)?;
         if failed > 0 { Err(format!("{failed} of {count} cases failed")) } else { Ok(()) }
     }
 
