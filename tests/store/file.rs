@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use outlast::store::{Batch, Outage, Store, StoreError};
+use outlast::{
+    protocol::ResponseId,
+    store::{Batch, Outage, Store, StoreError, WriteConnection},
+};
 use sqlx::{Connection as _, Executor as _, SqliteConnection};
 
 use crate::{harness::scratch, id, row, segment};
@@ -11,12 +14,13 @@ async fn opened(path: &Path) -> Result<Store, StoreError> {
     Store::open(path.to_str().unwrap()).await
 }
 
-/// Keeps a response with some of events.
-async fn write(store: &Store) -> outlast::protocol::ResponseId {
+/// Keeps a response with some events. While the writer is there, so is the log: SQLite removes it with the last
+/// connection.
+async fn write(writer: &mut WriteConnection) -> ResponseId {
     let (id, segment) = (id(), segment(0, 50));
     let row = row(&id);
     let batch = Batch { admitted: vec![&row], segments: vec![(&id, &segment)], ..Batch::default() };
-    store.writer().await.unwrap().commit(&batch).await.unwrap();
+    writer.commit(&batch).await.unwrap();
     id
 }
 
@@ -28,9 +32,10 @@ async fn a_path_of_whatever_characters_is_a_database() {
     {
         let path = folder.path().join(name);
         let store = opened(&path).await.unwrap_or_else(|error| panic!("{name}: {error}"));
-        let id = write(&store).await;
+        let mut writer = store.writer().await.unwrap();
+        let id = write(&mut writer).await;
         store.close().await;
-        drop(store);
+        drop((writer, store));
         assert!(path.is_file(), "{name}");
         assert!(opened(&path).await.unwrap().response("ann", &id).await.unwrap().is_some(), "{name}");
     }
@@ -131,22 +136,18 @@ async fn a_log_that_does_not_go_on_from_its_file_is_refused() {
     let folder = scratch::dir("store");
     let [path, backup, late, image] = ["o.db", "backup.db", "late.db", "image.db"].map(|name| folder.path().join(name));
     let store = opened(&path).await.unwrap();
-    let first = write(&store).await;
-    store.close().await;
-    drop(store);
-    std::fs::copy(&path, &backup).unwrap();
-
-    let store = opened(&path).await.unwrap();
-    let second = write(&store).await;
+    let mut writer = store.writer().await.unwrap();
+    let first = write(&mut writer).await;
     checkpoint(&path).await;
-    let third = write(&store).await;
+    std::fs::copy(&path, &backup).unwrap();
+    let second = write(&mut writer).await;
+    checkpoint(&path).await;
+    let third = write(&mut writer).await;
     killed(&path, &image);
     checkpoint(&path).await;
-    write(&store).await;
+    write(&mut writer).await;
     checkpoint(&path).await;
     std::fs::copy(&path, &late).unwrap();
-    store.close().await;
-    drop(store);
 
     // After a kill the log goes on.
     let log = format!("{}-wal", image.display());
@@ -178,16 +179,16 @@ async fn a_backup_that_is_no_older_than_the_log_is_brought_up_to_date_by_it() {
     let folder = scratch::dir("store");
     let [path, backup, image] = ["o.db", "backup.db", "image.db"].map(|name| folder.path().join(name));
     let store = opened(&path).await.unwrap();
-    let first = write(&store).await;
+    let mut writer = store.writer().await.unwrap();
+    let first = write(&mut writer).await;
     checkpoint(&path).await;
-    let second = write(&store).await;
+    let second = write(&mut writer).await;
     let mut other = SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
     let into = format!("VACUUM INTO '{}'", backup.display());
     other.execute(sqlx::AssertSqlSafe(into)).await.unwrap();
     other.close().await.unwrap();
-    let third = write(&store).await;
+    let third = write(&mut writer).await;
     killed(&path, &image);
-    drop(store);
     let store = opened(&image).await.unwrap();
     for id in [&first, &second, &third] {
         assert!(store.response("ann", id).await.unwrap().is_some());
@@ -203,12 +204,12 @@ async fn a_large_log_begins_anew_and_counts_as_a_part_of_the_size() {
     let store = opened(&path).await.unwrap();
     let log = || std::fs::metadata(folder.path().join("o.db-wal")).map_or(0, |log| log.len());
     let file = || std::fs::metadata(&path).unwrap().len();
-    write(&store).await;
+    let mut writer = store.writer().await.unwrap();
+    write(&mut writer).await;
     assert!(log() > 0);
     let size = store.size().await.unwrap().bytes.cast_unsigned();
     assert!(size >= log() + file().max(4096), "{size} {} {}", log(), file());
 
-    let mut writer = store.writer().await.unwrap();
     let (id, mut large) = (id(), segment(0, 0));
     large.frames = vec![b'x'; (LIMIT + LIMIT / 8) as usize].into();
     let row = row(&id);

@@ -228,7 +228,7 @@ impl WriteConnection {
         }
         let turns = batch.admitted.iter().copied().filter(|row| row.conversation.is_some());
         let turns: Vec<_> = turns.filter(|row| !committed.taken.contains(&row.id)).collect();
-        begin_named(&mut transaction, &turns).await?;
+        conversations::begin_named(&mut transaction, &turns).await?;
         let places: Vec<_> = turns
             .iter()
             .filter_map(|row| Some((row.principal.as_str(), row.conversation.as_ref()?.0.as_str())))
@@ -330,31 +330,6 @@ async fn admit(connection: &mut AnyConnection, rows: &[&NewResponse]) -> Result<
             .bind(row.conversation.as_ref().map(|(id, _)| id.as_str().to_owned()));
     }
     missing(&query.fetch_all(connection).await?, rows.iter().map(|row| &row.id))
-}
-
-/// Lets the conversations begin to exist that have names, where they do not yet.
-async fn begin_named(connection: &mut AnyConnection, rows: &[&NewResponse]) -> Result<(), StoreError> {
-    let named = rows.iter().filter_map(|row| row.conversation.as_ref().map(|(id, _)| (row, id)));
-    let mut named: Vec<_> = named.filter(|(_, id)| id.is_name()).collect();
-    named.sort_unstable_by_key(|(row, id)| (row.principal.as_str(), id.as_str()));
-    for rows in named.chunks(ROWS) {
-        let sql = format!(
-            "INSERT INTO conversations (principal, id, created_at, metadata, next_position) VALUES {} \
-             ON CONFLICT DO NOTHING",
-            rows_of(rows.len(), 5)
-        );
-        let mut query = query(sql);
-        for (row, id) in rows {
-            query = query
-                .bind(row.principal.clone())
-                .bind(id.as_str().to_owned())
-                .bind(row.created_at)
-                .bind("{}")
-                .bind(0_i64);
-        }
-        query.execute(&mut *connection).await?;
-    }
-    Ok(())
 }
 
 /// Sets the write guards of the conversations of these responses, which are locked, and returns the responses for which

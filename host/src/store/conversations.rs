@@ -5,6 +5,7 @@ use sqlx::{Any, AnyConnection, Row as _, Transaction};
 
 use super::{
     Backend, Store, StoreError,
+    commit::NewResponse,
     sql::{ROWS, query, rows_of},
 };
 use crate::protocol::{Conversation, ConversationId};
@@ -311,6 +312,31 @@ impl Store {
         let head = self.conversation_head(principal, id).await?;
         Ok(if head.is_some() { Written::Guarded } else { Written::NotFound })
     }
+}
+
+/// Lets the conversations begin to exist that have names, where they do not yet.
+pub(super) async fn begin_named(connection: &mut AnyConnection, rows: &[&NewResponse]) -> Result<(), StoreError> {
+    let named = rows.iter().filter_map(|row| row.conversation.as_ref().map(|(id, _)| (row, id)));
+    let mut named: Vec<_> = named.filter(|(_, id)| id.is_name()).collect();
+    named.sort_unstable_by_key(|(row, id)| (row.principal.as_str(), id.as_str()));
+    for rows in named.chunks(ROWS) {
+        let sql = format!(
+            "INSERT INTO conversations (principal, id, created_at, metadata, next_position) VALUES {} \
+             ON CONFLICT DO NOTHING",
+            rows_of(rows.len(), 5)
+        );
+        let mut query = query(sql);
+        for (row, id) in rows {
+            query = query
+                .bind(row.principal.clone())
+                .bind(id.as_str().to_owned())
+                .bind(row.created_at)
+                .bind("{}")
+                .bind(0_i64);
+        }
+        query.execute(&mut *connection).await?;
+    }
+    Ok(())
 }
 
 /// Locks conversations for the rest of the transaction, in the order of their names: two transactions that lock several

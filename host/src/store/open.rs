@@ -7,7 +7,7 @@ use std::{
 };
 
 use sqlx::{
-    Any, AnyConnection, SqlStr, Transaction,
+    Any, AnyConnection, Connection as _, SqlStr, Transaction,
     any::AnyPoolOptions,
     migrate::{MigrateError, Migration, MigrationType, Migrator},
 };
@@ -101,6 +101,7 @@ impl Store {
             error => open(error.to_string()),
         })?;
         store.migrate(&mut connection).await?;
+        let _ = connection.close().await;
         Ok(store)
     }
 
