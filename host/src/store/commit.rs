@@ -154,6 +154,7 @@ impl WriteConnection {
         if result.is_err()
             && let Some(connection) = self.connection.take()
         {
+            self.ownership.suspend();
             let _ = tokio::time::timeout(COMMIT_TIMEOUT, connection.close()).await;
         }
         result

@@ -9,6 +9,7 @@ use sqlx::{
 };
 
 use super::{StoreError, WriteConnection};
+use crate::lease::Lease;
 
 /// How long a call waits for a free connection, or for another process's lock on an SQLite file.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
@@ -45,6 +46,8 @@ pub struct Store {
     shown: String,
     /// How long the owner of a PostgreSQL database may be silent before another server takes over.
     pub(super) lease: Duration,
+    /// Whether this server still is the owner. Endless on SQLite, where a lock on a file decides.
+    pub(super) held: Lease,
     /// Held as long as the store lives.
     _lock: Option<std::sync::Arc<File>>,
 }
@@ -80,7 +83,11 @@ impl Store {
             .connect(&url)
             .await
             .map_err(|error| open(error.to_string()))?;
-        let store = Self { pool, backend, shown, lease: LEASE, _lock: lock };
+        let held = match backend {
+            Backend::Sqlite => Lease::endless(),
+            Backend::Postgres => Lease::none(),
+        };
+        let store = Self { pool, backend, shown, lease: LEASE, held, _lock: lock };
         store.migrate().await?;
         Ok(store)
     }
@@ -89,6 +96,12 @@ impl Store {
     #[must_use]
     pub fn leased_for(self, lease: Duration) -> Self {
         Self { lease, ..self }
+    }
+
+    /// The lease of this server, to look at before whatever is done for a run that is kept. It begins with the
+    /// [`writer`](Self::writer).
+    pub fn held(&self) -> &Lease {
+        &self.held
     }
 
     /// Which database it is.

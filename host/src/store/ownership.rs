@@ -8,6 +8,7 @@
 //!   write at once. When the owner dies, its connection does, and the lock is free.
 //! - A **lease**, which the owner renews. An owner that is stopped, hangs or is cut off lets it lapse. A server that
 //!   starts then ends the owner's connection, and takes the lock.
+//!   The process has the same lease in hand ([`crate::lease`]), a little shorter: what leaves it looks at that.
 //! - An **epoch**, which counts the owners. A server that lost its connection takes the lock again only under its own
 //!   epoch. One that finds another there was replaced meanwhile, and never writes again.
 
@@ -17,6 +18,7 @@ use sqlx::{Any, AnyConnection, Row as _, pool::PoolConnection};
 use tracing::{info, warn};
 
 use super::{Backend, Store, StoreError, commit::query};
+use crate::lease::Moment;
 
 /// How long a starting server waits for the one before it to let go of the database.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -101,6 +103,7 @@ impl Ownership {
             (false, epoch) => {
                 // Whoever holds the lock may not be the owner yet.
                 if epoch.is_some() && epoch != self.last_epoch(connection).await? {
+                    self.store.held.end();
                     return Err(StoreError::Replaced(self.store.shown().to_owned()));
                 }
                 Err(StoreError::Owned(self.store.shown().to_owned()))
@@ -113,7 +116,9 @@ impl Ownership {
             "INSERT INTO owner (id, epoch, lease_until) VALUES (1, 1, {NOW} + $1) ON CONFLICT (id) \
              DO UPDATE SET epoch = owner.epoch + 1, lease_until = excluded.lease_until RETURNING epoch"
         );
+        let sent = Moment::now();
         let row = query(sql).bind(self.lease_milliseconds()).fetch_one(connection).await?;
+        self.store.held.renew(sent, self.store.lease);
         self.epoch = Some(row.try_get("epoch")?);
         self.renewed = Instant::now();
         Ok(())
@@ -134,11 +139,22 @@ impl Ownership {
     async fn renew(&mut self, connection: &mut AnyConnection) -> Result<(), StoreError> {
         let sql = format!("UPDATE owner SET lease_until = {NOW} + $1 WHERE epoch = $2");
         let query = query(sql).bind(self.lease_milliseconds()).bind(self.epoch);
+        let sent = Moment::now();
         if query.execute(connection).await?.rows_affected() == 0 {
+            self.store.held.end();
             return Err(StoreError::Replaced(self.store.shown().to_owned()));
         }
+        self.store.held.renew(sent, self.store.lease);
         self.renewed = Instant::now();
         Ok(())
+    }
+
+    /// The connection of the owner is gone, and its lock with it: nobody knows whose the database is until there is
+    /// another one.
+    pub fn suspend(&self) {
+        if self.store.backend == Backend::Postgres {
+            self.store.held.end();
+        }
     }
 
     async fn last_epoch(&self, connection: &mut AnyConnection) -> Result<Option<i64>, StoreError> {
