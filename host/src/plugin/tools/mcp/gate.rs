@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use reqwest::header::{HeaderName, HeaderValue};
 use rmcp::{
     RoleClient,
-    model::{ClientJsonRpcMessage, ClientRequest, JsonRpcMessage},
+    model::{ClientJsonRpcMessage, ClientRequest, JsonRpcMessage, RequestMetaObject},
     service::{RxJsonRpcMessage, TxJsonRpcMessage},
     transport::{
         TokioChildProcess, Transport,
@@ -20,7 +20,6 @@ use rmcp::{
         },
     },
 };
-use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::lease::Lease;
@@ -57,7 +56,9 @@ impl Gate {
     fn of(&self, message: &ClientJsonRpcMessage) -> Option<Open> {
         let JsonRpcMessage::Request(request) = message else { return None };
         let ClientRequest::CallToolRequest(call) = &request.request else { return None };
-        let key = call.params.meta.as_ref().and_then(|meta| meta.0.get(KEY)).and_then(Value::as_str);
+        // Where it was put, or where it is when the message was read.
+        let meta = [call.params.meta.as_ref(), call.extensions.get::<RequestMetaObject>()];
+        let key = meta.into_iter().flatten().find_map(|meta| meta.0.get(KEY)?.as_str());
         let open = key.and_then(|key| self.0.lock().get(key).cloned());
         // A call whose caller is gone is not sent.
         Some(open.unwrap_or_else(|| {
@@ -189,7 +190,7 @@ mod tests {
 
     use futures::poll;
     use rmcp::model::NumberOrString;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::lease::Moment;
