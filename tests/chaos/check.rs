@@ -201,7 +201,7 @@ fn says_what_it_must(plan: &Plan, response: &Value, cut_off: bool) {
     let status = response["status"].as_str().unwrap();
     match plan.kind {
         Kind::Echo | Kind::Background | Kind::Keyed | Kind::Sleeper => {
-            assert_eq!((status, items.as_slice()), ("completed", &whole[..]), "{marker}");
+            assert_eq!((status, items.as_slice()), ("completed", &whole[..]), "{marker}: {}", response["error"]);
             let words = plan.text.split(' ').count();
             assert_eq!(response["usage"]["output_tokens"], words, "{marker}: its usage");
         }
@@ -217,7 +217,7 @@ fn says_what_it_must(plan: &Plan, response: &Value, cut_off: bool) {
         Kind::Letters | Kind::IdempotentLetters => assert_eq!((status, items.len()), ("completed", 1), "{marker}"),
         Kind::Chat(policy) => {
             let (last, before) = items.split_last().unwrap_or_else(|| panic!("{marker} says nothing: {response}"));
-            assert_eq!((status, *last), ("completed", whole[0]), "{marker}");
+            assert_eq!((status, *last), ("completed", whole[0]), "{marker}: {}", response["error"]);
             for (status, text) in before {
                 assert!(plan.text.starts_with(text), "{marker}: {text}");
                 assert_eq!(*status, "incomplete", "{marker}: what was cut off, before the answer: {response}");
