@@ -16,6 +16,7 @@
 //! - [`plugin`]: what an agent is: engine, registry, instance; one file per WIT interface.
 //! - [`model`]: upstream model providers.
 //! - [`store`]: what is kept. The only place with SQL.
+//! - [`lease`]: whether this server may still act for its runs. Known to whoever acts.
 //! - [`metrics`]: what an operator watches. Known to every room that measures itself.
 //! - [`config`], [`cli`]: how an operator talks to it.
 //! - `log`: the server's log, which no run waits for.
@@ -29,6 +30,7 @@
 pub mod cli;
 pub mod config;
 pub mod http;
+pub mod lease;
 mod local;
 mod log;
 mod machine;

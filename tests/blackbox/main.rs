@@ -29,6 +29,7 @@ mod http;
 mod idempotency;
 mod input_tokens;
 mod latency;
+mod lease;
 mod limits;
 mod lives;
 mod log;

@@ -8,6 +8,7 @@ use sqlx::{AnyConnection, Row as _};
 use super::{
     clients::{Fate, Seen, World, output},
     faults::Faults,
+    halls,
     journals::{Journals, marker},
     letters::{self, Arrived, Letterbox},
     runs::{Kind, Plan, Policy},
@@ -28,6 +29,10 @@ pub struct Checked {
     /// Calls that were cut off, and asked again.
     pub repeated: usize,
     pub turns: usize,
+    /// Turns of conversations of several clients, and items that were added between them.
+    pub halls: (usize, usize),
+    /// Responses that clients have deleted.
+    pub deleted: usize,
     /// Letters that arrived.
     pub letters: usize,
     /// Letters that were sent again.
@@ -55,7 +60,9 @@ pub async fn all(
     let client = faults.server.client();
     // Also runs that nobody knows of come to their end.
     for id in faults.server.response_ids().await {
-        client.ended(&id).await;
+        if !world.marks.may_be_gone(&id) {
+            client.ended(&id).await;
+        }
     }
     let resumed = faults.server.log().matches("resuming the runs").count();
     faults.restart_idle().await;
@@ -71,14 +78,19 @@ pub async fn all(
     }
     let stored = every_run_is_right(&mut database, &client, world, faults, &lives, &mut checked).await;
     for seen in seen {
-        what_was_seen_is_what_is_stored(seen, &stored);
-        if seen.plan.key.is_some() && seen.fate == Fate::Ended {
+        if seen.id.as_ref().is_none_or(|id| !world.marks.may_be_gone(id)) {
+            what_was_seen_is_what_is_stored(seen, &stored);
+        }
+        let there = seen.id.as_ref().is_some_and(|id| !world.marks.may_be_gone(id));
+        if seen.plan.key.is_some() && seen.fate == Fate::Ended && there {
             a_key_names_one_response(&client, seen).await;
         }
     }
     let known: BTreeSet<_> = seen.iter().filter_map(|seen| seen.id.as_ref()).collect();
     checked.lost = stored.values().filter(|run| known.iter().all(|id| run.response["id"] != **id)).count();
     conversations_have_each_turn_once(&mut database, seen, &stored, &mut checked).await;
+    checked.halls = halls::check(&mut database, world, &turns_of_halls(world, &stored)).await;
+    what_was_deleted_is_gone(&client, world, &mut checked).await;
     calls_are_not_repeated(&lives, &faults.journals, &mut checked);
     letters_arrive_once(&letterbox.letters(), world, &stored, &mut checked);
     let log = faults.server.log();
@@ -86,6 +98,26 @@ pub async fn all(
         assert!(!log.contains(word), "the log says `{word}`");
     }
     checked
+}
+
+/// The completed turns of the conversations of several clients, by their markers: which, and the ids of their output.
+fn turns_of_halls(world: &World, stored: &BTreeMap<String, Stored>) -> BTreeMap<String, (String, Vec<String>)> {
+    let completed = stored.iter().filter(|(_, run)| run.response["status"] == "completed");
+    let turns = completed.filter_map(|(marker, run)| {
+        let hall = world.plan(marker)?.hall.clone()?;
+        let output = run.response["output"].as_array().unwrap();
+        Some((marker.clone(), (hall, output.iter().map(|item| item["id"].as_str().unwrap().to_owned()).collect())))
+    });
+    turns.collect()
+}
+
+/// What a client has deleted nobody sees, whatever still needed it.
+async fn what_was_deleted_is_gone(client: &Client, world: &World, checked: &mut Checked) {
+    let deleted = world.marks.deleted.lock().clone();
+    for (id, _) in deleted.iter().filter(|(_, known)| **known) {
+        client.get(id).await.refused(404, "response_not_found");
+    }
+    checked.deleted = deleted.len();
 }
 
 /// No run is active, and nothing is kept of what is only needed while one is.
@@ -117,12 +149,21 @@ async fn every_run_is_right(
     let rows = sqlx::query("SELECT id, request FROM responses").fetch_all(database).await.unwrap();
     let mut stored = BTreeMap::new();
     for row in rows {
-        let (id, marker) = (row.get::<String, _>("id"), marker(&row.get::<String, _>("request")));
+        let id = row.get::<String, _>("id");
+        if world.marks.may_be_gone(&id) {
+            continue;
+        }
+        if world.marks.is_poisoned(&id) {
+            assert_eq!(client.response(&id).await["status"], "failed", "{id}, of which a row cannot be read");
+            continue;
+        }
+        let marker = marker(&row.get::<String, _>("request"));
         let plan = world.plan(&marker).unwrap_or_else(|| panic!("nobody asked for {marker}"));
         let response = client.response(&id).await;
         let events = client.get_stream(&id, None).await.rest().await;
         assert_eq!(fold(&events), response, "{marker}: its events make its response");
         if gives_up(&response) {
+            assert!(plan.kind != Kind::Sleeper, "{marker} slept, and was given up: {response}");
             let lives = faults.life;
             assert!(lives > 5, "{marker} was given up after {lives} starts: {response}");
             checked.given_up += 1;
@@ -159,8 +200,8 @@ fn says_what_it_must(plan: &Plan, response: &Value, cut_off: bool) {
     let whole = [("completed", plan.text.as_str())];
     let status = response["status"].as_str().unwrap();
     match plan.kind {
-        Kind::Echo | Kind::Background | Kind::Keyed => {
-            assert_eq!((status, items.as_slice()), ("completed", &whole[..]), "{marker}");
+        Kind::Echo | Kind::Background | Kind::Keyed | Kind::Sleeper => {
+            assert_eq!((status, items.as_slice()), ("completed", &whole[..]), "{marker}: {}", response["error"]);
             let words = plan.text.split(' ').count();
             assert_eq!(response["usage"]["output_tokens"], words, "{marker}: its usage");
         }
@@ -176,7 +217,7 @@ fn says_what_it_must(plan: &Plan, response: &Value, cut_off: bool) {
         Kind::Letters | Kind::IdempotentLetters => assert_eq!((status, items.len()), ("completed", 1), "{marker}"),
         Kind::Chat(policy) => {
             let (last, before) = items.split_last().unwrap_or_else(|| panic!("{marker} says nothing: {response}"));
-            assert_eq!((status, *last), ("completed", whole[0]), "{marker}");
+            assert_eq!((status, *last), ("completed", whole[0]), "{marker}: {}", response["error"]);
             for (status, text) in before {
                 assert!(plan.text.starts_with(text), "{marker}: {text}");
                 assert_eq!(*status, "incomplete", "{marker}: what was cut off, before the answer: {response}");
@@ -192,7 +233,7 @@ fn what_was_seen_is_what_is_stored(seen: &Seen, stored: &BTreeMap<String, Stored
     let run = stored.get(marker);
     let run = match (seen.fate, run) {
         (Fate::Ended, Some(run)) => run,
-        (Fate::Refused, None) | (Fate::Lost, _) => return,
+        (Fate::Refused, None) | (Fate::Lost | Fate::Poisoned, _) => return,
         (Fate::Refused, Some(run)) => panic!("{marker} was refused, and ran: {}", run.response),
         (fate, run) => panic!("{marker}: {fate:?}, and in the database {run:?}"),
     };
@@ -287,7 +328,8 @@ fn letters_arrive_once(
         }
     }
     for marker in letters.keys() {
-        assert!(stored.contains_key(marker), "{marker} posted letters, and does not exist");
+        let there = stored.contains_key(marker) || world.marks.is_marker_poisoned(marker);
+        assert!(there, "{marker} posted letters, and does not exist");
     }
 }
 

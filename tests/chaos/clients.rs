@@ -17,11 +17,20 @@ use reqwest::{RequestBuilder, Response};
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
-use super::runs::Plan;
+use super::{
+    halls::{Note, NoteFate},
+    marks::Marks,
+    runs::{Forgotten, Plan},
+};
 use crate::harness::{
     client::http,
     events::{Frame, Parser},
 };
+
+/// In so many conversations several clients take turns.
+const HALLS: u64 = 6;
+/// How long a client waits until an item is added.
+const NOTE_PATIENCE: Duration = Duration::from_secs(20);
 
 /// What all clients share.
 #[derive(Debug)]
@@ -30,6 +39,9 @@ pub struct World {
     url: Arc<Mutex<String>>,
     /// Where letters go.
     letterbox: String,
+    pub marks: Arc<Marks>,
+    /// What was added to halls.
+    pub notes: Mutex<Vec<Note>>,
     over: AtomicBool,
     plans: Mutex<BTreeMap<String, Arc<Plan>>>,
 }
@@ -76,14 +88,17 @@ pub enum Fate {
     Taken,
     /// Its end was seen.
     Ended,
+    /// A row of it was damaged: it is not asked for any more.
+    Poisoned,
 }
 
 /// A connection that does not come about or breaks, or an answer that says to come again.
 struct Trouble;
 
 impl World {
-    pub fn new(url: Arc<Mutex<String>>, letterbox: String) -> Arc<Self> {
-        Arc::new(Self { url, letterbox, over: AtomicBool::new(false), plans: Mutex::default() })
+    pub fn new(url: Arc<Mutex<String>>, letterbox: String, marks: Arc<Marks>) -> Arc<Self> {
+        let (notes, over, plans) = (Mutex::default(), AtomicBool::new(false), Mutex::default());
+        Arc::new(Self { url, letterbox, marks, notes, over, plans })
     }
 
     /// Lets every client finish what it is at.
@@ -106,7 +121,12 @@ impl Client {
     pub async fn work(mut self) -> Vec<Seen> {
         let mut all = Vec::new();
         while !self.world.over.load(Ordering::Relaxed) {
-            if self.random.u8(..3) == 0 {
+            let kind = self.random.u8(..12);
+            if kind < 2 {
+                self.take_part(&mut all).await;
+            } else if kind < 4 {
+                self.go_on(&mut all).await;
+            } else if kind < 7 {
                 let conversation = format!("talk-{}-{}", self.number, self.runs);
                 for _ in 0..self.random.u8(2..5) {
                     let plan = Plan::turn(self.marker(), &conversation, &self.world.letterbox, &mut self.random);
@@ -120,6 +140,84 @@ impl Client {
         all
     }
 
+    /// A response, and another one that goes on from it, and needs it also when it is gone.
+    async fn go_on(&mut self, all: &mut Vec<Seen>) {
+        let first = Plan::first(self.marker(), &self.world.letterbox, &mut self.random);
+        let first = self.pursue(first).await;
+        let completed = first.ended.as_ref().is_some_and(|response| response["status"] == "completed");
+        let id = first.id.clone().filter(|_| completed);
+        all.push(first);
+        if let Some(id) = id {
+            let plan = Plan::behind(self.marker(), &id, &self.world.letterbox, &mut self.random);
+            all.push(self.pursue(plan).await);
+        }
+    }
+
+    /// A turn in a conversation of several clients, or an item that is added between the turns.
+    async fn take_part(&mut self, all: &mut Vec<Seen>) {
+        let hall = format!("hall-{}", self.number % HALLS);
+        if self.random.u8(..5) < 3 {
+            let plan = Plan::in_hall(self.marker(), &hall, &self.world.letterbox, &mut self.random);
+            all.push(self.pursue(plan).await);
+            return;
+        }
+        for _ in 0..self.random.u8(1..6) {
+            self.runs += 1;
+            let text = Note::text(self.number, self.runs);
+            let fate = self.add_note(&hall, &text).await;
+            self.world.notes.lock().push(Note { hall: hall.clone(), text, fate });
+            sleep(Duration::from_millis(self.random.u64(5..150))).await;
+        }
+    }
+
+    async fn add_note(&mut self, hall: &str, text: &str) -> NoteFate {
+        let path = format!("/v1/conversations/{hall}/items");
+        let body = json!({"items": [{"role": "user", "content": text}]});
+        let request = self.request(reqwest::Method::POST, &path).json(&body);
+        let added = match timeout(NOTE_PATIENCE, request.send()).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) if error.is_connect() => return NoteFate::Refused,
+            _ => return NoteFate::Unknown,
+        };
+        match added.status().as_u16() {
+            200 => {}
+            // A turn goes on, or there has been none.
+            404 | 409 => return NoteFate::Refused,
+            503 => return NoteFate::Unknown,
+            other => panic!("{text}: {other} instead of an item"),
+        }
+        let Ok(added) = added.json::<Value>().await else { return NoteFate::Unknown };
+        if self.random.u8(..3) > 0 {
+            return NoteFate::Added;
+        }
+        let path = format!("{path}/{}", added["first_id"].as_str().unwrap());
+        match timeout(NOTE_PATIENCE, self.request(reqwest::Method::DELETE, &path).send()).await {
+            Ok(Ok(answer)) => match answer.status().as_u16() {
+                200 => NoteFate::Deleted,
+                409 => NoteFate::Added,
+                503 => NoteFate::Unknown,
+                other => panic!("{text}: {other} instead of a deletion"),
+            },
+            Ok(Err(error)) if error.is_connect() => NoteFate::Added,
+            _ => NoteFate::Unknown,
+        }
+    }
+
+    /// Lets the response go that a run goes on from, which has begun; false when nobody knows whether that was done.
+    async fn forget(&mut self, id: &str, how: Forgotten) -> bool {
+        if how == Forgotten::Expired {
+            self.world.marks.expired.lock().insert(id.to_owned());
+            return true;
+        }
+        self.world.marks.deleted.lock().entry(id.to_owned()).or_default();
+        let request = self.request(reqwest::Method::DELETE, &format!("/v1/responses/{id}"));
+        let Ok(answer) = self.answer(request).await else { return false };
+        // It may have been deleted by a request whose answer did not come.
+        assert!([200, 404].contains(&answer.status().as_u16()), "{id}: {} instead of a deletion", answer.status());
+        self.world.marks.deleted.lock().insert(id.to_owned(), true);
+        true
+    }
+
     fn marker(&mut self) -> String {
         self.runs += 1;
         format!("run-{}-{}", self.number, self.runs)
@@ -129,9 +227,16 @@ impl Client {
     async fn pursue(&mut self, plan: Arc<Plan>) -> Seen {
         self.world.plans.lock().insert(plan.marker.clone(), plan.clone());
         let mut seen = Seen::new(plan);
+        let mut forgotten = false;
         loop {
+            if self.world.marks.is_marker_poisoned(&seen.plan.marker) {
+                seen.fate = Fate::Poisoned;
+            }
+            if let (Some((previous, how)), Some(_), false) = (seen.plan.previous.clone(), &seen.id, forgotten) {
+                forgotten = self.forget(&previous, how).await;
+            }
             let tried = match (&seen.id, seen.fate) {
-                (_, Fate::Refused | Fate::Lost | Fate::Ended) => return seen,
+                (_, Fate::Refused | Fate::Lost | Fate::Ended | Fate::Poisoned) => return seen,
                 (None, _) => self.post(&mut seen).await,
                 (Some(id), _) => {
                     let id = id.clone();
@@ -173,6 +278,10 @@ impl Client {
             if seen.plan.key.is_none() {
                 seen.fate = if may_go_on { Fate::Lost } else { Fate::Refused };
             }
+            return Err(Trouble);
+        }
+        // Somebody else's turn goes on.
+        if answer.status() == 409 && seen.plan.hall.is_some() && seen.id.is_none() {
             return Err(Trouble);
         }
         if stream {

@@ -5,7 +5,7 @@
 //! given up nevertheless, because the machine was that slow, it must have seen as many starts: [`super::check`].
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
@@ -15,7 +15,14 @@ use parking_lot::Mutex;
 use tempfile::TempDir;
 use tokio::time::sleep;
 
-use super::{journals::Journals, letters::Letterbox, upstream::Upstream};
+use sqlx::{Connection as _, Row as _};
+
+use super::{
+    journals::{Journals, marker},
+    letters::Letterbox,
+    marks::Marks,
+    upstream::Upstream,
+};
 use crate::harness::{
     database::Database,
     plugins,
@@ -28,6 +35,11 @@ use crate::harness::{
 const LEASE: Duration = Duration::from_secs(1);
 /// Starts in a row that are cut short.
 const CUT_SHORT: usize = 2;
+/// Responses are kept for so much longer than the round has lasted when a life begins: those that the clients look at
+/// stay, and those that were aged go soon, as it is looked for them in a fraction of that time.
+const KEPT: Duration = Duration::from_secs(40);
+/// Runs of which a row is damaged, at most.
+const POISONED: usize = 3;
 
 /// The server, and what befalls it.
 #[derive(Debug)]
@@ -42,6 +54,10 @@ pub struct Faults {
     cluster: Option<Postgres>,
     upstream: Upstream,
     letterbox: Letterbox,
+    marks: Arc<Marks>,
+    /// How many responses were aged.
+    pub aged: BTreeSet<String>,
+    begun: Instant,
     plugins: TempDir,
     url: Arc<Mutex<String>>,
     random: fastrand::Rng,
@@ -55,12 +71,11 @@ impl Faults {
         seed: u64,
         database: Database,
         cluster: Option<Postgres>,
-        upstream: Upstream,
-        letterbox: Letterbox,
+        (upstream, letterbox, marks): (Upstream, Letterbox, Arc<Marks>),
     ) -> Self {
         let plugins = plugins::folder("courier");
         let begun = Instant::now();
-        let server = Server::start(options(&database, &upstream, &letterbox, plugins.path(), 0));
+        let server = Server::start(options(&database, &upstream, &letterbox, plugins.path(), 0, Some(KEPT)));
         Self {
             url: Arc::new(Mutex::new(server.url().to_owned())),
             server,
@@ -71,6 +86,9 @@ impl Faults {
             cluster,
             upstream,
             letterbox,
+            marks,
+            aged: BTreeSet::new(),
+            begun,
             plugins,
             random: fastrand::Rng::with_seed(!seed),
             start: begun.elapsed(),
@@ -85,6 +103,7 @@ impl Faults {
     /// One fault, and a moment without one.
     pub async fn one(&mut self) {
         self.moment(50..1_300).await;
+        self.age().await;
         assert!(self.server.running(), "the server ended by itself");
         match self.random.u8(..10) {
             0..5 => {
@@ -101,7 +120,7 @@ impl Faults {
     /// The last one: a kill, and a start that nothing disturbs.
     pub async fn last(&mut self) {
         self.kill("killed").await;
-        self.launch();
+        self.launch_keeping(None);
         self.listen().await;
     }
 
@@ -109,7 +128,7 @@ impl Faults {
     pub async fn restart_idle(&mut self) {
         self.server.terminate();
         assert!(self.server.ended().await.success());
-        self.launch();
+        self.launch_keeping(None);
         self.listen().await;
     }
 
@@ -125,13 +144,68 @@ impl Faults {
         self.server.kill9();
         self.count(what);
         self.read_journals().await;
+        self.poison().await;
     }
 
     async fn read_journals(&mut self) {
         if self.cluster.as_ref().is_none_or(Postgres::running) {
             let settled = self.random.bool();
-            self.journals.read(&self.database, self.server.dir(), self.life, settled).await;
+            self.journals.read(&self.database, self.server.dir(), self.life, settled, &self.marks).await;
         }
+    }
+
+    fn database_runs(&self) -> bool {
+        self.cluster.as_ref().is_none_or(Postgres::running)
+    }
+
+    /// Lets those be old that clients say have been kept long enough.
+    async fn age(&mut self) {
+        if !self.database_runs() {
+            return;
+        }
+        let new: Vec<String> = self.marks.expired.lock().difference(&self.aged).cloned().collect();
+        if new.is_empty() {
+            return;
+        }
+        let mut connection = self.database.connect(self.server.dir()).await;
+        for id in new {
+            let query = sqlx::query("UPDATE responses SET ended_at = 1 WHERE id = $1 AND ended_at IS NOT NULL");
+            query.bind(id.clone()).execute(&mut connection).await.unwrap();
+            self.aged.insert(id);
+        }
+        connection.close().await.unwrap();
+    }
+
+    /// Damages, now and then, a row of a run that goes on: of the response, its journal or its events. Turns are spared,
+    /// because their clients wait for each other.
+    async fn poison(&mut self) {
+        let done = self.marks.poisoned.lock().len();
+        if !self.database_runs() || done >= POISONED || self.random.u8(..4) > 0 {
+            return;
+        }
+        let mut connection = self.database.connect(self.server.dir()).await;
+        let query = "SELECT id, request FROM responses WHERE ended_at IS NULL AND conversation_id IS NULL \
+                     AND previous_response_id IS NULL ORDER BY id";
+        let runs: Vec<_> = sqlx::query(query).fetch_all(&mut connection).await.unwrap();
+        let runs: Vec<_> =
+            runs.iter().map(|row| (row.get::<String, _>("id"), row.get::<String, _>("request"))).collect();
+        let runs: Vec<_> = runs.into_iter().filter(|(id, _)| !self.marks.is_poisoned(id)).collect();
+        if let Some((id, request)) = self.random.choice(&runs) {
+            let (what, update) = match self.random.u8(..3) {
+                0 => ("damaged: the request of a run", "UPDATE responses SET request = '{' WHERE id = $1"),
+                1 => ("damaged: the journal of a run", "UPDATE journal SET entries = $2 WHERE response_id = $1"),
+                _ => ("damaged: the events of a run", "UPDATE events SET frames = $2 WHERE response_id = $1"),
+            };
+            let mut query = sqlx::query(update).bind(id.clone());
+            if update.contains("$2") {
+                query = query.bind(b"nobody can read this\n".to_vec());
+            }
+            if query.execute(&mut connection).await.unwrap().rows_affected() > 0 {
+                self.marks.poisoned.lock().insert(id.clone(), marker(request));
+                self.count(what);
+            }
+        }
+        connection.close().await.unwrap();
     }
 
     async fn terminate(&mut self) {
@@ -165,7 +239,7 @@ impl Faults {
         self.server.stop();
         let mut old = self.server.leave();
         self.moment(0..LEASE.as_millis() as u64).await;
-        self.journals.read(&self.database, self.server.dir(), self.life, false).await;
+        self.journals.read(&self.database, self.server.dir(), self.life, false, &self.marks).await;
         self.launch();
         self.listen().await;
         self.moment(0..500).await;
@@ -198,7 +272,7 @@ impl Faults {
                 self.start_in_vain().await;
             }
             self.cluster.as_ref().unwrap().start();
-            self.journals.read(&self.database, self.server.dir(), life, true).await;
+            self.journals.read(&self.database, self.server.dir(), life, true, &self.marks).await;
         }
         self.start_again().await;
     }
@@ -217,9 +291,14 @@ impl Faults {
     }
 
     fn launch(&mut self) {
+        self.launch_keeping(Some(self.begun.elapsed() + KEPT));
+    }
+
+    /// `kept`: how long responses are kept.
+    fn launch_keeping(&mut self, kept: Option<Duration>) {
         self.life += 1;
         let plugins = self.plugins.path();
-        self.server.launch_with(options(&self.database, &self.upstream, &self.letterbox, plugins, self.life));
+        self.server.launch_with(options(&self.database, &self.upstream, &self.letterbox, plugins, self.life, kept));
     }
 
     /// Starts the server; sometimes kills it at some moment of the start, or right after, and starts it once more.
@@ -260,8 +339,20 @@ impl Faults {
     }
 }
 
-fn options(database: &Database, upstream: &Upstream, letterbox: &Letterbox, plugins: &Path, life: u64) -> Options {
+fn options(
+    database: &Database,
+    upstream: &Upstream,
+    letterbox: &Letterbox,
+    plugins: &Path,
+    life: u64,
+    kept: Option<Duration>,
+) -> Options {
     let options = Options::new(database.clone()).survives_full_disk().plugins(plugins);
     let options = options.config(&format!("drain_timeout = \"300ms\"\nlease = \"{}s\"", LEASE.as_secs()));
+    let options = match kept {
+        Some(kept) => options.config(&format!("retention = \"{}s\"", kept.as_secs())),
+        None => options,
+    };
+    let options = options.config("[limits]\nidle_after = \"300ms\"");
     letterbox.options(upstream.options(options, life), life)
 }

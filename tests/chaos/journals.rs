@@ -12,7 +12,7 @@ use std::{
 
 use sqlx::{AnyConnection, Connection as _, Row as _};
 
-use super::runs::marker_of;
+use super::{marks::Marks, runs::marker_of};
 use crate::harness::{database::Database, scratch, wait};
 
 /// What the journals of the runs that had not ended say of their calls.
@@ -29,7 +29,7 @@ pub struct Journals {
 impl Journals {
     /// Reads the database of a server in `dir` that was killed in its life of this number, when it has `settled` or at
     /// once.
-    pub async fn read(&mut self, database: &Database, dir: &Path, life: u64, settled: bool) {
+    pub async fn read(&mut self, database: &Database, dir: &Path, life: u64, settled: bool, marks: &Marks) {
         let copy = scratch::dir("copy-");
         let dir = match database {
             Database::Sqlite => {
@@ -60,8 +60,12 @@ impl Journals {
         }
         connection.close().await.unwrap();
         for run in runs {
+            let id = run.get::<String, _>("id");
+            if marks.is_poisoned(&id) {
+                continue;
+            }
             let marker = marker(&run.get::<String, _>("request"));
-            let journal = journals.get(&run.get::<String, _>("id"));
+            let journal = journals.get(&id);
             if journal.is_some_and(|entries| entries.contains("\"model.forward.end\"")) {
                 self.answered.entry(marker).or_insert(life);
             } else {

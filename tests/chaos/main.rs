@@ -18,6 +18,8 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`runs`] | what is asked for, and what must come of it |
+//! | [`halls`] | conversations in which several clients take turns |
+//! | [`marks`] | what the test itself has deleted, aged and damaged |
 //! | [`clients`] | who asks, and comes back until the run has ended |
 //! | [`upstream`] | the model, which counts its calls |
 //! | [`letters`] | where requests with effects arrive, which are counted too |
@@ -31,15 +33,20 @@
 mod check;
 mod clients;
 mod faults;
+mod halls;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod journals;
 mod letters;
+mod marks;
 mod report;
 mod runs;
 mod upstream;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::task::JoinSet;
 
@@ -51,6 +58,7 @@ use harness::{
     process, wait,
 };
 use letters::Letterbox;
+use marks::Marks;
 use report::{Again, Report};
 use upstream::Upstream;
 
@@ -103,8 +111,10 @@ async fn round(again: Again, cluster: Option<Postgres>) {
         None => Database::Sqlite,
     };
     let (upstream, letterbox) = (Upstream::start(again.seed).await, Letterbox::start().await);
-    let mut faults = Faults::start(again.seed, database, cluster, upstream.clone(), letterbox.clone());
-    let world = World::new(faults.url(), letterbox.url());
+    let marks = Arc::<Marks>::default();
+    let others = (upstream.clone(), letterbox.clone(), marks.clone());
+    let mut faults = Faults::start(again.seed, database, cluster, others);
+    let world = World::new(faults.url(), letterbox.url(), marks);
     let mut clients: JoinSet<Vec<Seen>> =
         (0..CLIENTS).map(|n| Client::new(world.clone(), again.seed, n).work()).collect();
 

@@ -84,6 +84,10 @@ impl Display for Report<'_> {
         row(f, "runs", &checked.runs.values().sum::<usize>())?;
         row(f, "  by kind", &kinds(&checked.runs))?;
         row(f, "  of conversations", &checked.turns)?;
+        let (turns, items) = checked.halls;
+        row(f, "  of shared conversations, items between", &format!("{turns}, {items}"))?;
+        let gone = format!("{}, {}", checked.deleted, faults.aged.len());
+        row(f, "predecessors deleted, expired", &gone)?;
         row(f, "  whose client was cut off at the start", &checked.lost)?;
         row(f, "  given up after five starts", &checked.given_up)?;
         let refused = seen.iter().filter(|seen| seen.fate == Fate::Refused).count();

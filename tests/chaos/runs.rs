@@ -22,6 +22,8 @@ pub enum Kind {
     Letters,
     /// Letters are posted that may be posted again.
     IdempotentLetters,
+    /// Says its input, and leaves memory in the long sleep behind every word.
+    Sleeper,
 }
 
 /// What becomes of a call of a model that was cut off: `on_interrupt` of its provider.
@@ -31,6 +33,15 @@ pub enum Policy {
     Restart,
     Continue,
     Fail,
+}
+
+/// What becomes of a response that another one goes on from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forgotten {
+    /// Its client deletes it.
+    Deleted,
+    /// It has been kept long enough.
+    Expired,
 }
 
 /// A run that is asked for.
@@ -43,6 +54,10 @@ pub struct Plan {
     pub key: Option<String>,
     /// The conversation of which it is a turn.
     pub conversation: Option<String>,
+    /// The conversation of several clients of which it is a turn.
+    pub hall: Option<String>,
+    /// The response that it goes on from, and what becomes of that one while it runs.
+    pub previous: Option<(String, Forgotten)>,
     /// Without `stream`.
     pub body: Value,
     /// What it says if nobody cuts off the model; empty for letters.
@@ -66,12 +81,13 @@ impl Policy {
 
 impl Kind {
     fn any(random: &mut fastrand::Rng) -> Self {
-        match random.u8(..14) {
+        match random.u8(..16) {
             0 | 1 => Self::Echo,
             2 | 3 => Self::Background,
             4 => Self::Keyed,
             10 | 11 => Self::Letters,
             12 | 13 => Self::IdempotentLetters,
+            14 | 15 => Self::Sleeper,
             5 | 6 => Self::Chat(Policy::Restart),
             7 | 8 => Self::Chat(Policy::Continue),
             _ => Self::Chat(Policy::Fail),
@@ -102,6 +118,34 @@ impl Plan {
         Arc::new(plan)
     }
 
+    /// A turn of a conversation in which others take turns too.
+    pub fn in_hall(marker: String, hall: &str, letterbox: &str, random: &mut fastrand::Rng) -> Arc<Self> {
+        let kind = if random.bool() { Kind::Keyed } else { Kind::Chat(Policy::ALL[random.usize(..3)]) };
+        let mut plan = Self::of(kind, marker, letterbox, true, random);
+        plan.body["conversation"] = hall.into();
+        plan.hall = Some(hall.to_owned());
+        Arc::new(plan)
+    }
+
+    /// A response that another one is to go on from.
+    pub fn first(marker: String, letterbox: &str, random: &mut fastrand::Rng) -> Arc<Self> {
+        Arc::new(Self::of(Kind::Keyed, marker, letterbox, true, random))
+    }
+
+    /// A run that goes on from the response `previous`.
+    pub fn behind(marker: String, previous: &str, letterbox: &str, random: &mut fastrand::Rng) -> Arc<Self> {
+        let kind = match random.u8(..3) {
+            0 => Kind::Sleeper,
+            1 => Kind::Chat(Policy::Restart),
+            _ => Kind::Chat(Policy::Continue),
+        };
+        let mut plan = Self::of(kind, marker, letterbox, true, random);
+        plan.body["previous_response_id"] = previous.into();
+        let forgotten = if random.bool() { Forgotten::Deleted } else { Forgotten::Expired };
+        plan.previous = Some((previous.to_owned(), forgotten));
+        Arc::new(plan)
+    }
+
     fn of(kind: Kind, marker: String, letterbox: &str, with_key: bool, random: &mut fastrand::Rng) -> Self {
         let words: Vec<_> = (0..random.usize(2..24)).map(|n| format!("w{n}")).collect();
         let input = format!("{marker} {}", words.join(" "));
@@ -111,6 +155,14 @@ impl Plan {
                 let delay = random.u64(0..150).to_string();
                 let body = json!({"model": "echo", "input": input, "metadata": {"delay_ms": delay},
                     "background": kind == Kind::Background || kind == Kind::Keyed && random.bool()});
+                (body, input)
+            }
+            Kind::Sleeper => {
+                let words = &words[..words.len().min(4)];
+                let input = format!("{marker} {}", words.join(" "));
+                let delay = random.u64(1_500..4_000).to_string();
+                let body = json!({"model": "echo", "input": input, "metadata": {"delay_ms": delay},
+                    "background": random.bool()});
                 (body, input)
             }
             Kind::Chat(policy) => {
@@ -126,7 +178,7 @@ impl Plan {
             }
         };
         let key = with_key.then(|| format!("key-{marker}"));
-        Self { marker, kind, key, conversation: None, body, text, letters }
+        Self { marker, kind, key, conversation: None, hall: None, previous: None, body, text, letters }
     }
 
     /// Whether it is answered before it has ended.

@@ -19,6 +19,8 @@ pub const TOKEN: &str = "t0p-s3cret-t0ken";
 #[derive(Debug)]
 pub struct Mcp {
     folder: TempDir,
+    /// Whether, over HTTP, it closes a connection behind each answer.
+    closing: bool,
     process: Option<Child>,
 }
 
@@ -29,12 +31,20 @@ fn script() -> PathBuf {
 impl Mcp {
     /// One that the server under test starts.
     pub fn child() -> Self {
-        Self { folder: scratch::dir("mcp-"), process: None }
+        Self { folder: scratch::dir("mcp-"), closing: false, process: None }
     }
 
     /// One over HTTP, which runs.
     pub fn http() -> Self {
         let mut mcp = Self::child();
+        mcp.start();
+        mcp
+    }
+
+    /// One over HTTP whose connections serve one request each.
+    pub fn http_closing() -> Self {
+        let mut mcp = Self::child();
+        mcp.closing = true;
         mcp.start();
         mcp
     }
@@ -45,6 +55,9 @@ impl Mcp {
         let mut command = Command::new("python3");
         command.arg(script()).args(["--http", &port]);
         command.env("OUTLAST_TEST_FOLDER", self.folder.path()).env("TOKEN", TOKEN).stdin(Stdio::null());
+        if self.closing {
+            command.arg("--closing");
+        }
         self.process = Some(process::spawn(command, Signal::KILL).unwrap());
         let address = wait::eventually_blocking("it has a port", || {
             let port = std::fs::read_to_string(self.file("port")).ok()?;
@@ -69,12 +82,17 @@ impl Mcp {
         )
     }
 
+    /// Host and port, over HTTP.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", std::fs::read_to_string(self.file("port")).unwrap())
+    }
+
     /// The section that has it over HTTP. The token is in the environment variable `MCP_TOKEN`.
     pub fn url(&self, name: &str) -> String {
-        let port = std::fs::read_to_string(self.file("port")).unwrap();
         format!(
-            "[mcp.{name}]\nurl = \"http://127.0.0.1:{port}/mcp\"\n[mcp.{name}.headers]\n\
-             authorization = \"Bearer ${{MCP_TOKEN}}\""
+            "[mcp.{name}]\nurl = \"http://{}/mcp\"\n[mcp.{name}.headers]\n\
+             authorization = \"Bearer ${{MCP_TOKEN}}\"",
+            self.address()
         )
     }
 

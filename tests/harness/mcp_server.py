@@ -1,4 +1,5 @@
-"""An MCP server for the tests of the host: on standard input and output, or over streamable HTTP with `--http PORT`.
+"""An MCP server for the tests of the host: on standard input and output, or over streamable HTTP with `--http PORT`,
+where with `--closing` a connection serves one request.
 
 It is written from the specification, with nothing but Python. Every call is a line of the file `calls` in the folder
 that OUTLAST_TEST_FOLDER names, and its process id is in the file `pid`.
@@ -142,6 +143,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         if session:
             self.send_header("mcp-session-id", session)
+        if "--closing" in sys.argv:
+            self.send_header("connection", "close")
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(text)))
         self.end_headers()

@@ -24,6 +24,7 @@
 //! | [`plugins`] | components for the plugin folder |
 //! | [`registry`] | a throw-away OCI registry |
 //! | [`upstream`] | a model provider with a script |
+//! | [`way`] | a way to a server that can be closed |
 //! | [`web`] | a web server that agents send requests to |
 //! | [`wait`] | conditions with deadlines |
 //! | [`process`], [`scratch`] | processes and files that do not outlive the tests |
@@ -53,5 +54,6 @@ pub mod scratch;
 pub mod server;
 pub mod upstream;
 pub mod wait;
+pub mod way;
 pub mod web;
 pub mod websocket;

@@ -38,6 +38,11 @@ impl Upstream {
         Self { address, script }
     }
 
+    /// Host and port.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
     /// A server that asks this provider, and lets the agents of the tests do so.
     pub fn options(&self, options: Options) -> Options {
         let granted = |options: Options, agent| options.env(&format!("OUTLAST_AGENTS__{agent}__MODELS"), "true");

@@ -19,7 +19,7 @@ use super::{
     state::RunState,
     tools::{ToolGrant, ToolPattern},
 };
-use crate::model::Models;
+use crate::{lease::Lease, model::Models};
 
 /// A loaded component that answers as an agent.
 #[derive(Clone)]
@@ -71,6 +71,8 @@ pub struct RunContext {
     pub stop: CancellationToken,
     /// Whether the run is kept, and with it what its imports answer.
     pub journaled: bool,
+    /// Whether this server may still act for the run: whatever leaves the process for it waits while it does not hold.
+    pub lease: Lease,
     /// How long it must want to sleep to leave memory meanwhile; none when it must stay.
     pub idle_after: Option<Duration>,
     /// What its imports have answered before, if it is executed again.
@@ -101,6 +103,7 @@ impl RunContext {
             request: "{}".to_owned(),
             history: "[]".to_owned(),
             journaled: false,
+            lease: Lease::endless(),
             idle_after: None,
             entries: Vec::new(),
             began: 0,

@@ -394,6 +394,9 @@ impl Manager {
         context.log = Some(Arc::new(Port(run.clone())));
         context.meter = run.meter.clone();
         context.journaled = run.durable;
+        if run.durable {
+            context.lease = self.store.held().clone();
+        }
         context.idle_after = run.durable.then_some(self.limits.idle_after);
         context.began = created_at.unsigned_abs().saturating_mul(1_000_000);
         Ok(context)

@@ -196,6 +196,9 @@ impl WriteConnection {
     /// finding out.
     async fn drop_after<T>(&mut self, result: Result<T, StoreError>) -> Result<T, StoreError> {
         let Err(error) = &result else { return result };
+        if self.connection.is_some() {
+            self.ownership.suspend();
+        }
         match self.connection.take() {
             // It may be dead: nothing more is said on it.
             Some(connection) if matches!(error, StoreError::TimedOut(_)) => {

@@ -20,6 +20,7 @@ use super::{
     pool::Pool,
     wal,
 };
+use crate::lease::Lease;
 
 /// How long a call waits for a free connection, or for another process's lock on an SQLite file.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
@@ -62,6 +63,8 @@ pub struct Store {
     pub(super) checked: Arc<Mutex<Option<Instant>>>,
     /// The file of an SQLite database, held as long as the store lives.
     pub(super) file: Option<Arc<DatabaseFile>>,
+    /// Whether this server still is the owner. Endless on SQLite, where a lock on a file decides.
+    pub(super) held: Lease,
 }
 
 impl Store {
@@ -127,13 +130,23 @@ impl Store {
             .connect_lazy(url)?
             .into();
         let checked = Arc::default();
-        Ok(Self { pool, backend, shown: shown.to_owned(), url: url.into(), lease: LEASE, checked, file })
+        let held = match backend {
+            Backend::Sqlite => Lease::endless(),
+            Backend::Postgres => Lease::none(),
+        };
+        Ok(Self { pool, backend, shown: shown.to_owned(), url: url.into(), lease: LEASE, held, checked, file })
     }
 
     /// The same, with another lease than [`LEASE`].
     #[must_use]
     pub fn leased_for(self, lease: Duration) -> Self {
         Self { lease, ..self }
+    }
+
+    /// The lease of this server, to look at before whatever is done for a run that is kept. It begins with the
+    /// [`writer`](Self::writer).
+    pub fn held(&self) -> &Lease {
+        &self.held
     }
 
     /// Which database it is.

@@ -9,6 +9,7 @@
 //! - A **lease**, which the owner renews. An owner that is stopped, hangs or is cut off lets it lapse. A server that
 //!   starts then ends the owner's connection, and takes the lock. A commit may take half of the lease at most, and the
 //!   lease is renewed when a sixth of it is over, or a third in silence: it does not lapse inside a commit.
+//!   The process has the same lease in hand ([`crate::lease`]), a little shorter: what leaves it looks at that.
 //! - An **epoch**, which counts the owners. A server that lost its connection takes the lock again only under its own
 //!   epoch. One that finds another there was replaced meanwhile, and never writes again.
 //! - A **fence**: each transaction of the owner holds the row with its epoch until it is over. Whoever replaces the owner
@@ -36,6 +37,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::{Backend, Outage, Store, StoreError, sql::query, wal};
+use crate::lease::Moment;
 
 /// How long a starting server waits for the one before it to let go of the database.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -161,7 +163,7 @@ impl Ownership {
         let mut told = false;
         while !lock(&mut connection, LOCK).await? {
             if self.epoch != last_epoch(&mut connection).await? {
-                return Err(StoreError::Replaced(self.store.shown().to_owned()));
+                return Err(self.replaced());
             }
             let former = self.former(&mut connection).await?;
             match former {
@@ -231,7 +233,7 @@ impl Ownership {
         let row = sqlx::query("SELECT epoch FROM owner WHERE epoch = $1 FOR SHARE").bind(self.epoch);
         match row.fetch_optional(transaction).await? {
             Some(_) => Ok(()),
-            None => Err(StoreError::Replaced(self.store.shown().to_owned())),
+            None => Err(self.replaced()),
         }
     }
 
@@ -274,8 +276,9 @@ impl Ownership {
             "INSERT INTO owner (id, epoch, lease_until) VALUES (1, 1, {NOW} + $1) ON CONFLICT (id) \
              DO UPDATE SET epoch = owner.epoch + 1, lease_until = excluded.lease_until RETURNING epoch"
         );
-        let sent = Instant::now();
+        let (sent, moment) = (Instant::now(), Moment::now());
         let row = query(sql).bind(self.lease_milliseconds()).fetch_one(connection).await?;
+        self.store.held.renew(moment, self.store.lease);
         self.epoch = Some(row.try_get("epoch")?);
         self.renewed = sent;
         Ok(())
@@ -284,12 +287,27 @@ impl Ownership {
     async fn renew(&mut self, connection: &mut AnyConnection) -> Result<(), StoreError> {
         let sql = format!("UPDATE owner SET lease_until = {NOW} + $1 WHERE epoch = $2");
         let query = query(sql).bind(self.lease_milliseconds()).bind(self.epoch);
-        let sent = Instant::now();
+        let (sent, moment) = (Instant::now(), Moment::now());
         if query.execute(connection).await?.rows_affected() == 0 {
-            return Err(StoreError::Replaced(self.store.shown().to_owned()));
+            return Err(self.replaced());
         }
+        self.store.held.renew(moment, self.store.lease);
         self.renewed = sent;
         Ok(())
+    }
+
+    /// The connection of the owner is gone, and its lock with it: nobody knows whose the database is until there is
+    /// another one.
+    pub fn suspend(&self) {
+        if self.store.backend == Backend::Postgres {
+            self.store.held.end();
+        }
+    }
+
+    /// Another server is the owner: this one must not act any more.
+    fn replaced(&self) -> StoreError {
+        self.store.held.end();
+        StoreError::Replaced(self.store.shown().to_owned())
     }
 
     /// Until when the lease is, and the time now; none when there is none.

@@ -176,12 +176,13 @@ impl RunState {
         let run = self.active(import)?;
         let key = format!("{}-{number}", run.response_id);
         let committed = (run.journaled && !wanted.only_asks()).then(|| run.port.committed());
-        let log = self.log.clone();
+        let (lease, log) = (run.lease.clone(), self.log.clone());
         self.tasks.begin(number, Work::Request, async move {
             if let Some(committed) = committed {
                 committed.await;
             }
-            let answer = access.send(wanted, &key).await;
+            // With all its redirects.
+            let answer = lease.gate(access.send(wanted, &key)).await;
             if let Err(failure) = &answer
                 && failure.kind == FailureKind::Denied
             {

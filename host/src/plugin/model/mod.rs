@@ -74,11 +74,13 @@ impl RunState {
         }
         let once = run.journaled && models.on_interrupt(call.model.as_deref()) == OnInterrupt::Fail;
         let committed = once.then(|| run.port.committed());
+        let lease = run.lease.clone();
         let started = async {
             if let Some(committed) = committed {
                 committed.await;
             }
-            models.start(call).await
+            // With all its attempts.
+            lease.gate(models.start(call)).await
         };
         Ok(match self.unless_stopped(started).await? {
             Ok(started) => started.map_err(Failure::from),

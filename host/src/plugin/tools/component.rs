@@ -14,6 +14,7 @@ use tracing::Level;
 
 use super::config::is_name_byte;
 use crate::{
+    lease::Lease,
     metrics::ToolCalls,
     plugin::{
         Meter, RunFailure,
@@ -97,6 +98,8 @@ pub(super) struct Caller {
     pub key: String,
     /// The log of its run.
     pub log: Arc<RunLog>,
+    /// Whether this server may still act for its run.
+    pub lease: Lease,
     /// What its run uses.
     pub meter: Arc<Meter>,
     /// What its clock shows, if that is a script's.
@@ -155,6 +158,7 @@ impl ToolComponent {
         context.began = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
         context.log = Some(log);
         context.meter = caller.meter.clone();
+        context.lease = caller.lease;
         context.granted = Some(self.granted.clone());
         context.scripted_time = caller.scripted_time;
         let state = RunState::new(&self.description.name, &caller.key, &self.limits, Some(context));

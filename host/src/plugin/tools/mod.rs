@@ -184,6 +184,7 @@ impl RunState {
         let caller = Caller {
             key: format!("{}-{number}", run.response_id),
             log,
+            lease: run.lease.clone(),
             meter: run.meter.clone(),
             scripted_time: run.scripted_time,
         };
@@ -194,7 +195,8 @@ impl RunState {
             if let Some(committed) = committed {
                 committed.await;
             }
-            found.call(&tools.toolbox, &arguments, caller).await
+            let lease = caller.lease.clone();
+            lease.gate(found.call(&tools.toolbox, &arguments, caller)).await
         });
         Ok(())
     }

@@ -329,7 +329,7 @@ impl Found {
                 let _place = toolbox.instances.acquire().await;
                 component.call(&function, arguments, caller).await
             }
-            Target::Server(server) => server.call(&self.name, arguments, &caller.key).await.map_err(|failure| {
+            Target::Server(server) => server.call(&self.name, arguments, &caller).await.map_err(|failure| {
                 let why = format!("failed: {} ({})", failure.message, failure.code);
                 (failure, why)
             }),

@@ -18,7 +18,10 @@ use tokio::{
 };
 use tracing::info;
 
-use super::config::{Hidden, Way};
+use super::{
+    config::{Hidden, Way},
+    gate::{Gate, GatedChild, GatedClient},
+};
 use crate::plugin::failure::shorten;
 
 /// How long a connection over HTTP may take.
@@ -46,12 +49,13 @@ impl ClientHandler for Listener {
     }
 }
 
-/// Connects to the server of this name. A message is at most `most` bytes, where the way there can tell.
+/// Connects to the server of this name. Calls pass `gate`. A message is at most `most` bytes, where the way there can tell.
 pub(super) async fn connect(
     name: &str,
     way: &Way,
     hidden: &Hidden,
     listener: Listener,
+    gate: Gate,
     most: usize,
 ) -> Result<Connection, String> {
     let connected = match way {
@@ -68,7 +72,7 @@ pub(super) async fn connect(
                 .max_sse_event_size(most)
                 .max_json_response_size(most)
                 .reinit_on_expired_session(true);
-            listener.serve(StreamableHttpClientTransport::with_client(client, config)).await
+            listener.serve(StreamableHttpClientTransport::with_client(GatedClient { client, gate }, config)).await
         }
         Way::Child { program, arguments, env } => {
             let mut command = Command::new(program);
@@ -82,7 +86,7 @@ pub(super) async fn connect(
             if let Some(stderr) = stderr {
                 tokio::spawn(relay(name.to_owned(), hidden.clone(), stderr));
             }
-            listener.serve(child).await
+            listener.serve(GatedChild { child, gate }).await
         }
     };
     connected.map_err(|error| shorten(&hidden.hide(causes(&error)), 500))

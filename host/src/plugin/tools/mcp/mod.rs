@@ -7,11 +7,13 @@
 //!
 //! - `config` is what the operator says.
 //! - `server` keeps the connection and makes the calls.
+//! - `gate` is where calls leave, as long as the lease holds.
 //! - `connect` is the way there: a child's standard input and output, or HTTP.
 //! - `offer` is what it offers and answers, in the words of the interface `tools`.
 
 mod config;
 mod connect;
+mod gate;
 mod offer;
 mod server;
 

@@ -23,6 +23,7 @@ use tracing::{info, warn};
 use super::{
     config::{Hidden, McpConfig, Way},
     connect::{Listener, causes, connect},
+    gate::{Gate, KEY},
     offer::{Offer, answer, offer},
 };
 use crate::{
@@ -31,6 +32,7 @@ use crate::{
         GrantError,
         bindings::types::{Failure, FailureKind},
         failure::{failure, shorten},
+        tools::component::Caller,
     },
 };
 
@@ -58,6 +60,8 @@ pub(in crate::plugin::tools) struct McpServer {
     /// The largest message, in bytes.
     message_bytes: usize,
     state: watch::Sender<State>,
+    /// Where its calls leave.
+    gate: Gate,
     /// What it offered last.
     offer: ArcSwap<Offer>,
     /// Is notified when somebody wants it while it is down.
@@ -96,6 +100,7 @@ impl McpServer {
             // As JSON an answer is longer, and pictures come along that nobody wants.
             message_bytes: result_bytes.saturating_mul(2).saturating_add(8 << 20),
             state: watch::Sender::new(State::Connecting),
+            gate: Gate::default(),
             offer: ArcSwap::default(),
             wanted: Notify::new(),
             broken: Notify::new(),
@@ -144,7 +149,7 @@ impl McpServer {
         let listener = Listener { changed: changed.clone() };
         let connecting = async {
             let most = self.message_bytes;
-            let connection = connect(&self.name, &self.way, &self.hidden, listener, most).await?;
+            let connection = connect(&self.name, &self.way, &self.hidden, listener, self.gate.clone(), most).await?;
             self.read_offer(connection.peer()).await?;
             Ok::<_, String>(connection)
         };
@@ -229,22 +234,22 @@ impl McpServer {
         drop(timeout(self.timeout.min(CONNECT), settled).await);
     }
 
-    /// Calls a tool by the name that agents call it. `key` is the same when the call is made again.
+    /// Calls a tool by the name that agents call it. The caller's key is the same when the call is made again.
     pub(in crate::plugin::tools) async fn call(
         &self,
         name: &str,
         arguments: &str,
-        key: &str,
+        caller: &Caller,
     ) -> Result<String, Failure> {
         let seconds = self.timeout.as_secs_f64();
-        timeout(self.timeout, self.called(name, arguments, key)).await.unwrap_or_else(|_| {
+        timeout(self.timeout, self.called(name, arguments, caller)).await.unwrap_or_else(|_| {
             let message =
                 format!("The tool `{name}` took longer than {seconds} seconds (`timeout` in `[mcp.{}]`).", self.name);
             Err(failure(FailureKind::Timeout, "timeout", message))
         })
     }
 
-    async fn called(&self, name: &str, arguments: &str, key: &str) -> Result<String, Failure> {
+    async fn called(&self, name: &str, arguments: &str, caller: &Caller) -> Result<String, Failure> {
         let peer = self.peer().await?;
         let Some(tool) = self.offer.load().get(name).cloned() else {
             return Err(failure(FailureKind::NotFound, "unknown_tool", format!("There is no tool `{name}`.")));
@@ -252,8 +257,9 @@ impl McpServer {
         let arguments = serde_json::from_str(arguments).unwrap_or_default();
         let mut params = CallToolRequestParams::new(tool.name).with_arguments(arguments);
         let mut meta = rmcp::model::RequestMetaObject::default();
-        meta.0.insert("outlast/idempotency-key".to_owned(), Value::from(key));
+        meta.0.insert(KEY.to_owned(), Value::from(caller.key.as_str()));
         params.meta = Some(meta);
+        let _calling = self.gate.begin(&caller.key, &caller.lease);
         // Dropped in the middle, it tells the server that nobody wants the answer any more.
         let answered = match peer.call_tool_once(params).await {
             Ok(rmcp::model::CallToolResponse::Complete(result)) => answer(result),
