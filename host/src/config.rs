@@ -29,8 +29,8 @@ use crate::{
     machine::LiveRuns,
     model::{ModelsConfig, ProviderConfig},
     plugin::{
-        AgentConfig, Allocator, FetchLimits, HttpLimits, McpConfig, PluginLimits, Pool, PublicKey, Signatures, Source,
-        ToolConfig, ToolLimits, ToolsConfig, one_or_many,
+        AgentConfig, Allocator, CallLimits, FetchLimits, HttpLimits, McpConfig, PluginLimits, Pool, PublicKey,
+        Signatures, Source, ToolConfig, ToolLimits, ToolsConfig, one_or_many,
     },
     protocol::RequestLimits,
     run::{OutputLimits, RunLimits, Shares},
@@ -254,6 +254,11 @@ pub struct Limits {
     /// The longest that a request of an agent may take. Default `5m`.
     #[serde(with = "humantime_serde")]
     pub http_timeout: Duration,
+    /// The input, the instructions and the options of a call of a model, and of all calls together that a run holds. Default
+    /// `16MiB`.
+    pub model_input_bytes: ByteSize,
+    /// The most calls of models that a run holds. Default 16.
+    pub model_calls: usize,
     /// The most calls of tools of a run whose answers it has not taken. Default 16.
     pub tool_calls: usize,
     /// The most calls of tool components of all agents that go on at once, each in an instance of its own; others wait for
@@ -321,7 +326,7 @@ impl Default for Config {
 
 impl Default for Limits {
     fn default() -> Self {
-        let (http, tools) = (HttpLimits::default(), ToolLimits::default());
+        let (http, tools, models) = (HttpLimits::default(), ToolLimits::default(), CallLimits::default());
         Self {
             body_bytes: ByteSize::mib(10),
             text_bytes: ByteSize::mib(1),
@@ -353,6 +358,8 @@ impl Default for Limits {
             http_requests: http.requests,
             http_connections: http.connections,
             http_timeout: http.timeout,
+            model_input_bytes: ByteSize::b(models.input_bytes as u64),
+            model_calls: models.calls,
             tool_calls: tools.calls,
             tool_instances: tools.instances,
             tool_argument_bytes: ByteSize::b(tools.argument_bytes as u64),
@@ -519,6 +526,7 @@ impl Config {
             ("connections", limits.connections, MOST_PLACES),
             ("http_connections", limits.http_connections, MOST_PLACES),
             ("http_requests", limits.http_requests, MOST_PLACES),
+            ("model_calls", limits.model_calls, MOST_PLACES),
             ("tool_calls", limits.tool_calls, MOST_PLACES),
             ("tool_instances", limits.tool_instances, MOST_PLACES),
             ("http_headers", limits.http_headers, MOST_HEADERS),
@@ -543,6 +551,7 @@ impl Config {
             ("http_request_bytes", limits.http_request_bytes, 0, MOST_BYTES),
             ("http_response_bytes", limits.http_response_bytes, 0, MOST_BYTES),
             ("http_header_bytes", limits.http_header_bytes, 1, MOST_BYTES),
+            ("model_input_bytes", limits.model_input_bytes, 1, MOST_BYTES),
             ("tool_argument_bytes", limits.tool_argument_bytes, 0, MOST_BYTES),
             ("tool_result_bytes", limits.tool_result_bytes, 0, MOST_BYTES),
             ("log_bytes", limits.log_bytes, 0, MOST_BYTES),
@@ -619,6 +628,8 @@ impl Config {
                 calls: limits.tool_calls,
                 instances: limits.tool_instances,
             },
+            models: CallLimits { input_bytes: bytes(limits.model_input_bytes), calls: limits.model_calls },
+            event_bytes: bytes(limits.event_bytes),
             state_bytes: bytes(limits.state_bytes),
             state_value_bytes: bytes(limits.state_value_bytes),
             state_key_bytes: limits.state_key_bytes,

@@ -19,6 +19,7 @@
 //! - [`lease`]: whether this server may still act for its runs. Known to whoever acts.
 //! - [`metrics`]: what an operator watches. Known to every room that measures itself.
 //! - [`config`], [`cli`]: how an operator talks to it.
+//! - `aside`: work that takes longer than a moment, beside the threads that serve.
 //! - `log`: the server's log, which no run waits for.
 //! - `reload`: follows the plugin folder while the server runs.
 //! - [`server`]: puts the rooms together; `local`: the same without HTTP, for the terminal.
@@ -27,6 +28,7 @@
 // They panic where nobody reads them: `cli::output` and `log` do not.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
+mod aside;
 pub mod cli;
 pub mod config;
 pub mod http;

@@ -1,6 +1,6 @@
 //! A plugin that misbehaves hurts only its own run.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -11,6 +11,7 @@ use crate::harness::{
     fold::fold,
     plugins, process,
     server::{Options, Server},
+    upstream::{self, Upstream},
     wait,
 };
 
@@ -271,4 +272,102 @@ async fn a_hundred_that_crash_at_once_leave_a_server_that_serves() {
     let runs = (0..100).map(|n| run(client.clone(), behaviours[n % behaviours.len()].to_owned()));
     futures::future::join_all(runs).await;
     client.post(json!({"model": "echo", "input": "still here"})).await.response();
+}
+
+/// How long somebody else waits for an answer while these runs go on, at worst, and how many KiB the server has more.
+async fn beside(server: &Server, behaviours: &[&str]) -> (Duration, u64) {
+    let client = server.client();
+    let (mut worst, before, mut most) = (Duration::ZERO, process::rss(server.id()), 0);
+    let runs = behaviours.iter().map(|behaviour| client.post(json!({"model": "hostile", "input": behaviour})));
+    let mut runs = std::pin::pin!(futures::future::join_all(runs));
+    let mut neighbours = 0;
+    loop {
+        let start = Instant::now();
+        let echo = client.post(json!({"model": "echo", "input": "meanwhile"}));
+        let neighbour = std::pin::pin!(async { echo.await.response() });
+        match futures::future::select(&mut runs, neighbour).await {
+            futures::future::Either::Left(_) if neighbours > 0 => return (worst, most),
+            futures::future::Either::Left((_, neighbour)) => {
+                neighbour.await;
+                return (start.elapsed(), most);
+            }
+            futures::future::Either::Right(_) => {}
+        }
+        neighbours += 1;
+        worst = worst.max(start.elapsed());
+        most = most.max(process::rss(server.id()).saturating_sub(before));
+    }
+}
+
+#[tokio::test]
+async fn a_call_of_the_host_is_limited_in_time_and_in_memory() {
+    let server = hostile(Options::new(Database::Sqlite).config(
+        "[limits]\nmemory = \"256MiB\"\nrun_timeout = \"3s\"\n[providers.up]\nbase_url = \"http://127.0.0.1:1/v1\"\n",
+    ));
+    // As many runs that compute and nothing else: what this machine takes while it has something to do.
+    let (quiet, _) = beside(&server, &["spin"; 4]).await;
+    for behaviour in [
+        "stdout-at-once 50000000",
+        "stdout-breaks 5000",
+        "random 25000000",
+        "http-options 30000000",
+        "model-values 30000000 4 up/x",
+        "model-values 4000000 4 up/x",
+    ] {
+        let (waited, grown) = beside(&server, &[behaviour; 4]).await;
+        assert!(waited < quiet * 4 + Duration::from_millis(500), "{behaviour}: {waited:?}, and {quiet:?} otherwise");
+        // What they have themselves, and a call of each.
+        assert!(grown < (4 * 160 + 64) << 10, "{behaviour}: {} MiB", grown >> 10);
+    }
+}
+
+#[tokio::test]
+async fn what_is_too_much_for_a_call_is_named() {
+    let server = hostile(Options::new(Database::Sqlite).config("[limits]\nmemory = \"256MiB\""));
+    for (behaviour, named) in [
+        ("stdout-at-once 50000000", "limits.event_bytes"),
+        ("stdout-at-once 10000", "`check-write` allows 4096"),
+        ("http-options 30000000", "limits.http_request_bytes"),
+        ("model-values 30000000 1 up/x", "limits.model_input_bytes"),
+    ] {
+        let message = failure(&server, behaviour).await;
+        assert!(message.contains(named), "{behaviour}: {message}");
+    }
+    failure(&server, "random 100000").await;
+    server.logged(&["limit 65536"]);
+    // What can be copied is looked at before it is read.
+    let text = |response: Value| response["output"][0]["content"][0]["text"].as_str().unwrap().to_owned();
+    let said = text(run(&server, "http-options 1000000").await);
+    assert!(said.starts_with("limit request_too_large") && said.contains("limits.http_header_bytes"), "{said}");
+}
+
+#[tokio::test]
+async fn a_run_that_prints_line_breaks_is_cancelled_at_once() {
+    let server = small();
+    let client = server.client();
+    let ids = futures::future::join_all((0..4).map(|_| async {
+        let request = json!({"model": "hostile", "input": "stdout-breaks 100000000", "background": true});
+        client.post(request).await.response()["id"].as_str().unwrap().to_owned()
+    }))
+    .await;
+    server.logged(&["limits.log_lines"]);
+    for id in ids {
+        let cancelled = wait::within(Duration::from_secs(5), "the answer to the cancel", client.cancel(&id)).await;
+        assert_eq!(cancelled.response()["status"], "cancelled");
+    }
+}
+
+#[tokio::test]
+async fn calls_of_models_that_are_held_have_a_limit() {
+    let answers = (0..64).map(|_| vec![upstream::text("x"), upstream::end("stop")]);
+    let upstream = Upstream::start(answers).await;
+    let options = upstream.options(Options::new(Database::Sqlite));
+    let server = hostile(options.config("[limits]\nmodel_calls = 5\nmodel_input_bytes = \"3MiB\""));
+    let text = |response: Value| response["output"][0]["content"][0]["text"].as_str().unwrap().to_owned();
+    let said = text(run(&server, "model-hold 1000 9 up/x").await);
+    assert!(said.starts_with("5 limit too_many_calls") && said.contains("limits.model_calls"), "{said}");
+    let said = text(run(&server, "model-hold 1000000 9 up/x").await);
+    assert!(said.starts_with("3 limit input_too_large") && said.contains("limits.model_input_bytes"), "{said}");
+    let said = text(run(&server, "model-values 2000000 1 up/x").await);
+    assert!(said.starts_with("limit too_many_values"), "{said}");
 }

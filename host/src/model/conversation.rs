@@ -22,6 +22,8 @@ pub struct Call {
     pub partial: Option<String>,
     /// Sampling and more, with the Responses API's own names. What is not known is ignored.
     pub options: Map<String, Value>,
+    /// How long the texts are that it was read from, in bytes: what is long is written beside the threads that serve.
+    pub bytes: usize,
 }
 
 /// One turn of a conversation.

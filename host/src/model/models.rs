@@ -16,7 +16,7 @@ use super::{
     script::{self, Script},
     settings::Settings,
 };
-use crate::metrics::ModelMetrics;
+use crate::{aside::aside, metrics::ModelMetrics};
 
 /// The provider that a plain model name means, if there are several and no default model names another.
 const USUAL: &str = "openai";
@@ -119,9 +119,12 @@ impl Models {
         if let Some(script) = &self.script {
             script.ask(&call);
         }
-        let target = self.resolve(call.model.as_deref())?;
-        let (turns, settings) = (call.turns()?, Settings::read(&call.options)?);
-        target.provider.start(target.model, &turns, &settings).await
+        let (target, bytes) = (self.resolve(call.model.as_deref())?, call.bytes);
+        let (provider, model) = (target.provider.clone(), target.model.clone());
+        // What was asked is not kept beside the request that it becomes.
+        let write = move || provider.request(&model, &call.turns()?, &Settings::read(&call.options)?);
+        let request = aside(bytes, write).await?;
+        target.provider.start(target.model, request).await
     }
 
     /// What happens to a call of this model that was in flight when the server stopped.

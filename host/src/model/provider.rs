@@ -41,7 +41,7 @@ enum Client {
 }
 
 /// A request, ready to be sent more than once.
-enum Request {
+pub(super) enum Request {
     Chat(Bytes),
     Native(Box<NativeRequest>),
     Script,
@@ -100,18 +100,17 @@ impl Provider {
         Self { name: script::NAME.to_owned(), config, key: None, client: Client::Script(script), metrics }
     }
 
-    /// Sends a call until it begins to be answered, or there is no more hope.
-    pub(super) async fn start(
-        self: Arc<Self>,
-        model: String,
-        turns: &[Turn],
-        settings: &Settings,
-    ) -> Result<Generation, ModelError> {
-        let request = match &self.client {
-            Client::Chat(chat) => Request::Chat(chat.body(&model, turns, settings)),
-            Client::Native(native) => Request::Native(Box::new(native.request(&model, turns, settings)?)),
+    /// Writes the request of a call, once for all its attempts.
+    pub(super) fn request(&self, model: &str, turns: &[Turn], settings: &Settings) -> Result<Request, ModelError> {
+        Ok(match &self.client {
+            Client::Chat(chat) => Request::Chat(chat.body(model, turns, settings)),
+            Client::Native(native) => Request::Native(Box::new(native.request(model, turns, settings)?)),
             Client::Script(_) => Request::Script,
-        };
+        })
+    }
+
+    /// Sends a request until it begins to be answered, or there is no more hope.
+    pub(super) async fn start(self: Arc<Self>, model: String, request: Request) -> Result<Generation, ModelError> {
         let mut live = LiveCall::new(self.metrics.clone());
         let config = &self.config;
         let deadline = after(config.total_timeout);

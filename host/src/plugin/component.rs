@@ -167,6 +167,7 @@ impl Engine {
     /// A store whose component is interrupted with every tick and has its limits.
     pub(super) fn store(&self, state: RunState) -> Store<RunState> {
         let mut store = Store::new(&self.engine, state);
+        store.set_hostcall_fuel(store.data().host_call);
         store.limiter(|state| &mut state.limiter);
         store.set_epoch_deadline(1);
         store.epoch_deadline_async_yield_and_update(1);

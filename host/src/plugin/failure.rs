@@ -5,6 +5,13 @@ use wasmtime_wasi::I32Exit;
 
 use super::bindings::types::{Failure, FailureKind};
 
+/// How the engine's error begins when a component hands over more than `host_call` of its limits. Its type is private.
+const TOO_MUCH: &str = "too much data is being copied between the host and the guest";
+/// What a component may hand over in one call of the host.
+const LARGEST: &str = "4 MiB, or the largest of limits.event_bytes, limits.tool_result_bytes and, as far as it is granted \
+                       them, limits.http_request_bytes, limits.state_value_bytes, limits.tool_argument_bytes and \
+                       limits.model_input_bytes";
+
 /// A plugin did what it may not. Ends its run.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
@@ -74,6 +81,11 @@ impl RunFailure {
                         None => trap.to_string(),
                     };
                     (format!("{whose} crashed."), cause)
+                }
+                None if error.root_cause().to_string().starts_with(TOO_MUCH) => {
+                    let client =
+                        format!("{whose} was stopped: it handed over more than it may in one call ({LARGEST}).");
+                    (client, format!("handed over more than it may in one call: {LARGEST}"))
                 }
                 None => (format!("{whose} failed."), format!("{error:#}")),
             }

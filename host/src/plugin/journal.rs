@@ -124,6 +124,12 @@ impl RunState {
         Ok(Some(serde_json::from_value(entry.answer).map_err(wrong)?))
     }
 
+    /// Whether the answer of this import to these arguments comes next.
+    pub(super) fn is_next(&self, name: &str, digest: &str) -> bool {
+        let next = self.replay.entries.front();
+        next.is_some_and(|(_, entry)| entry.name == name && entry.digest == digest)
+    }
+
     /// The same, where something else may come next: none when it does.
     pub(super) fn replayed_if_next<T: for<'a> Deserialize<'a>>(&mut self, name: &str) -> wasmtime::Result<Option<T>> {
         match self.replay.entries.front() {

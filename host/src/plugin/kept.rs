@@ -91,7 +91,7 @@ struct Change {
 impl Host for RunState {
     async fn get(&mut self, scope: Scope, key: String) -> wasmtime::Result<Result<Option<Vec<u8>>, Failure>> {
         const IMPORT: &str = "state.get";
-        let arguments = digest(&[&[scope as u8], key.as_bytes()]);
+        let (arguments, key) = self.aside(key.len(), move || (digest(&[&[scope as u8], key.as_bytes()]), key)).await;
         let text = match self.replayed::<Result<Option<String>, Failure>>(IMPORT, &arguments)? {
             Some(answer) => answer,
             None => {
@@ -120,13 +120,15 @@ impl Host for RunState {
     }
 
     async fn set(&mut self, scope: Scope, key: String, value: Vec<u8>) -> wasmtime::Result<Result<(), Failure>> {
-        let arguments = digest(&[&[scope as u8], key.as_bytes(), &value]);
+        let bytes = key.len() + value.len();
+        let work = move || (digest(&[&[scope as u8], key.as_bytes(), &value]), key, value);
+        let (arguments, key, value) = self.aside(bytes, work).await;
         let change = Change { scope, key, expected: None, value: Some(value) };
         Ok(self.change("state.set", arguments, change).await?.map(drop))
     }
 
     async fn delete(&mut self, scope: Scope, key: String) -> wasmtime::Result<Result<(), Failure>> {
-        let arguments = digest(&[&[scope as u8], key.as_bytes()]);
+        let (arguments, key) = self.aside(key.len(), move || (digest(&[&[scope as u8], key.as_bytes()]), key)).await;
         let change = Change { scope, key, expected: None, value: None };
         Ok(self.change("state.delete", arguments, change).await?.map(drop))
     }
@@ -139,8 +141,14 @@ impl Host for RunState {
         value: Option<Vec<u8>>,
     ) -> wasmtime::Result<Result<bool, Failure>> {
         let there = [u8::from(expected.is_some()), u8::from(value.is_some())];
-        let bytes = |value: &Option<Vec<u8>>| value.clone().unwrap_or_default();
-        let arguments = digest(&[&[scope as u8], key.as_bytes(), &there, &bytes(&expected), &bytes(&value)]);
+        let length = |value: &Option<Vec<u8>>| value.as_ref().map_or(0, Vec::len);
+        let bytes = key.len() + length(&expected) + length(&value);
+        let work = move || {
+            let bytes = |value: &'_ Option<Vec<u8>>| value.clone().unwrap_or_default();
+            let arguments = digest(&[&[scope as u8], key.as_bytes(), &there, &bytes(&expected), &bytes(&value)]);
+            (arguments, key, expected, value)
+        };
+        let (arguments, key, expected, value) = self.aside(bytes, work).await;
         self.change("state.replace", arguments, Change { scope, key, expected: Some(expected), value }).await
     }
 
@@ -152,7 +160,9 @@ impl Host for RunState {
     ) -> wasmtime::Result<Result<Vec<String>, Failure>> {
         const IMPORT: &str = "state.list-keys";
         let after = after.unwrap_or_default();
-        let arguments = digest(&[&[scope as u8], prefix.as_bytes(), after.as_bytes()]);
+        let prefix_bytes = prefix.len() + after.len();
+        let work = move || (digest(&[&[scope as u8], prefix.as_bytes(), after.as_bytes()]), prefix, after);
+        let (arguments, prefix, after) = self.aside(prefix_bytes, work).await;
         if let Some(answer) = self.replayed(IMPORT, &arguments)? {
             return Ok(answer);
         }

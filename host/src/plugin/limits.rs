@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use wasmtime::ResourceLimiter;
 
-use super::{Meter, failure::Violation, http::HttpLimits, tools::ToolLimits};
+use super::{Meter, failure::Violation, grants::Granted, http::HttpLimits, tools::ToolLimits};
 
 /// The most elements of all tables of an instance: functions that can be called indirectly.
 pub(super) const TABLE_ELEMENTS: usize = 100_000;
@@ -12,6 +12,13 @@ pub(super) const TABLE_ELEMENTS: usize = 100_000;
 pub(super) const CORE_INSTANCES: usize = 100;
 /// The most handles that are open at once.
 pub(super) const HANDLES: usize = 10_000;
+
+/// What a component may hand over in one call of the host, in bytes, unless a limit of what it is granted is larger.
+const HOST_CALL: usize = 4 << 20;
+/// What a call has beside its largest text: names, headers and the like, in bytes.
+const HOST_CALL_REST: usize = 256 << 10;
+/// The most random bytes of one call.
+pub(super) const RANDOM_BYTES: u64 = 64 << 10;
 
 /// Limits of the runs of all agents, from the configuration. Some of them an agent may have of its own.
 #[derive(Clone, Copy, Debug)]
@@ -34,12 +41,56 @@ pub struct PluginLimits {
     pub http: HttpLimits,
     /// Of its calls of tools.
     pub tools: ToolLimits,
+    /// Of its calls of models.
+    pub models: CallLimits,
+    /// The largest text that it may write at once, in bytes: `limits.event_bytes`.
+    pub event_bytes: usize,
     /// What an agent may keep for a principal when it is granted what all may: `limits.state_bytes`.
     pub state_bytes: usize,
     /// The largest value that an agent keeps: `limits.state_value_bytes`.
     pub state_value_bytes: usize,
     /// The longest key, in bytes: `limits.state_key_bytes`.
     pub state_key_bytes: usize,
+}
+
+/// Limits of the calls of models of a run, from the configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct CallLimits {
+    /// The input, the instructions and the options of a call, in bytes, and of all calls together that a run holds:
+    /// `limits.model_input_bytes`.
+    pub input_bytes: usize,
+    /// The most calls that a run holds: `limits.model_calls`.
+    pub calls: usize,
+}
+
+impl Default for CallLimits {
+    fn default() -> Self {
+        Self { input_bytes: 16 << 20, calls: 16 }
+    }
+}
+
+impl PluginLimits {
+    /// How much a component with these grants may hand over in one call of the host, in bytes: it is copied before
+    /// anything else can be looked at. What it is not granted it need not hand over.
+    pub(super) fn host_call(&self, granted: Option<&Granted>) -> usize {
+        let mut most = HOST_CALL.max(self.event_bytes).max(self.tools.result_bytes);
+        if let Some(granted) = granted {
+            if granted.http.reaches_anything() {
+                most = most.max(self.http.request_bytes.saturating_add(self.http.header_bytes));
+            }
+            if granted.state.bytes.is_some() {
+                // The value that is expected, and the new one.
+                most = most.max(self.state_value_bytes.saturating_mul(2));
+            }
+            if granted.tools.is_some() {
+                most = most.max(self.tools.argument_bytes);
+            }
+            if !granted.models.is_nothing() {
+                most = most.max(self.models.input_bytes);
+            }
+        }
+        most.saturating_add(HOST_CALL_REST)
+    }
 }
 
 /// How much memory an instance may have, and the key that says so.
@@ -57,12 +108,25 @@ pub(super) struct MemoryLimit {
 pub(super) struct Limiter {
     memory: MemoryLimit,
     used: usize,
+    /// What the host holds for it, in bytes.
+    held: usize,
     meter: Arc<Meter>,
 }
 
 impl Limiter {
     pub(super) fn new(memory: MemoryLimit, meter: Arc<Meter>) -> Self {
-        Self { memory, used: 0, meter }
+        Self { memory, used: 0, held: 0, meter }
+    }
+
+    /// The host holds so many bytes more for the instance. They count in its peak; what bounds them is a limit of their own.
+    pub(super) fn hold(&mut self, bytes: usize) {
+        self.held = self.held.saturating_add(bytes);
+        self.meter.grow(self.used.saturating_add(self.held) as u64);
+    }
+
+    /// The host holds so many bytes less.
+    pub(super) fn release(&mut self, bytes: usize) {
+        self.held = self.held.saturating_sub(bytes);
     }
 }
 
@@ -75,7 +139,7 @@ impl ResourceLimiter for Limiter {
             return Err(Violation(message).into());
         }
         self.used = wanted;
-        self.meter.grow(wanted as u64);
+        self.meter.grow(wanted.saturating_add(self.held) as u64);
         Ok(true)
     }
 

@@ -53,6 +53,11 @@ impl RunLog {
         self.quiet.load(Ordering::Relaxed)
     }
 
+    /// Whether no further line of the component is written.
+    pub(super) fn is_full(&self) -> bool {
+        self.lines.load(Ordering::Relaxed) > self.most
+    }
+
     /// Writes a line of the component.
     pub(super) fn line(&self, level: Level, source: &str, text: &str) {
         let count = self.lines.fetch_add(1, Ordering::Relaxed);

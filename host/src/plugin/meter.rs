@@ -30,6 +30,7 @@ pub fn thread_time() -> Duration {
 #[derive(Debug, Default)]
 pub struct Meter {
     nanoseconds: AtomicU64,
+    aside: AtomicU64,
     memory: AtomicU64,
     input_tokens: AtomicU64,
     output_tokens: AtomicU64,
@@ -58,6 +59,21 @@ impl Meter {
     pub fn spend(&self, cpu: Duration) {
         let nanoseconds = u64::try_from(cpu.as_nanos()).unwrap_or(u64::MAX);
         self.nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
+    }
+
+    /// Does work in another thread than that which polls the run, and adds its time.
+    pub(super) fn aside<T>(&self, work: impl FnOnce() -> T) -> T {
+        let start = thread_time();
+        let done = work();
+        let spent = thread_time().saturating_sub(start);
+        self.spend(spent);
+        self.aside.fetch_add(u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        done
+    }
+
+    /// Takes the time that was spent in other threads since this was called last.
+    pub fn take_aside(&self) -> Duration {
+        Duration::from_nanos(self.aside.swap(0, Ordering::Relaxed))
     }
 
     /// The instance has so much memory now.

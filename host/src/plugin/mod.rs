@@ -24,6 +24,7 @@ mod grants;
 mod http;
 mod instance;
 mod journal;
+mod json;
 mod kept;
 mod limits;
 mod log;
@@ -54,7 +55,7 @@ pub use grants::{
 pub use http::{HostPattern, HttpLimits, PrivateNetworks};
 pub use instance::{Agent, Outcome, RunContext};
 pub use journal::Entry;
-pub use limits::PluginLimits;
+pub use limits::{CallLimits, PluginLimits};
 pub use meter::{Meter, Used, thread_time};
 pub use oci::{Artifact, FetchLimits, OciReference, SIGNATURE, pull};
 pub use pool::{Allocator, Pool};

@@ -13,15 +13,18 @@ use tokio::io::AsyncWrite;
 use wasmtime_wasi::{
     async_trait,
     cli::{IsTerminal, StdoutStream},
-    p2::{OutputStream, Pollable, StreamResult},
+    p2::{OutputStream, Pollable, StreamError, StreamResult},
 };
 
-use super::log::RunLog;
+use super::{failure::Violation, log::RunLog};
 
 /// How much of the last output is remembered, in bytes: enough for the message of a panic.
 const TAIL: usize = 4_096;
 /// The longest unfinished line, in bytes. A longer one is broken.
 const LINE: usize = 8_192;
+
+/// The most that is taken at once, in bytes: what is written in one call is split into lines before anybody else has a turn.
+const WRITE: usize = 4_096;
 
 /// One of the two outputs.
 #[derive(Clone)]
@@ -52,6 +55,11 @@ impl Output {
         text.tail.extend_from_slice(&bytes[bytes.len().saturating_sub(TAIL)..]);
         let excess = text.tail.len().saturating_sub(TAIL);
         text.tail.drain(..excess);
+        if self.log.is_full() {
+            // No line of it would be seen: it costs nothing but its copy.
+            text.line = Vec::new();
+            return;
+        }
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             text.line.extend_from_slice(piece);
             if piece.ends_with(b"\n") || text.line.len() > LINE {
@@ -80,6 +88,11 @@ impl IsTerminal for Output {
 
 impl OutputStream for Output {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        if bytes.len() > WRITE {
+            let message =
+                format!("wrote {} bytes to {} at once, and `check-write` allows {WRITE}", bytes.len(), self.name);
+            return Err(StreamError::Trap(Violation(message).into()));
+        }
         self.append(&bytes);
         Ok(())
     }
@@ -89,7 +102,7 @@ impl OutputStream for Output {
     }
 
     fn check_write(&mut self) -> StreamResult<usize> {
-        Ok(64 << 10)
+        Ok(WRITE)
     }
 }
 
@@ -100,8 +113,9 @@ impl Pollable for Output {
 
 impl AsyncWrite for Output {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.append(bytes);
-        Poll::Ready(Ok(bytes.len()))
+        let taken = &bytes[..bytes.len().min(WRITE)];
+        self.append(taken);
+        Poll::Ready(Ok(taken.len()))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -18,12 +18,16 @@ use super::{
     instance::RunContext,
     journal::Replay,
     kept::Scratch,
-    limits::{HANDLES, Limiter, MemoryLimit, PluginLimits},
+    limits::{HANDLES, Limiter, MemoryLimit, PluginLimits, RANDOM_BYTES},
     log::RunLog,
+    model::Generations,
     output::Output,
     tasks::Tasks,
 };
-use crate::protocol::{Emission, EmitError, Emitted};
+use crate::{
+    aside::aside,
+    protocol::{Emission, EmitError, Emitted},
+};
 
 /// The data of one instance's `Store`.
 pub(super) struct RunState {
@@ -36,6 +40,10 @@ pub(super) struct RunState {
     pub(super) replay: Replay,
     /// What goes on beside the component.
     pub(super) tasks: Tasks,
+    /// The most that the component may hand over in one call, in bytes.
+    pub(super) host_call: usize,
+    /// What it holds of calls of models.
+    pub(super) generations: Generations,
     /// What the component keeps for this run alone.
     pub(super) scratch: Scratch,
     /// None while the component is only asked what it is.
@@ -65,6 +73,7 @@ impl RunState {
         wasi.secure_random(ChaCha12Rng::from_seed(digest))
             .insecure_random(ChaCha12Rng::from_seed(digest))
             .insecure_random_seed(u128::from_le_bytes(half))
+            .max_random_size(RANDOM_BYTES)
             .wall_clock(clock.clone())
             .monotonic_clock(clock.clone())
             .allow_tcp(false)
@@ -75,8 +84,22 @@ impl RunState {
         table.set_max_capacity(HANDLES);
         let memory = run.as_ref().and_then(|run| run.granted.as_ref()).map(|granted| granted.memory.clone());
         let memory = memory.unwrap_or_else(|| MemoryLimit { most: limits.memory, key: "limits.memory".to_owned() });
-        let (limiter, scratch) = (Limiter::new(memory, meter), Scratch::default());
-        Self { wasi: wasi.build(), table, limiter, log, stderr, clock, replay, tasks, scratch, run }
+        let host_call = limits.host_call(run.as_ref().and_then(|run| run.granted.as_deref()));
+        let generations = Generations::new(limits.models);
+        Self {
+            wasi: wasi.build(),
+            table,
+            limiter: Limiter::new(memory, meter),
+            log,
+            stderr,
+            clock,
+            replay,
+            tasks,
+            host_call,
+            generations,
+            scratch: Scratch::default(),
+            run,
+        }
     }
 
     /// The run; a trap while the component is only asked what it is.
@@ -87,6 +110,16 @@ impl RunState {
     /// Gives the component a handle.
     pub(super) fn hold<T: Send + 'static>(&mut self, what: T) -> wasmtime::Result<Resource<T>> {
         self.table.push(what).map_err(|_| Violation(format!("held more than {HANDLES} handles at once")).into())
+    }
+
+    /// Does work on so many bytes of the component's, beside the threads that serve. Its time is the run's.
+    pub(super) fn aside<T: Send + 'static, W: FnOnce() -> T + Send + 'static>(
+        &self,
+        bytes: usize,
+        work: W,
+    ) -> impl Future<Output = T> + Send + use<T, W> {
+        let meter = self.run.as_ref().map(|run| run.meter.clone()).unwrap_or_default();
+        aside(bytes, move || meter.aside(work))
     }
 
     /// Records what the agent says, and waits while there is no room for more.

@@ -72,7 +72,8 @@ fn too_long(run: &Arc<Run>, what: &str, TimeLimit { most, key }: &TimeLimit) -> 
     Ending::failed(format!("The agent was stopped: it {what} {} seconds ({key}).", most.as_secs_f64()))
 }
 
-/// Counts the time of a processor that `future` takes: of this thread, each time it is polled. None when it takes more
+/// Counts the time of a processor that `future` takes: of this thread, each time it is polled, and of work of the host
+/// beside it. None when it takes more
 /// than `most`: an agent that computes is interrupted every millisecond.
 async fn metered<T>(run: &Run, most: Duration, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
@@ -82,6 +83,8 @@ async fn metered<T>(run: &Run, most: Duration, future: impl Future<Output = T>) 
         let polled = future.as_mut().poll(context);
         let spent = thread_time().saturating_sub(start);
         run.meter.spend(spent);
+        // What others did for it is counted already.
+        let spent = spent + run.meter.take_aside();
         run.metrics.spend(spent);
         all += spent;
         match polled {

@@ -22,6 +22,14 @@ pub enum ModelGrant {
 pub struct ModelPattern(String);
 
 impl ModelGrant {
+    /// Whether no model may be called.
+    pub(in crate::plugin) fn is_nothing(&self) -> bool {
+        match self {
+            Self::All(all) => !all,
+            Self::These(patterns) => patterns.is_empty(),
+        }
+    }
+
     /// Whether this model may be called.
     pub(in crate::plugin) fn allows(&self, target: &Target) -> bool {
         self.fits(&target.to_string())

@@ -91,6 +91,11 @@ impl Access {
         Self { section, grant, secrets, client: None, limits, places, metrics }
     }
 
+    /// Whether there is a host that may be reached.
+    pub(in crate::plugin) fn reaches_anything(&self) -> bool {
+        !self.grant.hosts.is_empty()
+    }
+
     /// Whether the operator allows a request of this method to this URL.
     pub(super) fn permit(&self, method: &Method, url: &Url) -> Result<(), Failure> {
         if !self.grant.hosts.iter().any(|pattern| pattern.matches(url)) {

@@ -131,7 +131,7 @@ impl HostPending for RunState {
 impl RunState {
     /// Begins a request, if it is one and allowed. Returns its number among the tasks of the run.
     async fn begin_request(&mut self, import: &str, request: Request) -> wasmtime::Result<Result<u64, Failure>> {
-        let arguments = digest_of(&request);
+        let (arguments, request) = self.aside(size_of(&request), move || (digest_of(&request), request)).await;
         let number = self.tasks.number();
         let run = self.active(import)?;
         let (stop, access) = (run.stop.clone(), run.granted()?.http.clone());
@@ -211,6 +211,13 @@ fn checked(request: Request, access: &Access, open: usize) -> Result<Wanted, Fai
         return Err(failure(FailureKind::Limit, "too_many_requests", message));
     }
     Ok(wanted)
+}
+
+/// What a request has in all, in bytes.
+fn size_of(request: &Request) -> usize {
+    let Request { method, url, headers, body, options } = request;
+    let headers = headers.iter().map(|header| header.name.len() + header.value.len()).sum::<usize>();
+    method.len() + url.len() + headers + body.len() + options.as_ref().map_or(0, String::len)
 }
 
 /// The digest of a request.

@@ -8,7 +8,6 @@ use reqwest::{
     header::{HeaderMap, HeaderName, HeaderValue},
 };
 use serde::Deserialize;
-use serde_json::{Map, Value};
 
 use super::HttpLimits;
 use crate::plugin::{
@@ -62,13 +61,16 @@ struct Options {
 impl Wanted {
     /// Reads a request.
     pub(super) fn read(request: Request, limits: &HttpLimits) -> Result<Self, Failure> {
-        let options = options(request.options.as_deref())?;
-        let method = method(&request.method)?;
-        let url = url(&request.url)?;
+        // Lengths first: what is read below is little.
         let size = request.headers.iter().map(|header| header.name.len() + header.value.len()).sum::<usize>();
-        within("The URL and the headers have", size + request.url.len(), limits.header_bytes, "http_header_bytes")?;
+        let options = request.options.as_deref();
+        let size = size + request.url.len() + options.map_or(0, str::len);
+        within("The URL, the headers and the options have", size, limits.header_bytes, "http_header_bytes")?;
         within("The request has so many headers:", request.headers.len(), limits.headers, "http_headers")?;
         within("The body has", request.body.len(), limits.request_bytes, "http_request_bytes")?;
+        let options = self::options(options)?;
+        let method = method(&request.method)?;
+        let url = url(&request.url)?;
         let mut headers = HeaderMap::new();
         for header in request.headers {
             let (name, value) = self::header(&header.name, &header.value)?;
@@ -100,9 +102,10 @@ fn options(text: Option<&str>) -> Result<Options, Failure> {
     let Some(text) = text else { return Ok(Options::default()) };
     let wrong = |what: String| invalid("invalid_options", format!("`options`: {what}"));
     // A list would be taken for the fields in their order.
-    let object: serde_json::Result<Map<String, Value>> = serde_json::from_str(text);
-    let options = object.and_then(|object| serde_json::from_value::<Options>(object.into()));
-    let options = options.map_err(|error| wrong(error.to_string()))?;
+    if !text.trim_start().starts_with('{') {
+        return Err(wrong("it is no JSON object".to_owned()));
+    }
+    let options: Options = serde_json::from_str(text).map_err(|error| wrong(error.to_string()))?;
     if options.timeout_ms == Some(0) {
         return Err(wrong("`timeout_ms` is 0; it must be at least 1".to_owned()));
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, btree_map::Entry};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{client_functions, digest_of, interrupted, read};
+use super::{digested, interrupted};
 use crate::{
     model::{self, CallDelta, OnInterrupt, call_item, message_item, reasoning_item},
     plugin::{
@@ -51,35 +51,54 @@ enum SaidCall {
 }
 
 pub(super) async fn forward(run: &mut RunState, request: Request) -> wasmtime::Result<Result<Completion, Failure>> {
-    let arguments = digest_of(&request);
-    let client_functions = match client_functions(&request) {
-        Ok(names) => names,
-        Err(failure) => return Ok(Err(failure)),
+    let (arguments, request) = digested(run, request).await;
+    let begun = match run.is_next(FORWARD, &arguments) {
+        true => run.replayed::<ItemIndex>(FORWARD, &arguments)?,
+        false => None,
     };
-    let mut call = match read(request) {
-        Ok(call) => call,
-        Err(failure) => return Ok(Err(failure)),
-    };
-    let mut shown = Shown { client_functions, ..Shown::default() };
-    if let Some(first) = run.replayed::<ItemIndex>(FORWARD, &arguments)? {
+    if begun.is_some() {
         if let Some(End { event, answer }) = run.replayed_if_next(END)? {
             skip(run, Some(event))?;
             return ended(run, answer).await;
         }
         // It was in flight when the server stopped. What it had said is said.
         skip(run, None)?;
-        let policy = run.on_interrupt(FORWARD, &call)?;
+    }
+    // Length and grant come before what it says: to read that takes time.
+    if run.replay.is_over()
+        && let Some(failure) = run.refusal(FORWARD, &request)?
+    {
+        if begun.is_none() {
+            begin(run, arguments).await?;
+        }
+        return end(run, Err(failure)).await;
+    }
+    let model = request.model.clone();
+    let (mut call, client_functions) = match run.read(request, true).await {
+        Ok(read) => read,
+        Err(failure) => return Ok(Err(failure)),
+    };
+    let mut shown = Shown { client_functions, ..Shown::default() };
+    if let Some(first) = begun {
+        let policy = run.on_interrupt(FORWARD, model.as_deref())?;
         call.partial = shown.resume(run, first, policy).await?;
         if policy == OnInterrupt::Fail {
             return end(run, Err(interrupted())).await;
         }
     } else {
-        let first = run.active(FORWARD)?.port.position().1;
-        run.record(FORWARD, arguments, &first).await?;
+        begin(run, arguments).await?;
     }
     let answer = shown.all(run, call).await?;
     shown.close(run, matches!(&answer, Ok(said) if whole(said))).await?;
     end(run, answer).await
+}
+
+/// Keeps that a call begins.
+async fn begin(run: &mut RunState, arguments: String) -> wasmtime::Result<()> {
+    // An error when something else comes next.
+    run.replayed::<ItemIndex>(FORWARD, &arguments)?;
+    let first = run.active(FORWARD)?.port.position().1;
+    run.record(FORWARD, arguments, &first).await
 }
 
 /// Keeps how a call ended.

@@ -4,9 +4,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use wasmtime::component::Resource;
 
-use super::{digest_of, interrupted, invalid, read};
+use super::{digested, interrupted, invalid, size_of};
 use crate::{
-    model::{self, Call, Generation, OnInterrupt},
+    model::{self, Generation, OnInterrupt},
     plugin::{
         bindings::{
             model::{Completion, Delta, HostGeneration, Request},
@@ -25,9 +25,13 @@ const FINISH: &str = "model.generation.finish";
 /// A model call that a component holds.
 pub struct OpenGeneration {
     state: State,
-    /// What was asked, until it is clear that nobody has to ask again.
-    call: Call,
-    /// The text that the component has been given.
+    /// What was asked, as it came, where it may have to be asked again. Its values would take many times as much memory.
+    asked: Option<Request>,
+    /// How much was asked, in bytes.
+    bytes: usize,
+    /// What the model had said when it was cut off, if it goes on from it.
+    partial: Option<String>,
+    /// The text that the component has been given, from the journal.
     text: String,
     /// Whether it has been given anything else.
     more: bool,
@@ -55,32 +59,65 @@ pub(super) async fn generate(
     run: &mut RunState,
     request: Request,
 ) -> wasmtime::Result<Result<Resource<OpenGeneration>, Failure>> {
-    let arguments = digest_of(&request);
-    let call = match read(request) {
-        Ok(call) => call,
-        Err(failure) => return Ok(Err(failure)),
+    let (arguments, request) = digested(run, request).await;
+    let bytes = size_of(&request);
+    let begun = run.is_next(GENERATE, &arguments);
+    let recorded = match begun {
+        true => {
+            run.replayed::<()>(GENERATE, &arguments)?;
+            run.replayed_if_next::<Result<(), Failure>>(STARTED)?
+        }
+        false => None,
     };
-    let begun = run.replayed::<()>(GENERATE, &arguments)?.is_some();
-    let state = match run.replayed_if_next::<Result<(), Failure>>(STARTED)? {
-        Some(Ok(())) => State::Recorded,
+    let (mut asked, mut call) = (None, None);
+    match recorded {
+        Some(Ok(())) => asked = Some(request),
         Some(Err(failure)) => return Ok(Err(failure)),
         None => {
+            // Length and grant come before what it says: to read that takes time.
+            let refusal = if begun && run.on_interrupt(GENERATE, request.model.as_deref())? == OnInterrupt::Fail {
+                Some(interrupted())
+            } else if run.replay.is_over() {
+                run.refusal(GENERATE, &request)?
+            } else {
+                None
+            };
+            if refusal.is_none() {
+                match run.read(request, false).await {
+                    Ok((read, _)) => call = Some(read),
+                    Err(failure) => return Ok(Err(failure)),
+                }
+            }
             if !begun {
+                // An error when something else comes next.
+                run.replayed::<()>(GENERATE, &arguments)?;
                 run.record(GENERATE, arguments, &()).await?;
             }
-            let started = match begun && run.on_interrupt(GENERATE, &call)? == OnInterrupt::Fail {
-                true => Err(interrupted()),
-                false => run.start(GENERATE, call.clone()).await?,
-            };
-            run.record(STARTED, String::new(), &started.as_ref().map(drop)).await?;
-            match started {
-                Ok(generation) => State::Open(Box::new(generation)),
-                Err(failure) => return Ok(Err(failure)),
+            if let Some(failure) = refusal {
+                return failed(run, failure).await;
             }
         }
+    }
+    let state = match call {
+        None => State::Recorded,
+        Some(call) => match run.start(GENERATE, call).await? {
+            Ok(generation) => {
+                run.record(STARTED, String::new(), &Ok::<(), Failure>(())).await?;
+                State::Open(Box::new(generation))
+            }
+            Err(failure) => return failed(run, failure).await,
+        },
     };
-    let open = OpenGeneration { state, call, text: String::new(), more: false };
+    run.generations.add(bytes);
+    run.limiter.hold(bytes);
+    let open = OpenGeneration { state, asked, bytes, partial: None, text: String::new(), more: false };
     run.hold(open).map(Ok)
+}
+
+/// Keeps that a call did not begin, and why.
+async fn failed(run: &mut RunState, failure: Failure) -> wasmtime::Result<Result<Resource<OpenGeneration>, Failure>> {
+    run.record(STARTED, String::new(), &Err::<(), _>(&failure)).await?;
+    Ok(Err(failure))
 }
 
 impl HostGeneration for RunState {
@@ -101,6 +138,8 @@ impl HostGeneration for RunState {
         Ok(match next {
             Next::Piece(delta) => {
                 match &delta {
+                    // A model that is answering is not asked again.
+                    _ if matches!(open.state, State::Open(_)) => {}
                     Delta::Text(text) => open.text.push_str(text),
                     Delta::Reasoning(_) | Delta::Other(_) => open.more = true,
                 }
@@ -140,7 +179,9 @@ impl HostGeneration for RunState {
     }
 
     async fn drop(&mut self, handle: Resource<OpenGeneration>) -> wasmtime::Result<()> {
-        self.table.delete(handle)?;
+        let OpenGeneration { bytes, .. } = self.table.delete(handle)?;
+        self.generations.remove(bytes);
+        self.limiter.release(bytes);
         Ok(())
     }
 }
@@ -164,7 +205,7 @@ async fn read_next(run: &mut RunState, handle: &Resource<OpenGeneration>) -> was
                 run.count(&completion.usage);
             }
             let open = run.table.get_mut(handle)?;
-            let completion = completion.map(|completion| whole(completion, open.call.partial.as_deref()));
+            let completion = completion.map(|completion| whole(completion, open.partial.as_deref()));
             Next::End(completion.map(Completion::from).map_err(Failure::from))
         }
         Ok(Err(error)) => Next::End(Err(error.into())),
@@ -182,15 +223,20 @@ async fn take(
     if let State::Open(generation) = std::mem::replace(&mut open.state, State::Finished) {
         return Ok(Ok(generation));
     }
-    let (mut call, text, more) = (open.call.clone(), open.text.clone(), open.more);
-    match run.on_interrupt(GENERATE, &call)? {
-        OnInterrupt::Continue if !more => {
-            call.partial = Some(text).filter(|text| !text.is_empty());
-            run.table.get_mut(handle)?.call.partial.clone_from(&call.partial);
-        }
-        OnInterrupt::Restart if text.is_empty() && !more => {}
+    let (Some(asked), text, more) = (open.asked.take(), std::mem::take(&mut open.text), open.more) else {
+        return Ok(Err(interrupted()));
+    };
+    let partial = match run.on_interrupt(GENERATE, asked.model.as_deref())? {
+        OnInterrupt::Continue if !more => Some(text).filter(|text| !text.is_empty()),
+        OnInterrupt::Restart if text.is_empty() && !more => None,
         _ => return Ok(Err(interrupted())),
-    }
+    };
+    let mut call = match run.read(asked, false).await {
+        Ok((call, _)) => call,
+        Err(failure) => return Ok(Err(failure)),
+    };
+    run.table.get_mut(handle)?.partial.clone_from(&partial);
+    call.partial = partial;
     Ok(run.start(GENERATE, call).await?.map(Box::new))
 }
 

@@ -6,6 +6,7 @@
 
 mod forward;
 mod generate;
+mod held;
 
 use std::sync::Arc;
 
@@ -14,17 +15,24 @@ use serde_json::{Map, Value, json};
 use wasmtime::component::Resource;
 
 pub use generate::OpenGeneration;
+pub(super) use held::Generations;
 
 use super::{
     bindings::{
         model::{Completion, Delta, Host, Request},
         types::{Failure, FailureKind, Usage},
     },
+    failure::failure,
     journal::digest,
+    json::{self, Unread},
     state::RunState,
     tasks::cancelled,
 };
 use crate::model::{self, Call, CallDelta, Generation, ModelError, ModelErrorKind, Models, OnInterrupt};
+
+/// The most JSON values of an input, and of its options: each of them takes some hundred bytes of memory while the call is
+/// written.
+const VALUES: usize = 250_000;
 
 impl Host for RunState {
     async fn generate(&mut self, request: Request) -> wasmtime::Result<Result<Resource<OpenGeneration>, Failure>> {
@@ -59,19 +67,48 @@ impl RunState {
         models.ok_or_else(|| wasmtime::Error::msg("a run without models"))
     }
 
+    /// Why a new call is not made, as far as that is clear before its input is read; none when it is.
+    fn refusal(&mut self, import: &str, request: &Request) -> wasmtime::Result<Option<Failure>> {
+        if let Err(failure) = self.generations.check(size_of(request)) {
+            return Ok(Some(failure));
+        }
+        self.denied(import, request.model.as_deref())
+    }
+
+    /// Why the operator does not allow a call of this model; none when they do, and when there is no such model.
+    fn denied(&mut self, import: &str, model: Option<&str>) -> wasmtime::Result<Option<Failure>> {
+        let models = self.models_of(import)?;
+        let granted = self.active(import)?.granted()?;
+        let Ok(target) = models.resolve(model) else { return Ok(None) };
+        if granted.models.allows(&target) {
+            return Ok(None);
+        }
+        let (what, line) = (format!("call the model {target}"), format!("`models = [\"{target}\"]`"));
+        let denied = granted.section.denied("model_not_granted", &what, &line, "");
+        self.log.note(tracing::Level::WARN, "model", &denied.message);
+        Ok(Some(denied))
+    }
+
+    /// Reads what a component asks a model, and with it, if it is asked `to_forward`, which functions are the client's.
+    fn read(
+        &self,
+        request: Request,
+        to_forward: bool,
+    ) -> impl Future<Output = Result<(Call, Vec<String>), Failure>> + Send + use<> {
+        let bytes = size_of(&request);
+        self.aside(bytes, move || {
+            let functions = if to_forward { client_functions(&request)? } else { Vec::new() };
+            Ok::<_, Failure>((read(request)?, functions))
+        })
+    }
+
     /// Calls a model, if the operator allows it. One that may not be asked again is not asked before it is in the journal that it is.
     async fn start(&mut self, import: &str, call: Call) -> wasmtime::Result<Result<Generation, Failure>> {
         let models = self.models_of(import)?;
-        let run = self.active(import)?;
-        let granted = run.granted()?;
-        if let Ok(target) = models.resolve(call.model.as_deref())
-            && !granted.models.allows(&target)
-        {
-            let (what, line) = (format!("call the model {target}"), format!("`models = [\"{target}\"]`"));
-            let denied = granted.section.denied("model_not_granted", &what, &line, "");
-            self.log.note(tracing::Level::WARN, "model", &denied.message);
+        if let Some(denied) = self.denied(import, call.model.as_deref())? {
             return Ok(Err(denied));
         }
+        let run = self.active(import)?;
         let once = run.journaled && models.on_interrupt(call.model.as_deref()) == OnInterrupt::Fail;
         let committed = once.then(|| run.port.committed());
         let lease = run.lease.clone();
@@ -96,8 +133,8 @@ impl RunState {
     }
 
     /// What happens to a call that was in flight when the server stopped.
-    fn on_interrupt(&mut self, import: &str, call: &Call) -> wasmtime::Result<OnInterrupt> {
-        Ok(self.models_of(import)?.on_interrupt(call.model.as_deref()))
+    fn on_interrupt(&mut self, import: &str, model: Option<&str>) -> wasmtime::Result<OnInterrupt> {
+        Ok(self.models_of(import)?.on_interrupt(model))
     }
 
     /// Waits for the upstream, and gives up when the run is asked to stop.
@@ -109,11 +146,25 @@ impl RunState {
     }
 }
 
+/// What a request has in all, in bytes.
+fn size_of(request: &Request) -> usize {
+    let Request { model, instructions, input, options } = request;
+    let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    length(model) + length(instructions) + input.len() + length(options)
+}
+
+/// The digest of a call's arguments, and the request again.
+fn digested(run: &RunState, request: Request) -> impl Future<Output = (String, Request)> + Send + use<> {
+    run.aside(size_of(&request), move || (digest_of(&request), request))
+}
+
 /// The digest of a call's arguments.
 fn digest_of(request: &Request) -> String {
     let Request { model, instructions, input, options } = request;
-    let text = |text: &Option<String>| text.clone().unwrap_or_default();
-    digest(&[text(model).as_bytes(), text(instructions).as_bytes(), input.as_bytes(), text(options).as_bytes()])
+    fn bytes(text: &Option<String>) -> &[u8] {
+        text.as_deref().unwrap_or_default().as_bytes()
+    }
+    digest(&[bytes(model), bytes(instructions), input.as_bytes(), bytes(options)])
 }
 
 /// What a component reads of a call that the server's stop has ended.
@@ -140,14 +191,22 @@ fn client_functions(request: &Request) -> Result<Vec<String>, Failure> {
 }
 
 fn read(request: Request) -> Result<Call, Failure> {
-    let input: Vec<Value> = serde_json::from_str(&request.input)
-        .map_err(|error| invalid("invalid_input", &format!("`input` is not a JSON array: {error}")))?;
+    let unread = |unread: Unread, field: &str, what: &str| match unread {
+        Unread::TooMany(most) => {
+            let message = format!("`{field}` has more than {most} values, the most.");
+            failure(FailureKind::Limit, "too_many_values", message)
+        }
+        Unread::Wrong(error) => {
+            invalid(&format!("invalid_{field}"), &format!("`{field}` is not a JSON {what}: {error}"))
+        }
+    };
+    let input: Vec<Value> = json::read(&request.input, VALUES).map_err(|why| unread(why, "input", "array"))?;
     let options: Map<String, Value> = match request.options.as_deref() {
         None => Map::new(),
-        Some(text) => serde_json::from_str(text)
-            .map_err(|error| invalid("invalid_options", &format!("`options` is not a JSON object: {error}")))?,
+        Some(text) => json::read(text, VALUES).map_err(|why| unread(why, "options", "object"))?,
     };
-    Ok(Call { model: request.model, instructions: request.instructions, input, options, partial: None })
+    let bytes = size_of(&request);
+    Ok(Call { model: request.model, instructions: request.instructions, input, options, partial: None, bytes })
 }
 
 fn invalid(code: &str, message: &str) -> Failure {

@@ -18,8 +18,9 @@ use super::{
         tasks::{Host, HostTask},
         types::{Failure, FailureKind},
     },
-    failure::{Asleep, failure},
+    failure::{Asleep, Violation, failure},
     journal::digest,
+    limits::HANDLES,
     state::RunState,
 };
 
@@ -60,6 +61,9 @@ impl Host for RunState {
         if tasks.is_empty() {
             let message = "There is no task to wait for: the list is empty.";
             return Ok(Err(failure(FailureKind::Invalid, "no_tasks", message)));
+        }
+        if tasks.len() > HANDLES {
+            return Err(Violation(format!("waited for {} tasks at once, limit {HANDLES}", tasks.len())).into());
         }
         let tasks: Vec<OpenTask> = tasks.iter().map(|task| self.table.get(task).cloned()).collect::<Result<_, _>>()?;
         let names: Vec<_> = tasks.iter().map(OpenTask::name).collect();

@@ -17,8 +17,12 @@ mod mcp;
 mod script;
 mod toolbox;
 
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use std::fmt;
+
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{IgnoredAny, MapAccess, Visitor},
+};
 use wasmtime::component::Resource;
 
 pub use component::{ToolComponent, ToolDescription, ToolFunction};
@@ -130,7 +134,9 @@ impl RunState {
         name: String,
         arguments: String,
     ) -> wasmtime::Result<Result<u64, Failure>> {
-        let which = digest(&[name.as_bytes(), arguments.as_bytes()]);
+        let bytes = name.len() + arguments.len();
+        let work = move || (digest(&[name.as_bytes(), arguments.as_bytes()]), name, arguments);
+        let (which, name, arguments) = self.aside(bytes, work).await;
         let number = self.tasks.number();
         let tools = self.granted_tools(import)?;
         if let Some(begun) = self.replayed::<Result<Begun, Failure>>(import, &which)? {
@@ -218,7 +224,8 @@ fn checked(tools: &ToolGrant, name: &str, arguments: &str, open: usize) -> Resul
         return Err(failure(FailureKind::Limit, "arguments_too_large", message));
     }
     if !arguments.trim().is_empty() {
-        serde_json::from_str::<Map<String, Value>>(arguments).map_err(|error| {
+        // Not kept: only whether they are.
+        serde_json::from_str::<Fields>(arguments).map_err(|error| {
             let message = format!("The arguments are no JSON object: {error}.");
             failure(FailureKind::Invalid, "invalid_arguments", message)
         })?;
@@ -229,6 +236,28 @@ fn checked(tools: &ToolGrant, name: &str, arguments: &str, open: usize) -> Resul
         return Err(failure(FailureKind::Limit, "too_many_calls", message));
     }
     Ok(found)
+}
+
+/// A JSON object whose fields are read and not kept.
+struct Fields;
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for Fields {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(self)
+    }
 }
 
 /// What a component reads of a call that the server's stop has ended.

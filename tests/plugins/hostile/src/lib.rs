@@ -26,6 +26,12 @@
 //! | `generate MODEL` | says what the model says piece by piece, then what `finish` returns |
 //! | `forget-cancel` | sleeps again and again, whatever the answer |
 //! | `stdout N` | prints so many lines on standard output and as many on standard error |
+//! | `stdout-at-once BYTES` | one write of so many line breaks to standard output |
+//! | `stdout-breaks N` | so many writes of 4,096 line breaks to standard output, then says `ok` |
+//! | `random BYTES` | asks for so many random bytes at once, then says `ok` |
+//! | `http-options BYTES` | sends a request with options of so many bytes, says the failure |
+//! | `model-values BYTES N MODEL` | asks the model so many times with so many bytes of numbers, says the last failure |
+//! | `model-hold BYTES N MODEL` | begins so many calls with so many bytes of messages, says how many it could, and the last failure |
 //! | `log N BYTES` | so many log lines of so many bytes |
 //! | `clock` | says the time, a hash order and random numbers |
 //! | `env` | says what is to be seen of the world outside |
@@ -53,6 +59,7 @@
 //!
 //! Anything else, and an argument that is no number, is failure `invalid`.
 
+mod calls;
 mod http;
 mod limits;
 mod models;
@@ -100,6 +107,18 @@ impl Agent for Hostile {
             "events" => limits::write(number(argument)?, "x"),
             "messages" => limits::messages(number(argument)?),
             "stdout" => limits::print(number(argument)?),
+            "stdout-at-once" => calls::write_at_once(number(argument)?),
+            "stdout-breaks" => calls::write_breaks(number(argument)?),
+            "random" => calls::random(number(argument)?),
+            "http-options" => calls::options(number(argument)?),
+            "model-values" | "model-hold" => {
+                let (bytes, rest) = pair(argument);
+                let (times, model) = pair(rest);
+                match behaviour {
+                    "model-values" => calls::values(number(bytes)?, number(times)?, model),
+                    _ => calls::hold(number(bytes)?, number(times)?, model),
+                }
+            }
             "log" => {
                 let (lines, bytes) = argument.split_once(' ').unwrap_or((argument, ""));
                 limits::log(number(lines)?, number(bytes)?);
