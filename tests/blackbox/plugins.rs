@@ -224,3 +224,54 @@ fn a_folder_that_is_not_there_is_an_error_that_names_it() {
     assert!(!status.success());
     assert!(stderr.contains("/nowhere/plugins"), "{stderr}");
 }
+
+/// An agent that says of itself that its configuration has this schema.
+fn with_schema(schema: &str) -> Vec<u8> {
+    let hexadecimal = |bytes: &[u8]| bytes.iter().map(|byte| format!("\\{byte:02x}")).collect::<String>();
+    let texts = ["bomb", "0", "a", schema];
+    let mut place = 2_048;
+    let mut spans = Vec::new();
+    for text in texts {
+        spans.push([place, text.len() as u32]);
+        place += text.len() as u32;
+    }
+    // Name, version, about, the schema that is there, and no wants.
+    let words = [spans[0], spans[1], spans[2]].concat();
+    let words: Vec<u32> = [words, vec![1], spans[3].to_vec(), vec![0; 3]].concat();
+    let record: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let text = format!(
+        r#"(module
+            (memory (export "memory") 4)
+            (global $top (mut i32) (i32.const 131072))
+            (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (local i32)
+                (local.set 4 (global.get $top))
+                (global.set $top (i32.add (global.get $top) (i32.and (i32.add (local.get 3) (i32.const 15)) (i32.const -16))))
+                (local.get 4))
+            (func (export "describe") (result i32) (i32.const 1024))
+            (func (export "run") (param i32 i32 i32 i32 i32 i32 i32) (result i32) (i32.const 512))
+            (data (i32.const 1024) "{}")
+            (data (i32.const 2048) "{}"))"#,
+        hexadecimal(&record),
+        hexadecimal(texts.concat().as_bytes()),
+    );
+    let mut resolve = wit_parser::Resolve::default();
+    let (package, _) = resolve.push_path(concat!(env!("CARGO_MANIFEST_DIR"), "/../wit")).unwrap();
+    let world = resolve.select_world(&[package], Some("agent")).unwrap();
+    let mut module = wat::parse_str(text).unwrap();
+    wit_component::embed_component_metadata(&mut module, &resolve, world, wit_component::StringEncoding::UTF8).unwrap();
+    wit_component::ComponentEncoder::default().module(&module).unwrap().encode().unwrap()
+}
+
+#[tokio::test]
+async fn a_schema_that_refers_to_too_much_is_refused_and_stops_nobody() {
+    let plain = with_files(&[("plain.wasm", &with_schema(r#"{"type": "object"}"#))]);
+    assert_eq!(plain.client().models().await, ["bomb", "chat", "echo", "hostile"]);
+    // Sixty definitions, each of which refers twice to the one before it.
+    let floors = (1..60).map(|floor| {
+        let below = format!(r##"{{"$ref": "#/$defs/a{}"}}"##, floor - 1);
+        format!(r#", "a{floor}": {{"allOf": [{below}, {below}]}}"#)
+    });
+    let floors = floors.collect::<String>();
+    let bomb = format!(r##"{{"$defs": {{"a0": {{"type": "object"}}{floors}}}, "$ref": "#/$defs/a59"}}"##);
+    refused("bomb.wasm", &with_schema(&bomb), &["refused", "20000 keywords"]).await;
+}

@@ -14,13 +14,18 @@ use super::{
     failure::RunFailure,
     grants::{SCHEMA_BYTES, Wants, validator},
     limits::PluginLimits,
+    outline::{Outline, outline},
     state::RunState,
 };
+use crate::aside::aside;
 
 /// The contract that this server serves: `outlast:agent@0.1.x`.
 const CONTRACT: &str = "outlast:agent@0.1.0";
 /// How long `describe` may take.
 const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long reading what it returned may take, with what that refers to.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a component says about itself, checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,13 +75,15 @@ impl Engine {
     /// Compiles a component, and checks what it imports and exports.
     pub(super) async fn fitting(&self, shown: &str, wasm: Bytes, limits: &PluginLimits) -> Result<Fitting, Refused> {
         check_header(&wasm)?;
-        let sha256 = hex::encode(Sha256::digest(&wasm));
+        let bytes = wasm.clone();
+        let (sha256, outline) = aside(wasm.len(), move || (hex::encode(Sha256::digest(&bytes)), outline(&bytes))).await;
+        let Outline { imports, exports } = outline?;
+        check_imports(imports.iter().map(String::as_str), is_tool(&exports))?;
         let component = self.compiled(shown, wasm, &sha256, limits.compile_timeout).await?;
         let shape = component.component_type();
         let imports = shape.imports(&self.engine).map(|(name, _)| name.to_owned()).collect();
         let exports: Vec<_> = shape.exports(&self.engine).map(|(name, _)| name.to_owned()).collect();
-        let has = |export: &str| exports.iter().any(|name| name == export);
-        let is_tool = has("call") && !has("run");
+        let is_tool = is_tool(&exports);
         self.check_contract(&component, is_tool)?;
         Ok(Fitting { component, sha256, imports, is_tool })
     }
@@ -92,7 +99,8 @@ impl Engine {
             let pre = pre.clone();
             Box::pin(async move { pre.instantiate_async(&mut *store).await?.call_describe(store).await })
         });
-        let description = checked(asked.await?)?;
+        let given = asked.await?;
+        let description = read_description(move || checked(given)).await?;
         let uses_models = imports.iter().any(|name| name.starts_with("outlast:agent/model@"));
         Ok(Loaded { pre, sha256, description, uses_models, imports })
     }
@@ -101,37 +109,7 @@ impl Engine {
     /// would only say that something is missing.
     fn check_contract(&self, component: &Component, is_tool: bool) -> Result<(), Refused> {
         let shape = component.component_type();
-        let who = if is_tool { "tool components" } else { "agents" };
-        for (name, _) in shape.imports(&self.engine) {
-            // A name may be as long as its file.
-            let name = super::failure::shorten(name, 200);
-            if let Some((_, version)) = name.split_once('@')
-                && name.starts_with("outlast:agent/")
-                && !version.starts_with("0.1.")
-            {
-                let message = format!(
-                    "it was built for the contract outlast:agent@{version}; this server serves {CONTRACT} \
-                     (the first import that does not fit is `{name}`)"
-                );
-                return Err(Refused(message));
-            }
-            if !name.starts_with("outlast:agent/") && !name.starts_with("wasi:") {
-                return Err(Refused(format!(
-                    "it imports `{name}`, which this server does not provide: {who} get {CONTRACT} and WASI 0.2"
-                )));
-            }
-            if name.starts_with("wasi:http") {
-                return Err(Refused(format!("it imports `{name}`: {who} have no network of their own")));
-            }
-            if let Some((interface, _)) = name.strip_prefix("outlast:agent/").and_then(|name| name.split_once('@'))
-                && (is_tool && !TOOL_IMPORTS.contains(&interface) || !is_tool && interface == "config")
-            {
-                return Err(Refused(format!(
-                    "it imports `{name}`, which {who} do not get: it exports what a component of the world `{}` does",
-                    if is_tool { "tool" } else { "agent" }
-                )));
-            }
-        }
+        check_imports(shape.imports(&self.engine).map(|(name, _)| name), is_tool)?;
         let exports: Vec<_> = shape.exports(&self.engine).map(|(name, _)| name.to_owned()).collect();
         let (exported, what) = if is_tool { ("call", "a tool component") } else { ("run", "an agent") };
         for needed in ["describe", exported] {
@@ -175,6 +153,48 @@ impl Engine {
     }
 }
 
+/// Whether a component with these exports is a tool component.
+fn is_tool(exports: &[String]) -> bool {
+    let has = |export: &str| exports.iter().any(|name| name == export);
+    has("call") && !has("run")
+}
+
+/// Names the first import that does not fit.
+fn check_imports<'a>(imports: impl Iterator<Item = &'a str>, is_tool: bool) -> Result<(), Refused> {
+    let who = if is_tool { "tool components" } else { "agents" };
+    for name in imports {
+        // A name may be as long as its file.
+        let name = super::failure::shorten(name, 200);
+        if let Some((_, version)) = name.split_once('@')
+            && name.starts_with("outlast:agent/")
+            && !version.starts_with("0.1.")
+        {
+            let message = format!(
+                "it was built for the contract outlast:agent@{version}; this server serves {CONTRACT} \
+                 (the first import that does not fit is `{name}`)"
+            );
+            return Err(Refused(message));
+        }
+        if !name.starts_with("outlast:agent/") && !name.starts_with("wasi:") {
+            return Err(Refused(format!(
+                "it imports `{name}`, which this server does not provide: {who} get {CONTRACT} and WASI 0.2"
+            )));
+        }
+        if name.starts_with("wasi:http") {
+            return Err(Refused(format!("it imports `{name}`: {who} have no network of their own")));
+        }
+        if let Some((interface, _)) = name.strip_prefix("outlast:agent/").and_then(|name| name.split_once('@'))
+            && (is_tool && !TOOL_IMPORTS.contains(&interface) || !is_tool && interface == "config")
+        {
+            return Err(Refused(format!(
+                "it imports `{name}`, which {who} do not get: it exports what a component of the world `{}` does",
+                if is_tool { "tool" } else { "agent" }
+            )));
+        }
+    }
+    Ok(())
+}
+
 fn check_header(wasm: &[u8]) -> Result<(), Refused> {
     match wasm {
         [0, b'a', b's', b'm', 0x0d, 0, 1, 0, ..] => Ok(()),
@@ -187,6 +207,15 @@ fn check_header(wasm: &[u8]) -> Result<(), Refused> {
         [] => Err(Refused("it is empty".to_owned())),
         _ => Err(Refused("it is not WebAssembly".to_owned())),
     }
+}
+
+/// Reads what a component says of itself: beside the threads that serve, and not for ever.
+pub(super) async fn read_description<T: Send + 'static>(
+    read: impl FnOnce() -> Result<T, Refused> + Send + 'static,
+) -> Result<T, Refused> {
+    let late = |_| Refused(format!("to read its description took longer than {READ_TIMEOUT:?}"));
+    // Not by its length: little text can be much work.
+    tokio::time::timeout(READ_TIMEOUT, aside(usize::MAX, read)).await.map_err(late)?
 }
 
 /// A component that the linker does not take.

@@ -31,6 +31,7 @@ mod log;
 mod meter;
 mod model;
 mod oci;
+mod outline;
 mod output;
 mod pool;
 mod port;

@@ -1,12 +1,12 @@
 //! The configuration of a component, checked against its own JSON Schema.
 //!
-//! The schema comes from the component and is hostile: it is bounded, regular expressions cost linear time, and nothing
+//! The schema comes from the component and is hostile: it is bounded, also once it is unfolded, regular expressions cost linear time, and nothing
 //! that it refers to is fetched.
 
 use jsonschema::{PatternOptions, Validator};
 use serde_json::{Map, Value};
 
-use super::Section;
+use super::{Section, unfold};
 use crate::plugin::component::Refused;
 
 /// The largest schema, in bytes.
@@ -14,6 +14,7 @@ pub(in crate::plugin) const SCHEMA_BYTES: usize = 64 * 1024;
 
 /// A schema that can be used.
 pub(in crate::plugin) fn validator(schema: &Value) -> Result<Validator, String> {
+    unfold::check(schema)?;
     jsonschema::options()
         .with_pattern_options(PatternOptions::regex().size_limit(1 << 20))
         .build(schema)
@@ -35,6 +36,7 @@ pub(in crate::plugin) fn check(
     };
     // What it says for an empty one, it says for the operator's silence, too: its defaults stand then.
     let (validator, config) = (validator(schema).map_err(Refused)?, Value::Object(config.clone()));
+    unfold::check_against(schema, &config).map_err(Refused)?;
     let Err(error) = validator.validate(&config) else { return Ok(()) };
     let path = error.instance_path().as_str().replace('/', ".");
     // The value stands in the operator's file, and may be a secret.

@@ -5,6 +5,7 @@
 
 mod config;
 mod models;
+mod unfold;
 mod wants;
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};

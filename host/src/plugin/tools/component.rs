@@ -22,7 +22,7 @@ use crate::{
             tool::{ToolPre, config},
             types::{self, Failure, FailureKind},
         },
-        component::{Fitting, Refused, check_words, config_schema, misfit, wants, wrong},
+        component::{Fitting, Refused, check_words, config_schema, misfit, read_description, wants, wrong},
         engine::Engine,
         failure::{failure, shorten},
         grants::{Granted, Wants},
@@ -127,7 +127,8 @@ impl ToolComponent {
             let pre = pre.clone();
             Box::pin(async move { pre.instantiate_async(&mut *store).await?.call_describe(store).await })
         });
-        let description = checked(asked.await?)?;
+        let given_back = asked.await?;
+        let description = read_description(move || checked(given_back)).await?;
         let Given { granted, timeout, metrics } = given(&description.name);
         let (engine, limits, granted) = (engine.clone(), *limits, Arc::new(granted));
         Ok(Self { engine, pre, limits, granted, timeout, metrics, description, sha256, imports })
