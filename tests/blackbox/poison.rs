@@ -107,7 +107,7 @@ async fn a_run_of_which_nothing_can_be_written_ends_as_failed(database: Database
 async fn two_asleep(server: &Server) -> [String; 2] {
     let client = server.client();
     let mut ids = Vec::new();
-    for input in ["say a; wait 2500; say b", "say a; wait 2501; say b"] {
+    for input in ["used 3; say a; wait 2500; say b", "used 3; say a; wait 2501; say b"] {
         let mut stream = client.stream(json!({"model": "keeper", "input": input, "conversation": input})).await;
         ids.push(events::response_id(&stream.until_delta(1).await));
     }
@@ -128,6 +128,7 @@ async fn damaged(database: Database, sql: &str, says: &str) {
     let response = client.ended(&damaged).await;
     assert_eq!(response["status"], "failed", "{response}");
     assert!(response["error"]["message"].as_str().unwrap().contains(says), "{response}");
+    assert_eq!(response["usage"]["input_tokens"], 3, "{response}");
     let response = client.ended(&whole).await;
     assert_eq!(
         (response["status"].as_str(), &response["output"][0]["content"][0]["text"]),
@@ -135,7 +136,7 @@ async fn damaged(database: Database, sql: &str, says: &str) {
     );
     serves(&client).await;
     // Its conversation is free.
-    let again = json!({"model": "keeper", "input": "say c", "conversation": "say a; wait 2500; say b"});
+    let again = json!({"model": "keeper", "input": "say c", "conversation": "used 3; say a; wait 2500; say b"});
     assert_eq!(client.post(again).await.response()["status"], "completed");
 }
 

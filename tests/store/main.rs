@@ -19,7 +19,7 @@ use harness::{
     scratch,
 };
 use outlast::{
-    protocol::{ConversationId, IdempotencyKey, ResponseId, Segment, Status, TerminalStatus},
+    protocol::{ConversationId, IdempotencyKey, ResponseId, Segment, Status, TerminalStatus, Usage},
     store::{
         Batch, EndedResponse, JournalSegment, LogSegment, NewResponse, RunUsage, StateOwner, StatePlace, StateWrite,
         Store, StoreError,
@@ -366,7 +366,8 @@ async fn logs_and_usage_go_with_their_response(database: Database) {
     let row = row(&id());
     let line = |first: u64, last: u64| LogSegment { first, last, lines: b"{}\n".repeat((last - first + 1) as usize) };
     let (one, two) = (line(0, 1), line(2, 2));
-    let usage = |cpu| RunUsage { cpu, memory: 2, input_tokens: 3, output_tokens: 4, heard: 5 };
+    let reported = Usage::new(6, 0, 0, 7, 1);
+    let usage = |cpu| RunUsage { cpu, memory: 2, input_tokens: 3, output_tokens: 4, heard: 5, reported };
     let batch = Batch {
         admitted: vec![&row],
         logs: vec![(&row.id, &one), (&row.id, &two)],

@@ -89,7 +89,8 @@ async fn failed(manager: &Manager, id: &ResponseId, message: &str) -> String {
     let mut response = folded.unwrap_or_else(|| blank(id, row.as_ref().map(|row| (row.created_at, &*row.request))));
     response.status = Status::Terminal(TerminalStatus::Failed);
     response.error = Some(ResponseError { code: "server_error".to_owned(), message: message.to_owned() });
-    response.usage.get_or_insert_default();
+    let used = answered(|| Box::pin(store.run(id))).await.flatten();
+    response.usage = Some(used.map(|run| run.usage.reported).unwrap_or_default());
     to_json(&response)
 }
 

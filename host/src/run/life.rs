@@ -58,15 +58,28 @@ pub(super) struct Later {
 impl Manager {
     /// Begins the task of a run. `place` is the run's among all runs; it is waited for where it is none.
     pub(super) fn live(self: &Arc<Self>, run: Arc<Run>, begin: Begin, place: Option<Place>, token: TaskTrackerToken) {
+        let (manager, life) = (self.clone(), run.clone());
+        let life = async move { manager.live_on(&life, begin, place).await };
+        self.supervise(run, token, life);
+    }
+
+    /// Runs the task of a run. Whatever panics in it, the run ends.
+    fn supervise(
+        self: &Arc<Self>,
+        run: Arc<Run>,
+        token: TaskTrackerToken,
+        life: impl Future<Output = ()> + Send + 'static,
+    ) {
         let manager = self.clone();
+        // Boxed: while it sleeps, a run is no larger than it must be.
+        let life = AssertUnwindSafe(Box::pin(life)).catch_unwind();
         self.guests().spawn(async move {
             let _counted = token;
-            // Boxed: while it sleeps, a run is no larger than it must be.
-            let lived = AssertUnwindSafe(manager.live_on(&run, begin, place)).catch_unwind();
-            if lived.await.is_err() {
+            if life.await.is_err() {
                 error!(response = %run.id, "the task of this run panicked; the run ends");
                 let ending = Ending::failed("The server failed while it ran the agent.");
-                if AssertUnwindSafe(finish(&manager, &run, ending)).catch_unwind().await.is_err() {
+                let ended = AssertUnwindSafe(Box::pin(finish(&manager, &run, ending))).catch_unwind();
+                if ended.await.is_err() {
                     error!(response = %run.id, "the end of this run panicked, too");
                     run.feed.close(None);
                 }

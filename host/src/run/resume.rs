@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     plugin::{Agent, Entry, RunContext, Used},
-    protocol::{ApiError, ResponseId},
+    protocol::{ApiError, ResponseId, Usage},
     store::{ActiveRun, JournalSegment, Store, StoreError, TakenRun},
 };
 
@@ -105,9 +105,9 @@ impl Kept {
         }
         let recorder = Recorder::replay(run.id.clone(), log, events, limits.output)
             .map_err(|error| StoreError::Damaged(format!("{}: {error}", run.id)))?;
-        let (used, logged) = used(store, &run.id).await?;
-        run.recall(used, logged);
-        run.rewind(recorder, again);
+        let (used, reported, logged) = used(store, &run.id).await?;
+        run.recall(used, reported, logged);
+        run.rewind(recorder.having_used(reported), again);
         Ok(Some(Self { row, journal }))
     }
 }
@@ -184,9 +184,9 @@ fn entries(journal: &[JournalSegment]) -> Option<Vec<Entry>> {
     Some(entries)
 }
 
-/// What earlier lives of the run have used, and how far its log is.
-async fn used(store: &Store, id: &ResponseId) -> Result<(Used, KeptLog), StoreError> {
-    let Some(shown) = store.run(id).await? else { return Ok((Used::default(), KeptLog::default())) };
+/// What earlier lives of the run have used, what its agent has reported, and how far its log is.
+async fn used(store: &Store, id: &ResponseId) -> Result<(Used, Usage, KeptLog), StoreError> {
+    let Some(shown) = store.run(id).await? else { return Ok(Default::default()) };
     let (usage, whole) = (shown.usage, |number: i64| number.unsigned_abs());
     let used = Used {
         cpu: Duration::from_micros(whole(usage.cpu)),
@@ -195,7 +195,7 @@ async fn used(store: &Store, id: &ResponseId) -> Result<(Used, KeptLog), StoreEr
         output_tokens: whole(usage.output_tokens),
     };
     let bytes = usize::try_from(store.log_bytes(id).await?).unwrap_or_default();
-    Ok((used, KeptLog { next: whole(shown.log_lines), heard: whole(usage.heard), bytes }))
+    Ok((used, usage.reported, KeptLog { next: whole(shown.log_lines), heard: whole(usage.heard), bytes }))
 }
 
 /// The frames of a response's events, and how many they are.
