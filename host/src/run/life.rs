@@ -175,3 +175,78 @@ impl Manager {
 pub(super) fn since_1970() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::runtime::Handle;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{
+        config::{Config, Flags},
+        metrics::{LiveRun, Metrics},
+        model::Models,
+        plugin::{Engine, Grants, Registry, Signatures},
+        protocol::{ResponseId, Status, TerminalStatus},
+        run::{
+            Feed, Journal, Ownership, Queues, Recorder, Retention, Seal, Services, Shares, Writer,
+            request::StoredRequest,
+        },
+        store::{NewResponse, Store},
+    };
+
+    #[tokio::test]
+    async fn a_panic_in_the_task_of_a_run_ends_it_as_failed() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config::read(None, &Flags::default()).unwrap();
+        let (limits, metrics) = (config.run_limits(), Arc::new(Metrics::new(1, 1)));
+        let models = Arc::new(Models::new(&config.models(), &metrics.models).unwrap());
+        let grants =
+            Grants::new(config.agents.clone(), config.tools_config(), config.plugin_limits(), &metrics).unwrap();
+        let registry = Registry::new(Engine::new().unwrap(), models, grants, Signatures::default());
+        let store = Store::open(folder.path().join("a.db").to_str().unwrap()).await.unwrap();
+        let (writer, durable) = Writer::new(Some(store.writer().await.unwrap()), &metrics.commits);
+        tokio::spawn(writer.run(Duration::from_secs(5)));
+        let (_, ephemeral) = Writer::new(None, &metrics.commits);
+        let services = Services {
+            queues: Queues { durable: durable.clone(), ephemeral },
+            seal: Seal::of(&store).await.unwrap(),
+            guests: Handle::current(),
+            metrics: metrics.clone(),
+        };
+        let manager = Manager::new(store.clone(), Arc::new(registry), limits, Shares::default(), services);
+
+        let id = ResponseId::new(Uuid::now_v7());
+        let response = StoredRequest::default().into_request(None, None).response(&id, 1);
+        let run = Run::new(
+            Ownership { id: id.clone(), principal: "ann".to_owned(), agent: "a".to_owned(), durable: true, epoch: 1 },
+            Recorder::new(id.clone(), response, limits.output),
+            Journal::new(limits.journal_bytes),
+            Feed::new(Retention::Log, limits.feed_bytes),
+            limits.bytes(),
+            durable,
+            LiveRun::new(metrics.runs.agent("a")),
+        );
+        let row = NewResponse {
+            id: id.clone(),
+            principal: "ann".to_owned(),
+            epoch: 1,
+            agent: "a".to_owned(),
+            component: "00".to_owned(),
+            status: Status::IN_PROGRESS,
+            previous: None,
+            turns: 0,
+            conversation: None,
+            key: None,
+            created_at: 1,
+            request: "{\"fields\":{},\"input\":[]}".to_owned(),
+        };
+        run.admit(row).await.unwrap().unwrap();
+        manager.supervise(run.clone(), manager.token(), async { panic!("on purpose") });
+        let ended = run.feed.wait(|feed| feed.closed().then(|| feed.ended())).await;
+        assert_eq!(ended.unwrap().status, TerminalStatus::Failed);
+        let kept = store.response("ann", &id).await.unwrap().unwrap();
+        assert_eq!(kept.status, TerminalStatus::Failed.into());
+        assert!(kept.response.unwrap().contains("The server failed while it ran the agent."));
+    }
+}
