@@ -82,7 +82,7 @@ async fn settled(run: &Run) -> bool {
 }
 
 /// The response of a run that ends without an event, JSON: what can be read of it.
-async fn failed(manager: &Manager, id: &ResponseId, message: &str) -> String {
+pub(super) async fn failed(manager: &Manager, id: &ResponseId, message: &str) -> String {
     let store = manager.store();
     let folded = answered(|| Box::pin(fold(store, id))).await.and_then(|fold| fold.into_parts().0);
     let row = answered(|| Box::pin(store.active_run(id))).await.flatten();

@@ -102,7 +102,12 @@ impl Manager {
             };
             let Ready { agent, context, slot } = match ready {
                 Ok(ready) => *ready,
-                Err(ending) => break ending,
+                Err(ending) => {
+                    if run.stop_reason().is_none() {
+                        warn!(response = %run.id, ?ending, "this run is not executed again");
+                    }
+                    break ending;
+                }
             };
             let attempt = Box::pin(execute(run, &agent, context, *self.limits())).await;
             drop(slot);
@@ -179,6 +184,7 @@ pub(super) fn since_1970() -> Duration {
 #[cfg(test)]
 mod tests {
     use tokio::runtime::Handle;
+    use tokio_util::sync::CancellationToken;
     use uuid::Uuid;
 
     use super::*;
@@ -206,7 +212,7 @@ mod tests {
         let registry = Registry::new(Engine::new().unwrap(), models, grants, Signatures::default());
         let store = Store::open(folder.path().join("a.db").to_str().unwrap()).await.unwrap();
         let (writer, durable) = Writer::new(Some(store.writer().await.unwrap()), &metrics.commits);
-        tokio::spawn(writer.run(Duration::from_secs(5)));
+        tokio::spawn(writer.run(Duration::from_secs(5), CancellationToken::new()));
         let (_, ephemeral) = Writer::new(None, &metrics.commits);
         let services = Services {
             queues: Queues { durable: durable.clone(), ephemeral },

@@ -13,11 +13,12 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::{
     Ending, Manager, Recorder, Run,
     compaction::opened_past,
+    ending::failed,
     history::{self, turn_items},
     journal::{Journal, is_cancelled},
     life::{Begin, Later},
@@ -28,7 +29,7 @@ use super::{
 use crate::{
     plugin::{Agent, Entry, RunContext, Used},
     protocol::{ApiError, ResponseId, Usage},
-    store::{ActiveRun, JournalSegment, Store, StoreError, TakenRun},
+    store::{ActiveRun, JournalSegment, Store, StoreError, TakenOver, TakenRun},
 };
 
 /// How often a run is resumed without getting on before it is given up, unless it does no harm for a while in between.
@@ -53,11 +54,11 @@ pub(super) struct Unreadable(pub String);
 
 /// Makes the runs go on that were taken over, and returns how many there are. When this returns, they can be found and
 /// subscribed to; they are read and replayed behind it, each when there is a place for it.
-pub fn resume(manager: &Arc<Manager>, taken: Vec<TakenRun>) -> usize {
-    let (resumed, now) = (taken.len(), milliseconds(SystemTime::now()));
+pub fn resume(manager: &Arc<Manager>, TakenOver { runs, unreadable }: TakenOver) -> usize {
+    let (resumed, now) = (runs.len(), milliseconds(SystemTime::now()));
     let mut asleep = 0;
     let mut suspects = Vec::new();
-    for taken in taken {
+    for taken in runs {
         let run = manager.adopt(&taken);
         let TakenRun { attempts, crashes, wake_at, .. } = taken;
         let begin = if attempts > ATTEMPTS || crashes > CRASHES {
@@ -79,10 +80,27 @@ pub fn resume(manager: &Arc<Manager>, taken: Vec<TakenRun>) -> usize {
         manager.live(run, begin, None, manager.token());
     }
     probation::let_in(manager, suspects);
+    end_unreadable(manager, unreadable);
     if resumed > 0 {
         info!(runs = resumed, asleep, "resuming the runs that the last stop cut off");
     }
     resumed
+}
+
+/// Ends runs whose rows cannot be read.
+fn end_unreadable(manager: &Arc<Manager>, ids: Vec<ResponseId>) {
+    for id in ids {
+        let manager = manager.clone();
+        tokio::spawn(async move {
+            let message = "The run could not be resumed: what was kept of it is damaged.";
+            let response = failed(&manager, &id, message).await;
+            while let Err(error) = manager.store().end_unreadable(&id, &response, milliseconds(SystemTime::now())).await
+            {
+                warn!(response = %id, %error, "a run that cannot be read cannot be ended yet");
+                tokio::time::sleep(PAUSE).await;
+            }
+        });
+    }
 }
 
 /// What is kept of a run.
