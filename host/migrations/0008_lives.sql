@@ -30,6 +30,10 @@ ALTER TABLE responses ADD COLUMN deleted_at BIGINT;
 CREATE INDEX responses_previous ON responses (previous_response_id) WHERE previous_response_id IS NOT NULL;
 CREATE INDEX responses_deleted ON responses (deleted_at) WHERE deleted_at IS NOT NULL;
 
+-- What the agent has reported as the usage of its response so far, JSON: a run that is ended without being executed again
+-- has that. Null: nothing.
+ALTER TABLE run_usage ADD COLUMN reported TEXT;
+
 -- Written to see whether the database takes writes.
 CREATE TABLE probe (
     id         BIGINT NOT NULL PRIMARY KEY,

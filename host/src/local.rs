@@ -13,6 +13,7 @@ use std::{
 use bytes::Bytes;
 use tempfile::TempDir;
 use tokio::{runtime::Handle, task::JoinSet};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{CacheConfig, Config},
@@ -57,7 +58,7 @@ impl Local {
         let folder = tempfile::Builder::new().prefix("outlast-").tempdir().map_err(StartError::Scratch)?;
         let store = Store::open(&folder.path().join("local.db").display().to_string()).await?;
         let (writer, queue) = Writer::new(None, &metrics.commits);
-        let writer = [writer.run(config.lease)].into_iter().collect();
+        let writer = [writer.run(config.lease, CancellationToken::new())].into_iter().collect();
         let engine = Engine::new().map_err(|error| StartError::Engine(format!("{error:#}")))?;
         // Without a folder for compiled code this takes longer, and is the same. The server makes its own: one that is made
         // here might belong to somebody else.

@@ -1,6 +1,12 @@
 //! Puts the rooms together, and takes them apart in order.
 
-use std::{net::SocketAddr, panic::resume_unwind, path::PathBuf, sync::Arc, time::SystemTime};
+use std::{
+    net::SocketAddr,
+    panic::resume_unwind,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use tokio::{
     net::TcpListener,
@@ -28,6 +34,8 @@ use crate::{
 
 /// The folder for what comes from registries, in that for compiled code.
 pub(crate) const FETCHED: &str = "oci";
+/// How long the last connection to the database may take to be closed.
+const LAST_CLOSE: Duration = Duration::from_secs(10);
 
 /// Why a server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +93,8 @@ pub struct Server {
     config: Config,
     models: Arc<Models>,
     writers: JoinSet<Result<(), StoreError>>,
+    /// Lets the writers end.
+    close: CancellationToken,
     folder: Option<Folder>,
     missing: Option<Missing>,
 }
@@ -112,7 +122,8 @@ impl Server {
         let (durable, durable_queue) = Writer::new(Some(connection), &metrics.commits);
         let (ephemeral, ephemeral_queue) = Writer::new(None, &metrics.commits);
         let keep = config.lease / 3;
-        let writers = [durable, ephemeral].map(|writer| writer.run(keep)).into_iter().collect();
+        let close = CancellationToken::new();
+        let writers = [durable, ephemeral].map(|writer| writer.run(keep, close.clone())).into_iter().collect();
 
         let engine = config.pool().map_or_else(Engine::new, Engine::pooled);
         let engine = cached(engine.map_err(|error| StartError::Engine(format!("{error:#}")))?, &config)?;
@@ -160,7 +171,7 @@ impl Server {
             },
             metrics,
         };
-        Ok(Self { listener, address, manager, api, config, models, writers, folder, missing })
+        Ok(Self { listener, address, manager, api, config, models, writers, close, folder, missing })
     }
 
     /// Where the server listens.
@@ -196,7 +207,7 @@ impl Server {
     ///
     /// Another server has taken over the database, or connections are not accepted any more: this one stops where it stands.
     pub async fn serve(self, stop: CancellationToken, hangup: Arc<Notify>) -> Result<(), ServeError> {
-        let Self { listener, manager, api, config, mut writers, folder, missing, .. } = self;
+        let Self { listener, manager, api, config, mut writers, close, folder, missing, .. } = self;
         let closing = CancellationToken::new();
         let limits =
             ConnectionLimits { connections: config.limits.connections, header_timeout: config.limits.header_timeout };
@@ -225,14 +236,17 @@ impl Server {
                 ended.unwrap_or_else(|error| resume_unwind(error.into_panic())).map_err(ServeError::from)
             }
         };
-        writers.shutdown().await;
         expiry.abort();
         reload.abort();
         // What goes on at a server that was replaced is cut off, and waited for by nobody.
         if served.is_ok() {
             manager.store().close().await;
+            // The writer's connection last: on SQLite, whoever closes last brings the file up to date.
+            close.cancel();
+            let _ = tokio::time::timeout(LAST_CLOSE, async { while writers.join_next().await.is_some() {} }).await;
             info!("stopped");
         }
+        writers.shutdown().await;
         served
     }
 }

@@ -127,3 +127,16 @@ async fn a_subscriber_that_does_not_read_does_not_hold_up_the_end() {
     server.terminate();
     assert!(wait::within(Duration::from_secs(20), "the end", server.ended()).await.success());
 }
+
+#[tokio::test]
+async fn a_stop_in_order_leaves_one_file() {
+    let mut server = Server::start(Options::new(Database::Sqlite).config("drain_timeout = \"100ms\""));
+    let slow = json!({"model": "echo", "input": "a b", "metadata": {"delay_ms": "10000"}});
+    let _stream = server.client().stream(slow).await.until_delta(1).await;
+    server.terminate();
+    assert!(server.ended().await.success());
+    // A copy of the file alone is a whole database.
+    for beside in ["outlast.db-wal", "outlast.db-shm"] {
+        assert!(!server.dir().join(beside).exists(), "{beside}");
+    }
+}

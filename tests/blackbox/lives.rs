@@ -21,6 +21,7 @@ both_databases!(
     a_run_that_ends_the_server_is_given_up_and_its_neighbours_complete,
     a_run_that_sleeps_is_left_asleep_by_a_start,
     a_run_that_is_cancelled_in_its_sleep_does_not_sleep_on,
+    a_run_that_is_cancelled_after_a_kill_has_the_usage_that_was_reported,
     a_run_goes_on_from_responses_that_were_deleted_or_kept_long_enough,
     a_run_goes_on_from_a_conversation_that_was_deleted,
 );
@@ -146,6 +147,18 @@ async fn a_run_that_is_cancelled_in_its_sleep_does_not_sleep_on(database: Databa
     query.bind(&asleep).execute(&mut database).await.unwrap();
     server.restart();
     assert_eq!(server.client().ended(&asleep).await["status"], "cancelled");
+}
+
+async fn a_run_that_is_cancelled_after_a_kill_has_the_usage_that_was_reported(database: Database) {
+    let web = Web::start().await;
+    let (mut server, _folder) = start(database, &web, "");
+    let asleep =
+        begin(&server.client(), json!({"model": "keeper", "input": "used 5; used 2; say a; wait 3600000"})).await;
+    is_asleep(&server, &asleep).await;
+    server.kill9();
+    server.restart();
+    let usage = server.client().cancel(&asleep).await.response()["usage"].clone();
+    assert_eq!((&usage["input_tokens"], &usage["total_tokens"]), (&json!(7), &json!(14)), "{usage}");
 }
 
 /// Says what was said before, sleeps until the server was killed, and says it again.

@@ -71,6 +71,7 @@ async fn a_locked_file_refuses_and_then_serves() {
     let (stream, seen) = a_running_stream(&client).await;
     let mut other = lock(&server).await;
     is_refused(&client).await;
+    assert_eq!(client.get_path("/readyz").await.status, 503);
     // What is there can be read.
     assert_eq!(client.response(&events::response_id(&seen)).await["status"], "in_progress");
     other.execute("ROLLBACK").await.unwrap();
@@ -154,8 +155,15 @@ async fn a_cluster_that_is_read_only_refuses_and_then_serves() {
     })
     .await;
     is_refused(&client).await;
+    // As with a failover: new sessions are made meanwhile.
+    postgres.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname LIKE 'test%'").await;
+    for _ in 0..8 {
+        assert_eq!(client.get_path("/readyz").await.status, 503);
+    }
     postgres.execute("ALTER SYSTEM RESET default_transaction_read_only").await;
     postgres.execute("SELECT pg_reload_conf()").await;
+    wait::eventually("it is ready again", async || (client.get_path("/readyz").await.status == 200).then_some(()))
+        .await;
     resumes(&client).await;
     ends_as_it_was_shown(&client, stream, seen).await;
 }

@@ -18,6 +18,7 @@ both_databases!(
     a_run_of_which_nothing_can_be_written_ends_as_failed,
     a_request_that_cannot_be_read_any_more_ends_its_run_alone,
     events_that_cannot_be_read_any_more_end_their_run_alone,
+    bytes_in_the_place_of_events_end_their_run_alone,
 );
 
 /// Lets the database refuse rows of events for which this holds, in the language of both databases.
@@ -107,7 +108,7 @@ async fn a_run_of_which_nothing_can_be_written_ends_as_failed(database: Database
 async fn two_asleep(server: &Server) -> [String; 2] {
     let client = server.client();
     let mut ids = Vec::new();
-    for input in ["say a; wait 2500; say b", "say a; wait 2501; say b"] {
+    for input in ["used 3; say a; wait 2500; say b", "used 3; say a; wait 2501; say b"] {
         let mut stream = client.stream(json!({"model": "keeper", "input": input, "conversation": input})).await;
         ids.push(events::response_id(&stream.until_delta(1).await));
     }
@@ -115,7 +116,7 @@ async fn two_asleep(server: &Server) -> [String; 2] {
 }
 
 /// Does something to the row of one of two runs while the server is down. That one fails, the other completes.
-async fn damaged(database: Database, sql: &str, says: &str) {
+async fn damaged(database: Database, sql: &str, says: &str, tokens: u64) {
     let folder = plugins::folder("keeper");
     let options = Options::new(database).plugins(folder.path()).config("[limits]\nidle_after = \"100ms\"");
     let mut server = Server::start(options);
@@ -125,9 +126,15 @@ async fn damaged(database: Database, sql: &str, says: &str) {
     sqlx::query(sqlx::AssertSqlSafe(sql)).bind(&damaged).execute(&mut connection).await.unwrap();
     server.restart();
     let client = server.client();
-    let response = client.ended(&damaged).await;
-    assert_eq!(response["status"], "failed", "{response}");
+    // Until it wakes, what it has said so far may not be readable.
+    let response = wait::eventually("the run fails", async || {
+        let answer = client.get(&damaged).await;
+        assert!(matches!(answer.status, 200 | 500), "{}", answer.body);
+        (answer.status == 200).then(|| answer.response()).filter(|response| response["status"] == "failed")
+    })
+    .await;
     assert!(response["error"]["message"].as_str().unwrap().contains(says), "{response}");
+    assert_eq!(response["usage"]["input_tokens"], tokens, "{response}");
     let response = client.ended(&whole).await;
     assert_eq!(
         (response["status"].as_str(), &response["output"][0]["content"][0]["text"]),
@@ -135,15 +142,27 @@ async fn damaged(database: Database, sql: &str, says: &str) {
     );
     serves(&client).await;
     // Its conversation is free.
-    let again = json!({"model": "keeper", "input": "say c", "conversation": "say a; wait 2500; say b"});
+    let again = json!({"model": "keeper", "input": "say c", "conversation": "used 3; say a; wait 2500; say b"});
     assert_eq!(client.post(again).await.response()["status"], "completed");
 }
 
 async fn a_request_that_cannot_be_read_any_more_ends_its_run_alone(database: Database) {
-    damaged(database, "UPDATE responses SET request = '{\"input\":[' WHERE id = $1", "damaged").await;
+    damaged(database, "UPDATE responses SET request = '{\"input\":[' WHERE id = $1", "damaged", 3).await;
 }
 
 async fn events_that_cannot_be_read_any_more_end_their_run_alone(database: Database) {
     let sql = "UPDATE events SET last_sequence = last_sequence + 5 WHERE response_id = $1 AND first_sequence = 0";
-    damaged(database, sql, "cannot be read").await;
+    damaged(database, sql, "cannot be read", 3).await;
+}
+
+async fn bytes_in_the_place_of_events_end_their_run_alone(database: Database) {
+    let bytes = if matches!(database, Database::Sqlite) { "X'ff00ff'" } else { "'\\xff00ff'" };
+    let sql = format!("UPDATE events SET frames = {bytes} WHERE response_id = $1 AND first_sequence = 0");
+    damaged(database, &sql, "cannot be read", 3).await;
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_taken_over_ends_its_run_alone() {
+    // SQLite takes a text where a number belongs.
+    damaged(Database::Sqlite, "UPDATE responses SET created_at = 'then' WHERE id = $1", "damaged", 0).await;
 }

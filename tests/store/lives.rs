@@ -17,7 +17,7 @@ both_databases!(
 
 /// The next start.
 async fn taken(writer: &mut WriteConnection) -> TakenRun {
-    writer.take_over().await.unwrap().remove(0)
+    writer.take_over().await.unwrap().runs.remove(0)
 }
 
 async fn stands(writer: &mut WriteConnection, run: &TakenRun, phase: Phase) {
@@ -48,7 +48,7 @@ async fn a_run_is_counted_when_a_life_ends_while_it_has_an_instance(database: Da
     assert_eq!(taken(&mut writer).await.attempts, 0);
     let end = ended(&row.id, outlast::protocol::TerminalStatus::Completed, taken(&mut writer).await.epoch);
     writer.commit(&Batch { ended: vec![&end], ..Batch::default() }).await.unwrap();
-    assert!(writer.take_over().await.unwrap().is_empty());
+    assert!(writer.take_over().await.unwrap().runs.is_empty());
 }
 
 async fn a_run_that_gets_on_is_counted_anew(database: Database) {
@@ -120,6 +120,6 @@ async fn events_that_contradict_those_that_are_kept_are_found(database: Database
     let batch = Batch { entries: vec![(&one.id, &others)], ended: vec![&end], ..Batch::default() };
     assert!(writer.commit(&batch).await.unwrap().contradicted.iter().eq([&one.id]));
     // What a run has to say that contradicts itself is no end.
-    assert_eq!(writer.take_over().await.unwrap().len(), 2);
+    assert_eq!(writer.take_over().await.unwrap().runs.len(), 2);
     assert_eq!(store.events(&two.id, 0).await.unwrap(), [events]);
 }

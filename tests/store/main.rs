@@ -19,7 +19,7 @@ use harness::{
     scratch,
 };
 use outlast::{
-    protocol::{ConversationId, IdempotencyKey, ResponseId, Segment, Status, TerminalStatus},
+    protocol::{ConversationId, IdempotencyKey, ResponseId, Segment, Status, TerminalStatus, Usage},
     store::{
         Batch, EndedResponse, JournalSegment, LogSegment, NewResponse, RunUsage, StateOwner, StatePlace, StateWrite,
         Store, StoreError,
@@ -117,7 +117,7 @@ async fn a_batch_is_read_back_as_it_was_written(database: Database) {
         assert_eq!(store.events(id, 0).await.unwrap(), [one.clone(), two.clone()]);
         assert_eq!(store.turns("ann", id, 1).await.unwrap()[0].request, rows[0].request);
     }
-    assert_eq!(writer.take_over().await.unwrap().len(), 70);
+    assert_eq!(writer.take_over().await.unwrap().runs.len(), 70);
 }
 
 async fn a_batch_that_is_written_again_changes_nothing(database: Database) {
@@ -146,7 +146,7 @@ async fn an_end_is_written_once(database: Database) {
     let stored = store.response("ann", &id).await.unwrap().unwrap();
     assert_eq!(stored.status, TerminalStatus::Cancelled.into());
     assert_eq!(stored.response, Some(cancelled.response));
-    assert!(writer.take_over().await.unwrap().is_empty());
+    assert!(writer.take_over().await.unwrap().runs.is_empty());
 }
 
 async fn an_end_under_another_epoch_is_not_written(database: Database) {
@@ -267,7 +267,7 @@ async fn whoever_takes_a_run_over_is_its_one_owner(database: Database) {
     first.previous = Some(id());
     second.conversation = Some((ConversationId::parse("c").unwrap(), 0));
     writer.commit(&Batch { admitted: vec![&first, &second], ..Batch::default() }).await.unwrap();
-    let runs = writer.take_over().await.unwrap();
+    let runs = writer.take_over().await.unwrap().runs;
     assert_eq!(runs.iter().map(|run| &run.id).collect::<Vec<_>>(), [&second.id, &first.id], "oldest first");
     assert_eq!(runs[1].epoch, 2);
     let (one, two) = (store.active_run(&first.id).await.unwrap(), store.active_run(&second.id).await.unwrap());
@@ -366,7 +366,8 @@ async fn logs_and_usage_go_with_their_response(database: Database) {
     let row = row(&id());
     let line = |first: u64, last: u64| LogSegment { first, last, lines: b"{}\n".repeat((last - first + 1) as usize) };
     let (one, two) = (line(0, 1), line(2, 2));
-    let usage = |cpu| RunUsage { cpu, memory: 2, input_tokens: 3, output_tokens: 4, heard: 5 };
+    let reported = Usage::new(6, 0, 0, 7, 1);
+    let usage = |cpu| RunUsage { cpu, memory: 2, input_tokens: 3, output_tokens: 4, heard: 5, reported };
     let batch = Batch {
         admitted: vec![&row],
         logs: vec![(&row.id, &one), (&row.id, &two)],

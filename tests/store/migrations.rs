@@ -77,8 +77,8 @@ async fn check(store: &Store, mut writer: WriteConnection) {
     assert_eq!(turns.len(), 2);
     assert!(turns[0].request.contains("\"hi\""));
     assert_eq!(store.response_of_key("ann", "k").await.unwrap(), Some((id(1), "f".to_owned())));
-    assert_eq!(&store.events(&id(1), 0).await.unwrap()[0].frames[..], b"event: a");
-    let active = writer.take_over().await.unwrap();
+    assert_eq!(&store.events(&id(1), 0).await.unwrap()[0].frames[..], b"event: a\n\nevent: b\n\n");
+    let active = writer.take_over().await.unwrap().runs;
     assert_eq!(active.iter().map(|run| (run.id.clone(), run.epoch)).collect::<Vec<_>>(), [(id(3), 2)]);
 
     let end = ended(&id(3), TerminalStatus::Failed, 2);

@@ -154,6 +154,12 @@ impl Segment {
         self.last + 1 - self.first
     }
 
+    /// Whether it has as many whole frames as its numbers say.
+    pub fn is_whole(&self) -> bool {
+        let frames = memmem::find_iter(&self.frames, b"\n\n").count() as u64;
+        self.frames.ends_with(b"\n\n") && (self.last + 1).checked_sub(self.first) == Some(frames)
+    }
+
     /// The part of this segment that begins with event `from`; the whole when `from` is before it.
     pub fn from(&self, from: u64) -> Bytes {
         let skip = from.saturating_sub(self.first);

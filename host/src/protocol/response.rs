@@ -179,6 +179,19 @@ impl Usage {
         }
     }
 
+    /// The larger of each count.
+    #[must_use]
+    pub fn at_least(self, other: Self) -> Self {
+        let (a, b) = (self.input_tokens_details, other.input_tokens_details);
+        Self::new(
+            self.input_tokens.max(other.input_tokens),
+            a.cached_tokens.max(b.cached_tokens),
+            a.cache_write_tokens.max(b.cache_write_tokens),
+            self.output_tokens.max(other.output_tokens),
+            self.output_tokens_details.reasoning_tokens.max(other.output_tokens_details.reasoning_tokens),
+        )
+    }
+
     /// The usage of two calls together. Counts stop at the largest number rather than wrap: they come from
     /// a plugin.
     #[must_use]

@@ -82,14 +82,15 @@ async fn settled(run: &Run) -> bool {
 }
 
 /// The response of a run that ends without an event, JSON: what can be read of it.
-async fn failed(manager: &Manager, id: &ResponseId, message: &str) -> String {
+pub(super) async fn failed(manager: &Manager, id: &ResponseId, message: &str) -> String {
     let store = manager.store();
     let folded = answered(|| Box::pin(fold(store, id))).await.and_then(|fold| fold.into_parts().0);
     let row = answered(|| Box::pin(store.active_run(id))).await.flatten();
     let mut response = folded.unwrap_or_else(|| blank(id, row.as_ref().map(|row| (row.created_at, &*row.request))));
     response.status = Status::Terminal(TerminalStatus::Failed);
     response.error = Some(ResponseError { code: "server_error".to_owned(), message: message.to_owned() });
-    response.usage.get_or_insert_default();
+    let used = answered(|| Box::pin(store.run(id))).await.flatten();
+    response.usage = Some(used.map(|run| run.usage.reported).unwrap_or_default());
     to_json(&response)
 }
 

@@ -58,15 +58,28 @@ pub(super) struct Later {
 impl Manager {
     /// Begins the task of a run. `place` is the run's among all runs; it is waited for where it is none.
     pub(super) fn live(self: &Arc<Self>, run: Arc<Run>, begin: Begin, place: Option<Place>, token: TaskTrackerToken) {
+        let (manager, life) = (self.clone(), run.clone());
+        let life = async move { manager.live_on(&life, begin, place).await };
+        self.supervise(run, token, life);
+    }
+
+    /// Runs the task of a run. Whatever panics in it, the run ends.
+    fn supervise(
+        self: &Arc<Self>,
+        run: Arc<Run>,
+        token: TaskTrackerToken,
+        life: impl Future<Output = ()> + Send + 'static,
+    ) {
         let manager = self.clone();
+        // Boxed: while it sleeps, a run is no larger than it must be.
+        let life = AssertUnwindSafe(Box::pin(life)).catch_unwind();
         self.guests().spawn(async move {
             let _counted = token;
-            // Boxed: while it sleeps, a run is no larger than it must be.
-            let lived = AssertUnwindSafe(manager.live_on(&run, begin, place)).catch_unwind();
-            if lived.await.is_err() {
+            if life.await.is_err() {
                 error!(response = %run.id, "the task of this run panicked; the run ends");
                 let ending = Ending::failed("The server failed while it ran the agent.");
-                if AssertUnwindSafe(finish(&manager, &run, ending)).catch_unwind().await.is_err() {
+                let ended = AssertUnwindSafe(Box::pin(finish(&manager, &run, ending))).catch_unwind();
+                if ended.await.is_err() {
                     error!(response = %run.id, "the end of this run panicked, too");
                     run.feed.close(None);
                 }
@@ -89,7 +102,12 @@ impl Manager {
             };
             let Ready { agent, context, slot } = match ready {
                 Ok(ready) => *ready,
-                Err(ending) => break ending,
+                Err(ending) => {
+                    if run.stop_reason().is_none() {
+                        warn!(response = %run.id, ?ending, "this run is not executed again");
+                    }
+                    break ending;
+                }
             };
             let attempt = Box::pin(execute(run, &agent, context, *self.limits())).await;
             drop(slot);
@@ -161,4 +179,80 @@ impl Manager {
 /// The time, since 1970.
 pub(super) fn since_1970() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::runtime::Handle;
+    use tokio_util::sync::CancellationToken;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{
+        config::{Config, Flags},
+        metrics::{LiveRun, Metrics},
+        model::Models,
+        plugin::{Engine, Grants, Registry, Signatures},
+        protocol::{ResponseId, Status, TerminalStatus},
+        run::{
+            Feed, Journal, Ownership, Queues, Recorder, Retention, Seal, Services, Shares, Writer,
+            request::StoredRequest,
+        },
+        store::{NewResponse, Store},
+    };
+
+    #[tokio::test]
+    async fn a_panic_in_the_task_of_a_run_ends_it_as_failed() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config::read(None, &Flags::default()).unwrap();
+        let (limits, metrics) = (config.run_limits(), Arc::new(Metrics::new(1, 1)));
+        let models = Arc::new(Models::new(&config.models(), &metrics.models).unwrap());
+        let grants =
+            Grants::new(config.agents.clone(), config.tools_config(), config.plugin_limits(), &metrics).unwrap();
+        let registry = Registry::new(Engine::new().unwrap(), models, grants, Signatures::default());
+        let store = Store::open(folder.path().join("a.db").to_str().unwrap()).await.unwrap();
+        let (writer, durable) = Writer::new(Some(store.writer().await.unwrap()), &metrics.commits);
+        tokio::spawn(writer.run(Duration::from_secs(5), CancellationToken::new()));
+        let (_, ephemeral) = Writer::new(None, &metrics.commits);
+        let services = Services {
+            queues: Queues { durable: durable.clone(), ephemeral },
+            seal: Seal::of(&store).await.unwrap(),
+            guests: Handle::current(),
+            metrics: metrics.clone(),
+        };
+        let manager = Manager::new(store.clone(), Arc::new(registry), limits, Shares::default(), services);
+
+        let id = ResponseId::new(Uuid::now_v7());
+        let response = StoredRequest::default().into_request(None, None).response(&id, 1);
+        let run = Run::new(
+            Ownership { id: id.clone(), principal: "ann".to_owned(), agent: "a".to_owned(), durable: true, epoch: 1 },
+            Recorder::new(id.clone(), response, limits.output),
+            Journal::new(limits.journal_bytes),
+            Feed::new(Retention::Log, limits.feed_bytes),
+            limits.bytes(),
+            durable,
+            LiveRun::new(metrics.runs.agent("a")),
+        );
+        let row = NewResponse {
+            id: id.clone(),
+            principal: "ann".to_owned(),
+            epoch: 1,
+            agent: "a".to_owned(),
+            component: "00".to_owned(),
+            status: Status::IN_PROGRESS,
+            previous: None,
+            turns: 0,
+            conversation: None,
+            key: None,
+            created_at: 1,
+            request: "{\"fields\":{},\"input\":[]}".to_owned(),
+        };
+        run.admit(row).await.unwrap().unwrap();
+        manager.supervise(run.clone(), manager.token(), async { panic!("on purpose") });
+        let ended = run.feed.wait(|feed| feed.closed().then(|| feed.ended())).await;
+        assert_eq!(ended.unwrap().status, TerminalStatus::Failed);
+        let kept = store.response("ann", &id).await.unwrap().unwrap();
+        assert_eq!(kept.status, TerminalStatus::Failed.into());
+        assert!(kept.response.unwrap().contains("The server failed while it ran the agent."));
+    }
 }

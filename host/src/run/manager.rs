@@ -169,8 +169,13 @@ impl Manager {
     ///
     /// It does not.
     pub async fn ready(&self) -> Result<(), ApiError> {
-        self.store.check().await.map_err(Refusal::from)?;
-        self.queues.durable.health().check().await.map_err(|error| {
+        let health = self.queues.durable.health();
+        if let Err(error) = self.store.check().await {
+            // Told once, until a write works.
+            health.failed(&error);
+            return Err(Refusal::Unavailable.into());
+        }
+        health.check().await.map_err(|error| {
             debug!(error, "not ready");
             Refusal::Unavailable.into()
         })

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     plugin::{LogLine, Used},
-    protocol::{Emission, EmitError, Emitted, Segment, TerminalStatus},
+    protocol::{Emission, EmitError, Emitted, Segment, TerminalStatus, Usage},
     store::{EndedResponse, JournalSegment, LogSegment, NewResponse, Phase, RunUsage, TurnItem},
 };
 
@@ -36,8 +36,8 @@ pub struct Outbox {
     logs: Logs,
     /// Whether what earlier lives have used and logged is known.
     recalled: bool,
-    /// What was written last: the time of a processor, and how many lines were heard.
-    accounted: (Duration, u64),
+    /// What was written last: the time of a processor, how many lines were heard, and the usage that was reported.
+    accounted: (Duration, u64, Usage),
     /// The input of the run, where it is a turn of a conversation.
     turn: Option<Vec<TurnItem>>,
     queued: bool,
@@ -352,10 +352,12 @@ impl Run {
         let used = self.meter.used();
         let heard = outbox.logs.heard();
         let spent = used.cpu.saturating_sub(outbox.accounted.0) >= ACCOUNT;
-        if !(ended || outbox.suspended || outbox.shelving || spent || heard > outbox.accounted.1) {
+        let reported = outbox.recorder.as_ref().map_or(outbox.accounted.2, |recorder| recorder.usage());
+        let more = heard > outbox.accounted.1 || reported != outbox.accounted.2;
+        if !(ended || outbox.suspended || outbox.shelving || spent || more) {
             return None;
         }
-        outbox.accounted = (used.cpu, heard);
+        outbox.accounted = (used.cpu, heard, reported);
         let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         Some(RunUsage {
             cpu: i64::try_from(used.cpu.as_micros()).unwrap_or(i64::MAX),
@@ -363,18 +365,19 @@ impl Run {
             input_tokens: whole(used.input_tokens),
             output_tokens: whole(used.output_tokens),
             heard: whole(heard),
+            reported,
         })
     }
 
     /// Goes on from what an earlier server has counted and logged, unless that is known.
-    pub fn recall(&self, used: Used, log: KeptLog) {
+    pub fn recall(&self, used: Used, reported: Usage, log: KeptLog) {
         let mut outbox = self.outbox.lock();
         if std::mem::replace(&mut outbox.recalled, true) {
             return;
         }
         self.meter.add(used);
         self.metrics.recall(used.input_tokens, used.output_tokens);
-        outbox.accounted = (used.cpu, log.heard);
+        outbox.accounted = (used.cpu, log.heard, reported);
         outbox.logs.resume(log);
     }
 

@@ -58,6 +58,8 @@ pub struct Recorder {
     limits: OutputLimits,
     response: Response,
     usage: Usage,
+    /// The usage that was reported before the run was executed again: some of it is to come again.
+    earlier: Usage,
     text_bytes: usize,
     tape: Tape,
     ended: bool,
@@ -76,6 +78,7 @@ impl Recorder {
             limits,
             response,
             usage: Usage::default(),
+            earlier: Usage::default(),
             text_bytes: 0,
             tape: Tape { next, first: next, ..Tape::default() },
             ended: false,
@@ -98,6 +101,17 @@ impl Recorder {
         recorder.tape.recorded = log.slice(skip_frames(&log, next)..);
         recorder.tape.log = (log, events);
         Ok(recorder)
+    }
+
+    /// So much usage was reported before the run was executed again. A run that is ended before that has come again has it.
+    #[must_use]
+    pub fn having_used(self, earlier: Usage) -> Self {
+        Self { earlier, ..self }
+    }
+
+    /// The usage that was reported so far.
+    pub fn usage(&self) -> Usage {
+        self.usage.at_least(self.earlier)
     }
 
     /// Whether events that were recorded earlier are still to come again.
@@ -231,7 +245,7 @@ impl Recorder {
                 self.close(index, ItemStatus::Incomplete);
             }
         }
-        self.response.usage = Some(self.usage);
+        self.response.usage = Some(self.usage());
         let status = match ending {
             Ending::Completed => {
                 self.response.completed_at = Some(now);

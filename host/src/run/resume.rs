@@ -13,11 +13,12 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::{
     Ending, Manager, Recorder, Run,
     compaction::opened_past,
+    ending::failed,
     history::{self, turn_items},
     journal::{Journal, is_cancelled},
     life::{Begin, Later},
@@ -27,8 +28,8 @@ use super::{
 };
 use crate::{
     plugin::{Agent, Entry, RunContext, Used},
-    protocol::{ApiError, ResponseId},
-    store::{ActiveRun, JournalSegment, Store, StoreError, TakenRun},
+    protocol::{ApiError, ResponseId, Usage},
+    store::{ActiveRun, JournalSegment, Store, StoreError, TakenOver, TakenRun},
 };
 
 /// How often a run is resumed without getting on before it is given up, unless it does no harm for a while in between.
@@ -53,11 +54,11 @@ pub(super) struct Unreadable(pub String);
 
 /// Makes the runs go on that were taken over, and returns how many there are. When this returns, they can be found and
 /// subscribed to; they are read and replayed behind it, each when there is a place for it.
-pub fn resume(manager: &Arc<Manager>, taken: Vec<TakenRun>) -> usize {
-    let (resumed, now) = (taken.len(), milliseconds(SystemTime::now()));
+pub fn resume(manager: &Arc<Manager>, TakenOver { runs, unreadable }: TakenOver) -> usize {
+    let (resumed, now) = (runs.len(), milliseconds(SystemTime::now()));
     let mut asleep = 0;
     let mut suspects = Vec::new();
-    for taken in taken {
+    for taken in runs {
         let run = manager.adopt(&taken);
         let TakenRun { attempts, crashes, wake_at, .. } = taken;
         let begin = if attempts > ATTEMPTS || crashes > CRASHES {
@@ -79,10 +80,27 @@ pub fn resume(manager: &Arc<Manager>, taken: Vec<TakenRun>) -> usize {
         manager.live(run, begin, None, manager.token());
     }
     probation::let_in(manager, suspects);
+    end_unreadable(manager, unreadable);
     if resumed > 0 {
         info!(runs = resumed, asleep, "resuming the runs that the last stop cut off");
     }
     resumed
+}
+
+/// Ends runs whose rows cannot be read.
+fn end_unreadable(manager: &Arc<Manager>, ids: Vec<ResponseId>) {
+    for id in ids {
+        let manager = manager.clone();
+        tokio::spawn(async move {
+            let message = "The run could not be resumed: what was kept of it is damaged.";
+            let response = failed(&manager, &id, message).await;
+            while let Err(error) = manager.store().end_unreadable(&id, &response, milliseconds(SystemTime::now())).await
+            {
+                warn!(response = %id, %error, "a run that cannot be read cannot be ended yet");
+                tokio::time::sleep(PAUSE).await;
+            }
+        });
+    }
 }
 
 /// What is kept of a run.
@@ -105,9 +123,9 @@ impl Kept {
         }
         let recorder = Recorder::replay(run.id.clone(), log, events, limits.output)
             .map_err(|error| StoreError::Damaged(format!("{}: {error}", run.id)))?;
-        let (used, logged) = used(store, &run.id).await?;
-        run.recall(used, logged);
-        run.rewind(recorder, again);
+        let (used, reported, logged) = used(store, &run.id).await?;
+        run.recall(used, reported, logged);
+        run.rewind(recorder.having_used(reported), again);
         Ok(Some(Self { row, journal }))
     }
 }
@@ -184,9 +202,9 @@ fn entries(journal: &[JournalSegment]) -> Option<Vec<Entry>> {
     Some(entries)
 }
 
-/// What earlier lives of the run have used, and how far its log is.
-async fn used(store: &Store, id: &ResponseId) -> Result<(Used, KeptLog), StoreError> {
-    let Some(shown) = store.run(id).await? else { return Ok((Used::default(), KeptLog::default())) };
+/// What earlier lives of the run have used, what its agent has reported, and how far its log is.
+async fn used(store: &Store, id: &ResponseId) -> Result<(Used, Usage, KeptLog), StoreError> {
+    let Some(shown) = store.run(id).await? else { return Ok(Default::default()) };
     let (usage, whole) = (shown.usage, |number: i64| number.unsigned_abs());
     let used = Used {
         cpu: Duration::from_micros(whole(usage.cpu)),
@@ -195,7 +213,7 @@ async fn used(store: &Store, id: &ResponseId) -> Result<(Used, KeptLog), StoreEr
         output_tokens: whole(usage.output_tokens),
     };
     let bytes = usize::try_from(store.log_bytes(id).await?).unwrap_or_default();
-    Ok((used, KeptLog { next: whole(shown.log_lines), heard: whole(usage.heard), bytes }))
+    Ok((used, usage.reported, KeptLog { next: whole(shown.log_lines), heard: whole(usage.heard), bytes }))
 }
 
 /// The frames of a response's events, and how many they are.

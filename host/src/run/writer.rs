@@ -22,6 +22,7 @@ use std::{
 
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use super::{Refusal, Run, Write, health::Health, milliseconds};
@@ -96,12 +97,13 @@ impl Writer {
         (Self { queue, connection, abandoned, deferred: Vec::new(), health, metrics, published }, front)
     }
 
-    /// Writes until the queue is closed. In silence, keeps the database this server's every `keep`.
+    /// Writes until `stop`, and then what is left in the queue; closes its connection. In silence, keeps the database this
+    /// server's every `keep`.
     ///
     /// # Errors
     ///
     /// [`StoreError::Replaced`]: another server has the database, and its runs.
-    pub async fn run(mut self, keep: Duration) -> Result<(), StoreError> {
+    pub async fn run(mut self, keep: Duration, stop: CancellationToken) -> Result<(), StoreError> {
         let mut runs = Vec::new();
         loop {
             let deferred = self.deferred.len().min(BATCH);
@@ -113,6 +115,12 @@ impl Writer {
                     received = self.queue.recv_many(&mut runs, BATCH) => if received == 0 {
                         return Ok(());
                     },
+                    () = stop.cancelled() => {
+                        if let Some(connection) = self.connection {
+                            connection.close().await;
+                        }
+                        return Ok(());
+                    }
                     () = health.asked() => self.probe().await?,
                     () = tokio::time::sleep(keep) => self.keep().await?,
                 }

@@ -163,6 +163,13 @@ impl WriteConnection {
         self.drop_after(kept).await
     }
 
+    /// Closes the connection. On SQLite the last one to close brings the file up to date and removes its log.
+    pub async fn close(self) {
+        if let Some(connection) = self.connection {
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, connection.close()).await;
+        }
+    }
+
     /// Writes a row that nobody reads, to see whether the database takes writes. `now` is in milliseconds since 1970.
     ///
     /// # Errors

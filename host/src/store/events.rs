@@ -12,8 +12,19 @@ const PAGE: i64 = 16;
 impl Store {
     /// The next segments of a response's log that hold events from `from` on, in order; empty at the end. The
     /// first segment may begin before `from`.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Damaged`]: a row does not have the frames that its numbers say.
     pub async fn events(&self, id: &ResponseId, from: u64) -> Result<Vec<Segment>, StoreError> {
         let rows = segments::read(&self.pool, &EVENTS, id, from, PAGE).await?;
-        Ok(rows.into_iter().map(|(first, last, frames)| Segment { first, last, frames: frames.into() }).collect())
+        let segments = rows.into_iter().map(|(first, last, frames)| Segment { first, last, frames: frames.into() });
+        segments
+            .map(|segment| {
+                let Segment { first, last, .. } = segment;
+                let damaged = || StoreError::Damaged(format!("{id}: its events {first} to {last} are not whole"));
+                segment.is_whole().then_some(segment).ok_or_else(damaged)
+            })
+            .collect()
     }
 }

@@ -72,12 +72,17 @@ impl Store {
                 let standby = "SELECT pg_is_in_recovery() AS standby, \
                                current_setting('transaction_read_only') = 'on' AS read_only";
                 let row = sqlx::query(standby).fetch_one(&mut *connection).await?;
-                if row.try_get("standby")? {
-                    return Err(Outage::ReadOnly("it is a standby").into());
-                }
-                if row.try_get("read_only")? {
-                    return Err(Outage::ReadOnly("its transactions are read-only by default").into());
-                }
+                let why = if row.try_get("standby")? {
+                    "it is a standby"
+                } else if row.try_get("read_only")? {
+                    "its transactions are read-only by default"
+                } else {
+                    return Ok(());
+                };
+                // A session keeps what it was told when it began: the next look must not ask one of these.
+                let _ = connection.close().await;
+                self.pool.forget_idle();
+                return Err(Outage::ReadOnly(why).into());
             }
         }
         Ok(())

@@ -10,7 +10,7 @@ use tracing::error;
 use super::{
     Store, StoreError, WriteConnection,
     responses::response_id,
-    sql::{ROWS, placeholders, query, rows_of},
+    sql::{ROWS, delete, placeholders, query, rows_of},
 };
 use crate::protocol::{ConversationId, ResponseId};
 
@@ -27,6 +27,15 @@ pub enum Phase {
     Asleep(i64),
     /// It has none, and is to be executed as soon as there is a place.
     Waiting,
+}
+
+/// The runs that were active.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TakenOver {
+    /// Those that go on, oldest first.
+    pub runs: Vec<TakenRun>,
+    /// Those whose rows cannot be read: they are to be [ended](Store::end_unreadable).
+    pub unreadable: Vec<ResponseId>,
 }
 
 /// A run that was taken over.
@@ -83,9 +92,8 @@ pub struct ActiveRun {
 
 impl WriteConnection {
     /// Takes over the runs that have not ended, oldest first: at a start, those that the last stop cut off. From now on
-    /// only writes under their new epochs count. Those that had an instance until now are counted. A row that cannot be
-    /// read is reported and left as it is.
-    pub async fn take_over(&mut self) -> Result<Vec<TakenRun>, StoreError> {
+    /// only writes under their new epochs count. Those that had an instance until now are counted.
+    pub async fn take_over(&mut self) -> Result<TakenOver, StoreError> {
         const REACHED: &str = "COALESCE((SELECT MAX(last_sequence) + 1 FROM events \
             WHERE response_id = responses.id), 0) AS events, \
             COALESCE((SELECT MAX(last_position) + 1 FROM journal WHERE response_id = responses.id), 0) AS entries";
@@ -109,8 +117,18 @@ impl WriteConnection {
              FROM responses JOIN lives ON lives.response_id = responses.id WHERE ended_at IS NULL ORDER BY created_at"
         );
         let rows = query(sql).fetch_all(connection).await?;
-        let read = |row| taken_run(row).inspect_err(|error| error!(%error, "a run cannot be taken over"));
-        Ok(rows.iter().filter_map(|row| read(row).ok()).collect())
+        let mut taken = TakenOver::default();
+        for row in &rows {
+            match (taken_run(row), response_id(row.try_get("id")?)) {
+                (Ok(run), _) => taken.runs.push(run),
+                (Err(error), Ok(id)) => {
+                    error!(response = %id, %error, "a run cannot be taken over; it ends");
+                    taken.unreadable.push(id);
+                }
+                (Err(error), Err(_)) => error!(%error, "a run cannot be taken over"),
+            }
+        }
+        Ok(taken)
     }
 }
 
@@ -120,6 +138,25 @@ impl Store {
         let sql = format!("SELECT {ACTIVE_RUN} FROM responses WHERE id = $1 AND ended_at IS NULL");
         let row = query(sql).bind(id.as_str().to_owned()).fetch_optional(&self.pool).await?;
         row.as_ref().map(active_run).transpose()
+    }
+
+    /// Ends a run whose row cannot be read as failed, with this response, JSON. `now` is in milliseconds since 1970.
+    pub async fn end_unreadable(&self, id: &ResponseId, response: &str, now: i64) -> Result<(), StoreError> {
+        let mut transaction = self.begin().await?;
+        // Its times are written anew: they may be what cannot be read.
+        sqlx::query(
+            "UPDATE responses SET status = 'failed', created_at = $2, ended_at = $2, response = $3, history = NULL \
+             WHERE id = $1 AND ended_at IS NULL",
+        )
+        .bind(id.as_str().to_owned())
+        .bind(now)
+        .bind(response.to_owned())
+        .execute(&mut *transaction)
+        .await?;
+        for table in ["journal", "lives"] {
+            delete(&mut transaction, table, "response_id", &[id]).await?;
+        }
+        Ok(transaction.commit().await?)
     }
 
     /// Forgets how often these runs were resumed: they were executed for a while without harm.

@@ -32,7 +32,7 @@ pub use commit::{Batch, Committed, EndedResponse, NewResponse, TurnItem, WriteCo
 pub use conversations::{ConversationHead, ItemRange, NewItem, Written};
 pub use error::{Outage, StoreError};
 pub use journal::JournalSegment;
-pub use lives::{ActiveRun, Phase, TakenRun};
+pub use lives::{ActiveRun, Phase, TakenOver, TakenRun};
 pub use open::{Backend, LEASE, Store};
 pub use responses::{StoredResponse, Swept, Turn};
 pub use runs::{LogSegment, RunFilter, RunRow, RunUsage};

@@ -8,7 +8,7 @@ use super::{
     segments::{self, LOGS},
     sql::{query, rows_of},
 };
-use crate::protocol::{ResponseId, Status};
+use crate::protocol::{ResponseId, Status, Usage};
 
 /// The most segments of one page of a log.
 const PAGE: i64 = 16;
@@ -37,6 +37,8 @@ pub struct RunUsage {
     pub output_tokens: i64,
     /// How many lines of its component are in its log.
     pub heard: i64,
+    /// What its agent has reported as the usage of its response.
+    pub reported: Usage,
 }
 
 /// A run.
@@ -89,7 +91,7 @@ const COLUMNS: &str = "responses.id AS id, principal, agent, component, status, 
     COALESCE((SELECT lives.attempts FROM lives WHERE response_id = responses.id), 0) AS attempts, \
     conversation_id AS conversation, previous_response_id AS previous, COALESCE(cpu, 0) AS cpu, \
     COALESCE(memory, 0) AS memory, COALESCE(input_tokens, 0) AS input_tokens, \
-    COALESCE(output_tokens, 0) AS output_tokens, COALESCE(heard, 0) AS heard, \
+    COALESCE(output_tokens, 0) AS output_tokens, COALESCE(heard, 0) AS heard, reported, \
     COALESCE((SELECT MAX(last_line) + 1 FROM run_logs WHERE response_id = responses.id), 0) AS log_lines \
     FROM responses LEFT JOIN run_usage ON run_usage.response_id = responses.id";
 
@@ -146,6 +148,10 @@ fn run(row: &AnyRow, response: Option<String>) -> Result<RunRow, StoreError> {
         input_tokens: row.try_get("input_tokens")?,
         output_tokens: row.try_get("output_tokens")?,
         heard: row.try_get("heard")?,
+        reported: row
+            .try_get::<Option<String>, _>("reported")?
+            .map_or(Ok(Usage::default()), |json| serde_json::from_str(&json))
+            .map_err(|error| StoreError::Damaged(format!("the usage of a run: {error}")))?,
     };
     Ok(RunRow {
         id: response_id(row.try_get("id")?)?,
@@ -169,10 +175,11 @@ pub(super) async fn set_usage(
     rows: &[(&ResponseId, RunUsage)],
 ) -> Result<(), StoreError> {
     let sql = format!(
-        "INSERT INTO run_usage (response_id, cpu, memory, input_tokens, output_tokens, heard) VALUES {} \
+        "INSERT INTO run_usage (response_id, cpu, memory, input_tokens, output_tokens, heard, reported) VALUES {} \
          ON CONFLICT (response_id) DO UPDATE SET cpu = excluded.cpu, memory = excluded.memory, \
-         input_tokens = excluded.input_tokens, output_tokens = excluded.output_tokens, heard = excluded.heard",
-        rows_of(rows.len(), 6)
+         input_tokens = excluded.input_tokens, output_tokens = excluded.output_tokens, heard = excluded.heard, \
+         reported = excluded.reported",
+        rows_of(rows.len(), 7)
     );
     let mut query = query(sql);
     for (id, usage) in rows {
@@ -182,7 +189,9 @@ pub(super) async fn set_usage(
             .bind(usage.memory)
             .bind(usage.input_tokens)
             .bind(usage.output_tokens)
-            .bind(usage.heard);
+            .bind(usage.heard)
+            // Numbers always serialize.
+            .bind(serde_json::to_string(&usage.reported).unwrap_or_default());
     }
     query.execute(connection).await?;
     Ok(())

@@ -14,4 +14,8 @@ INSERT INTO responses (id, principal, status, epoch, agent, component, created_a
 VALUES ('resp_00000000000000000000000000000003', 'ann', 'in_progress', 1, 'echo', '00', 5000,
     '{"fields":{"model":"echo"},"input":[]}');
 INSERT INTO events (response_id, first_sequence, last_sequence, frames)
-VALUES ('resp_00000000000000000000000000000001', 0, 1, CAST('event: a' AS BYTEA));
+VALUES ('resp_00000000000000000000000000000001', 0, 1, CAST('event: a
+
+event: b
+
+' AS BYTEA));

@@ -16,6 +16,7 @@
 //! | `say TEXT` | says it |
 //! | `log TEXT` | writes it to the log of the run |
 //! | `wait MS` | sleeps |
+//! | `used N` | reports so many input and output tokens |
 //! | `history` | says what was said in the earlier turns |
 //! | `config` | says its configuration |
 //! | `models` | says the models that it may call |
@@ -27,7 +28,7 @@ use std::time::Duration;
 
 use outlast_guest::serde_json::{self, Value, json};
 use outlast_guest::state::{self, Scope};
-use outlast_guest::{Agent, Failure, Item, Outcome, Turn, Wants, context, log, model, respond, tasks};
+use outlast_guest::{Agent, Failure, Item, Outcome, Turn, Usage, Wants, context, log, model, respond, tasks};
 
 struct Keeper;
 
@@ -110,6 +111,11 @@ fn step(text: &str) -> Result<Option<String>, Failure> {
         ["say", words @ ..] => Some(words.join(" ")),
         ["log", words @ ..] => {
             log::info!("{}", words.join(" "));
+            None
+        }
+        ["used", tokens] => {
+            let tokens = tokens.parse()?;
+            respond::report_usage(Usage { input_tokens: tokens, output_tokens: tokens, ..Usage::default() });
             None
         }
         ["history"] => {
