@@ -20,6 +20,7 @@
 //! - [`metrics`]: what an operator watches. Known to every room that measures itself.
 //! - [`config`], [`cli`]: how an operator talks to it.
 //! - `log`: the server's log, which no run waits for.
+//! - `text`: what somebody else wrote, where people read it.
 //! - `reload`: follows the plugin folder while the server runs.
 //! - [`server`]: puts the rooms together; `local`: the same without HTTP, for the terminal.
 
@@ -42,3 +43,4 @@ mod reload;
 pub mod run;
 pub mod server;
 pub mod store;
+mod text;
