@@ -21,6 +21,7 @@
 //! - [`config`], [`cli`]: how an operator talks to it.
 //! - `aside`: work that takes longer than a moment, beside the threads that serve.
 //! - `log`: the server's log, which no run waits for.
+//! - `text`: what somebody else wrote, where people read it.
 //! - `reload`: follows the plugin folder while the server runs.
 //! - [`server`]: puts the rooms together; `local`: the same without HTTP, for the terminal.
 
@@ -44,3 +45,4 @@ mod reload;
 pub mod run;
 pub mod server;
 pub mod store;
+mod text;

@@ -24,7 +24,9 @@ use crate::{
         read_signature, signature_path,
     },
     protocol::CreateRequest,
-    run::{self, Created, Manager, Queues, Refusal, Seal, Services, Shares, Subscription, Writer, WriterQueue},
+    run::{
+        self, Created, Manager, Queues, Refusal, RunSecrets, Seal, Services, Shares, Subscription, Writer, WriterQueue,
+    },
     server::{StartError, cached},
     store::{Store, StoreError},
 };
@@ -199,6 +201,7 @@ impl Local {
         let services = Services {
             queues: Queues { durable: self.queue.clone(), ephemeral: self.queue.clone() },
             seal: Seal::of(&self.store).await?,
+            secrets: RunSecrets::of(&self.store, run::milliseconds(SystemTime::now())).await?,
             guests: Handle::current(),
             metrics: self.metrics.clone(),
         };

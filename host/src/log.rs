@@ -25,7 +25,7 @@ use rustix::{
 };
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::config::LogFormat;
+use crate::{config::LogFormat, text};
 
 /// How much may wait to be written.
 const QUEUE_BYTES: usize = 4 << 20;
@@ -54,6 +54,8 @@ pub(crate) struct Flush(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
+    /// Whether the colours of a terminal are in the lines. They are the log's own: what an event says was escaped before.
+    coloured: bool,
     queue: Mutex<Queue>,
     /// There is something to write.
     filled: Condvar,
@@ -78,15 +80,15 @@ impl Log {
     /// # Errors
     ///
     /// The process has too many open files, or cannot start a thread.
-    pub(crate) fn start(format: LogFormat) -> io::Result<(Self, Flush)> {
+    pub(crate) fn start(format: LogFormat, coloured: bool) -> io::Result<(Self, Flush)> {
         let out = io::stderr().as_fd().try_clone_to_owned()?;
-        let shared = Self::to(out, format, lost())?;
+        let shared = Self::to(out, format, coloured, lost())?;
         Ok((Self(shared.clone()), Flush(shared)))
     }
 
-    fn to(out: OwnedFd, format: LogFormat, lost: Counter) -> io::Result<Arc<Shared>> {
+    fn to(out: OwnedFd, format: LogFormat, coloured: bool, lost: Counter) -> io::Result<Arc<Shared>> {
         let (filled, written) = (Condvar::new(), Condvar::new());
-        let shared = Arc::new(Shared { queue: Mutex::default(), filled, written, lost });
+        let shared = Arc::new(Shared { coloured, queue: Mutex::default(), filled, written, lost });
         let writer = Writer { shared: shared.clone(), out: Out { fd: out, torn: false }, format };
         // It lives as long as the process: nothing is left to do behind it.
         thread::Builder::new().name("outlast-log".to_owned()).spawn(move || writer.run())?;
@@ -95,9 +97,12 @@ impl Log {
 }
 
 impl io::Write for &Log {
-    /// Takes one line. It is never refused.
+    /// Takes what one event says. It is never refused.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.0.push(line);
+        match std::str::from_utf8(line) {
+            Ok(text) => self.0.push(text::entry(text, self.0.coloured).as_bytes()),
+            Err(_) => self.0.push(text::entry(&String::from_utf8_lossy(line), self.0.coloured).as_bytes()),
+        }
         Ok(line.len())
     }
 
@@ -269,7 +274,7 @@ mod tests {
 
     fn log_to(out: impl Into<OwnedFd>) -> (Log, Counter) {
         let lost = Counter::default();
-        (Log(Log::to(out.into(), LogFormat::Text, lost.clone()).unwrap()), lost)
+        (Log(Log::to(out.into(), LogFormat::Text, false, lost.clone()).unwrap()), lost)
     }
 
     fn put(log: &Log, line: &str) {
@@ -351,7 +356,7 @@ mod tests {
     #[test]
     fn a_lost_line_is_told_in_the_format_of_the_log() {
         let (_reader, writer) = io::pipe().unwrap();
-        let shared = Log::to(writer.into(), LogFormat::Json, Counter::default()).unwrap();
+        let shared = Log::to(writer.into(), LogFormat::Json, false, Counter::default()).unwrap();
         let (_, out) = io::pipe().unwrap();
         let writer = Writer { shared, out: Out { fd: out.into(), torn: false }, format: LogFormat::Json };
         let line: serde_json::Value = serde_json::from_str(&writer.notice(7)).unwrap();

@@ -28,7 +28,7 @@ use crate::{
         Trust,
     },
     reload::{self, LookError, Missing},
-    run::{self, Manager, Queues, Seal, Services, Writer},
+    run::{self, Manager, Queues, RunSecrets, Seal, Services, Writer},
     store::{Store, StoreError},
 };
 
@@ -143,9 +143,13 @@ impl Server {
             })?;
         }
         warn_of_unknown(&registry);
+        if !config.require_signature {
+            warn_of_unpinned(&registry);
+        }
         store.remove_components(&registry.components()).await?;
 
         let seal = Seal::of(&store).await?;
+        let secrets = RunSecrets::of(&store, run::milliseconds(SystemTime::now())).await?;
         let manager = Manager::new(
             store,
             Arc::new(registry),
@@ -154,6 +158,7 @@ impl Server {
             Services {
                 queues: Queues { durable: durable_queue, ephemeral: ephemeral_queue },
                 seal,
+                secrets,
                 guests,
                 metrics: metrics.clone(),
             },
@@ -304,6 +309,16 @@ fn warn_of_unknown(registry: &Registry) {
         warn!(
             "the configuration has a section for the agent `{name}`, which is not loaded; there are {}",
             names.join(", ")
+        );
+    }
+}
+
+/// Tells of agents and tool components that are granted something and may be any component of their name.
+fn warn_of_unpinned(registry: &Registry) {
+    for section in registry.grants().unpinned(|agent| registry.get(agent).is_some()) {
+        warn!(
+            "`[{section}]` grants something to whatever component has this name: `sha256 = \"…\"` in it lets only one \
+             have it (`outlast plugin list --json` has the digests)"
         );
     }
 }

@@ -50,7 +50,7 @@ fn text(folder: &Path) -> String {
 }
 
 /// A component of a core module, by the contract in a folder. Without a module: one that imports everything.
-fn component(folder: &Path, world: &str, module: Option<Vec<u8>>) -> Vec<u8> {
+pub(super) fn component(folder: &Path, world: &str, module: Option<Vec<u8>>) -> Vec<u8> {
     let (resolve, package) = read(folder);
     let world = resolve.select_world(&[package], Some(world)).unwrap();
     let mut module =

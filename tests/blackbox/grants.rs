@@ -160,7 +160,7 @@ async fn what_an_agent_wants_and_does_not_get_is_said_at_the_start() {
     server.logged(&[
         "wants more than it is granted",
         "models = [\"up/up-1\"]",
-        "http.hosts = [\"api.example.com\"]",
+        "http.hosts = [{ host = \"api.example.com\", methods = [\"GET\"] }]",
         "http.secrets.\"api.example.com\".authorization",
     ]);
     assert!(!server.log().contains("state = "), "it has enough");
@@ -172,7 +172,8 @@ fn what_a_component_wants_is_shown_with_the_lines_that_would_grant_it() {
     use crate::harness::cli::outlast;
     let component = plugins::component("keeper").display().to_string();
     let shown = outlast(["plugin", "inspect", &component]).ok();
-    let section = "[agents.keeper]\nmodels = [\"up/up-1\"]\nstate = \"64.0 KiB\"\nhttp.hosts = [\"api.example.com\"]\n";
+    let section = "[agents.keeper]\nmodels = [\"up/up-1\"]\nstate = \"64KiB\"\n\
+                   http.hosts = [{ host = \"api.example.com\", methods = [\"GET\"] }]\n";
     assert!(shown.contains(section) && shown.contains("For tests."), "{shown}");
     let shown: Value = serde_json::from_str(&outlast(["plugin", "inspect", &component, "--json"]).ok()).unwrap();
     assert_eq!(shown["missing"].as_array().unwrap().len(), 4);

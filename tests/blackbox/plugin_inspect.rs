@@ -40,13 +40,16 @@ fn what_would_not_be_served_says_why() {
     let dir = scratch::dir("check-");
     let config = dir.path().join("outlast.toml");
     fs::write(&config, format!("[agents.hostile]\nsha256 = \"{}\"", "0".repeat(64))).unwrap();
-    let (good, torn) = (plugins::component("echo").display().to_string(), dir.path().join("torn.wasm"));
+    let reserved = plugins::component("echo").display().to_string();
+    let (good, torn) = (plugins::component("keeper").display().to_string(), dir.path().join("torn.wasm"));
     let pinned = plugins::hostile().display().to_string();
     fs::write(&torn, &fs::read(plugins::hostile()).unwrap()[..1_000]).unwrap();
     let torn = torn.display().to_string();
     let config = config.display().to_string();
 
     assert!(outlast(["plugin", "check", &good, &pinned]).ok().contains(": hostile 0.1.0"));
+    let taken = outlast(["plugin", "check", &reserved]);
+    assert!(taken.code == Some(1) && taken.stdout.contains("the server itself has an agent named `echo`"), "{taken:?}");
     let ended = outlast(["plugin", "check", &good, &pinned, &torn, "--config", &config]);
     assert_eq!(ended.code, Some(1));
     let lines: Vec<_> = ended.stdout.lines().collect();

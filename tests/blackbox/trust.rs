@@ -63,6 +63,36 @@ fn a_bundled_agent_can_be_pinned() {
     assert!(stderr.contains("bundled agent echo") && stderr.contains("agents.echo.sha256"), "{stderr}");
 }
 
+#[tokio::test]
+async fn of_two_components_of_one_name_none_has_the_grants_of_the_other() {
+    let folder = folder();
+    let grant = "[agents.hostile]\nstate = true";
+    let mut server = Server::start(options(&folder, grant));
+    until_serves(&server, 1).await;
+    server.logged(&["WARN", "`[agents.hostile]` grants something", "sha256"]);
+    // It sorts before the one that serves, and comes in the same moment as its next version.
+    plugins::put(folder.path(), "a.wasm", &plugins::version(2));
+    server.logged(&["refused", "a.wasm", "an agent named `hostile` already"]);
+    plugins::put(folder.path(), "a.wasm", &plugins::version(3));
+    plugins::put(folder.path(), FILE, &plugins::version(4));
+    until_serves(&server, 4).await;
+
+    // After a start nobody knows which one was there before.
+    server.restart();
+    let digest = |version| hex::encode(Sha256::digest(plugins::version(version)));
+    server.logged(&["ERROR", "a.wasm", &digest(3), &digest(4), "none of them serves", "[agents.hostile]"]);
+    server.logged(&["ERROR", FILE, &digest(3), &digest(4), "none of them serves"]);
+    assert_eq!(server.client().models().await, ["chat", "echo"]);
+    fs::remove_file(folder.path().join("a.wasm")).unwrap();
+    until_serves(&server, 4).await;
+
+    // Nor does the pin of one leave anything to the other.
+    plugins::put(folder.path(), "a.wasm", &plugins::version(3));
+    let server = Server::start(options(&folder, &format!("{grant}\nsha256 = \"{}\"", digest(4))));
+    until_serves(&server, 4).await;
+    assert!(!server.log().contains("grants something"), "it is pinned");
+}
+
 fn plugin(arguments: &[&Path]) -> Output {
     Command::new(BINARY).arg("plugin").args(arguments).output().unwrap()
 }

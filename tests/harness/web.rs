@@ -148,6 +148,7 @@ async fn answer(State(seen): State<Arc<Seen>>, request: Request) -> Response {
             }
             response
         }
+        "encoded" => ([(header::CONTENT_ENCODING, "gzip")], "not really").into_response(),
         "say" => argument.to_owned().into_response(),
         "status" => argument.parse::<StatusCode>().unwrap().into_response(),
         _ => "hello".into_response(),

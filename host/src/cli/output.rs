@@ -1,5 +1,8 @@
 //! What commands print.
 //!
+//! Much of it was written by somebody else, a plugin for example: what would control a terminal, or show a text in another
+//! order than it has, is [escaped](crate::text) here, whatever is printed.
+//!
 //! Who reads it may go away (`| head -1`): that is no failure. What is printed after that goes nowhere, and the command
 //! ends as it would have, or sooner. Anything else that keeps a text from being printed, a full disk for example, is an
 //! error of the command.
@@ -14,6 +17,8 @@ use std::{
     thread,
     time::Duration,
 };
+
+use crate::text;
 
 /// How long a last message may take: who reads standard error may stand still.
 const LAST_MESSAGE: Duration = Duration::from_secs(1);
@@ -31,12 +36,12 @@ pub(super) fn gone() -> bool {
 /// # Errors
 ///
 /// It cannot be written, though somebody may be there to read it.
-pub(super) fn print(text: impl AsRef<[u8]>) -> Result<(), String> {
+pub(super) fn print(text: impl AsRef<str>) -> Result<(), String> {
     if gone() {
         return Ok(());
     }
     let mut out = io::stdout().lock();
-    match out.write_all(text.as_ref()).and_then(|()| out.flush()) {
+    match out.write_all(text::lines(text.as_ref()).as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => {
             GONE.store(true, Ordering::Relaxed);
             Ok(())
@@ -57,7 +62,12 @@ pub(super) fn line(text: fmt::Arguments<'_>) -> Result<(), String> {
 
 /// Prints a text on standard error, if somebody reads it.
 pub(super) fn note_text(text: fmt::Arguments<'_>) {
-    let _ = io::stderr().write_all(text.to_string().as_bytes());
+    let _ = io::stderr().write_all(text::lines(&text.to_string()).as_bytes());
+}
+
+/// Shows on standard error how far something is, in place of what was shown there before.
+pub(super) fn progress(text: fmt::Arguments<'_>) {
+    let _ = write!(io::stderr(), "\r{}", text::line(&text.to_string()));
 }
 
 /// Prints a last line on standard error, and waits for it for a moment.

@@ -11,6 +11,7 @@ use serde_json::Value;
 use tokio::runtime::Builder;
 
 use super::output::{gone, print};
+use crate::text::{self as foreign, entry as entry_shown};
 
 /// The pause between two looks at a log that goes on.
 const LOOK: Duration = Duration::from_millis(500);
@@ -201,8 +202,8 @@ fn table(list: &Value) -> String {
         let tokens = format!("{}+{}", run["input_tokens"], run["output_tokens"]);
         [
             text(run, "id").to_owned(),
-            clean(text(run, "agent")),
-            clean(text(run, "principal")),
+            shown(text(run, "agent")),
+            shown(text(run, "principal")),
             text(run, "status").to_owned(),
             age(run),
             cpu(run),
@@ -231,12 +232,12 @@ fn card(run: &Value) -> String {
     };
     line("id", text(run, "id").to_owned());
     line("status", text(run, "status").to_owned());
-    line("agent", format!("{} ({})", clean(text(run, "agent")), text(run, "component").get(..12).unwrap_or("-")));
-    line("principal", clean(text(run, "principal")));
+    line("agent", format!("{} ({})", shown(text(run, "agent")), text(run, "component").get(..12).unwrap_or("-")));
+    line("principal", shown(text(run, "principal")));
     line("age", age(run));
     for (name, key) in [("continues", "previous_response_id"), ("conversation", "conversation")] {
         if let Some(value) = run[key].as_str() {
-            line(name, format!(" {}", clean(value)).trim_start().to_owned());
+            line(name, format!(" {}", shown(value)).trim_start().to_owned());
         }
     }
     line("attempts", run["attempts"].to_string());
@@ -245,7 +246,7 @@ fn card(run: &Value) -> String {
     line("tokens", format!("{} in, {} out", run["input_tokens"], run["output_tokens"]));
     line("log", format!("{} lines", run["log_lines"]));
     if let Some(message) = run["error"]["message"].as_str() {
-        line("error", clean(message));
+        line("error", shown(message));
     }
     out
 }
@@ -256,15 +257,16 @@ fn log(lines: &Value) -> String {
     for line in lines.as_array().into_iter().flatten() {
         let time = UNIX_EPOCH + Duration::from_millis(line["time_ms"].as_u64().unwrap_or_default());
         let (level, source) = (text(line, "level"), text(line, "source"));
-        let _ =
-            writeln!(out, "{}  {level:<5} {source:<6} {}", httpdate::fmt_http_date(time), clean(text(line, "text")));
+        let text = text(line, "text");
+        let entry = format!("{}  {level:<5} {source:<6} {text}", httpdate::fmt_http_date(time));
+        let _ = writeln!(out, "{}", entry_shown(&entry, false));
     }
     out
 }
 
-/// A text of somebody else, without what would control a terminal.
-fn clean(text: &str) -> String {
-    text.chars().filter(|character| !character.is_control() || *character == '\n').collect()
+/// A text of somebody else, in a line.
+fn shown(text: &str) -> String {
+    foreign::line(text).into_owned()
 }
 
 /// How long ago a run was accepted.
@@ -298,7 +300,7 @@ mod tests {
     #[test]
     fn what_an_agent_logs_does_not_control_the_terminal() {
         let lines = json!([{"time_ms": 0, "level": "info", "source": "log", "text": "a\u{1b}[2Jb"}]);
-        assert_eq!(log(&lines), "Thu, 01 Jan 1970 00:00:00 GMT  info  log    a[2Jb\n");
+        assert_eq!(log(&lines), "Thu, 01 Jan 1970 00:00:00 GMT  info  log    a\\u001b[2Jb\n");
     }
 
     #[test]

@@ -147,10 +147,12 @@ fn log(config: &Config) -> Result<Flush, String> {
         let off = format!("{target}=off").parse().map_err(|error| format!("{target}: {error}"))?;
         Ok::<_, String>(filter.add_directive(off))
     })?;
-    let (writer, flush) = Log::start(config.log_format).map_err(|error| format!("cannot begin a log: {error}"))?;
+    let coloured = std::io::stderr().is_terminal() && config.log_format == LogFormat::Text;
+    let (writer, flush) =
+        Log::start(config.log_format, coloured).map_err(|error| format!("cannot begin a log: {error}"))?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_ansi(coloured)
         .log_internal_errors(false)
         .with_writer(writer);
     match config.log_format {

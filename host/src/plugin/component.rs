@@ -17,7 +17,7 @@ use super::{
     outline::{Outline, outline},
     state::RunState,
 };
-use crate::aside::aside;
+use crate::{aside::aside, text};
 
 /// The contract that this server serves: `outlast:agent@0.1.x`.
 const CONTRACT: &str = "outlast:agent@0.1.0";
@@ -42,9 +42,9 @@ pub struct Description {
     pub wants: Wants,
 }
 
-/// Why a component is not served, in a sentence for the operator.
+/// Why a component is not served, in a sentence for the operator. It may quote the component.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
+#[error("{}", text::line(.0))]
 pub struct Refused(pub String);
 
 /// What tool components get of the contract.
@@ -228,12 +228,26 @@ pub(super) fn wrong(what: &str) -> Refused {
     Refused(format!("its `describe` is wrong: {what}"))
 }
 
-/// Refuses a version or a text about a component that is too long.
+/// Refuses a version or a text about a component that is too long, or does not show what it is.
 pub(super) fn check_words(version: &str, about: &str) -> Result<(), Refused> {
-    match version.len() > 64 || about.len() > 1_024 {
-        true => Err(wrong("`version` may have 64 bytes and `about` 1,024")),
-        false => Ok(()),
+    if version.len() > 64 || about.len() > 1_024 {
+        return Err(wrong("`version` may have 64 bytes and `about` 1,024"));
     }
+    for (member, said) in [("version", version), ("about", about)] {
+        if let Some(character) = said.chars().find(|character| text::is_hidden(*character)) {
+            return Err(wrong(&hidden_in(member, character)));
+        }
+    }
+    Ok(())
+}
+
+/// That a member has this character in it, which is not shown.
+pub(super) fn hidden_in(member: &str, character: char) -> String {
+    format!(
+        "`{member}` has the character U+{:04X} in it; it may have no control characters, line breaks, or characters without \
+         a width or that change the direction of writing",
+        u32::from(character)
+    )
 }
 
 /// The schema of a configuration.
@@ -243,6 +257,7 @@ pub(super) fn config_schema(text: Option<&str>) -> Result<Option<Value>, Refused
         return Err(wrong(&format!("`config-schema` has {} bytes, and may have {SCHEMA_BYTES}", text.len())));
     }
     match serde_json::from_str(text) {
+        // What it is shown as is escaped: its patterns may well speak of such characters.
         Ok(schema @ Value::Object(_)) => validator(&schema).map(|_| Some(schema)).map_err(|why| wrong(&why)),
         _ => Err(wrong("`config-schema` is not a JSON object")),
     }

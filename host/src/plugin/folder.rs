@@ -5,6 +5,10 @@
 //! being written is left alone until it has been the same for two looks, so that half of a file is not taken for a
 //! version; a file that is renamed into the folder is whole from the beginning.
 //!
+//! Who has a name has its grants, its secrets and its state. The file that serves under a name keeps it. Where none does, as at
+//! the start, and several different components want it, no order of file names decides: none of them serves until the
+//! operator [pins](super::Pin) one, or removes the others.
+//!
 //! A look changes nothing: it leads to a [`Change`], which serves once its components are kept.
 
 use std::{
@@ -18,11 +22,12 @@ use std::{
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use sha2::{Digest as _, Sha256};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::{
     component::Refused,
     engine,
+    grants::Section,
     instance::Agent,
     oci::too_large,
     registry::{Plugin, Registry},
@@ -48,6 +53,8 @@ pub struct Change {
     pub unsettled: bool,
     /// Whether others serve than before.
     pub changed: bool,
+    /// Whether a file does not want its name any more.
+    freed: bool,
     /// What happened, for the log.
     news: Vec<News>,
 }
@@ -79,9 +86,21 @@ struct Known {
     seen: Option<Stamp>,
     /// What serves: what was read last, or the version before it.
     plugin: Option<Plugin>,
-    /// It does not serve because another one has its name.
-    taken: bool,
+    /// What it would serve as, if another one did not have its name, or want it too.
+    wants: Option<Claim>,
 }
+
+/// A name, and the component that wants it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Claim {
+    name: Name,
+    sha256: String,
+    /// The sha256 of all that want it, where nobody has it.
+    rivals: Vec<String>,
+}
+
+/// What no other one may have: what a plugin is, in a word, and its name.
+type Name = (&'static str, String);
 
 /// A file that differs from another one, or from itself at another time, has another stamp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,6 +131,8 @@ pub struct FolderError {
 enum News {
     Serves(PathBuf, Plugin),
     Refused(PathBuf, Refused, bool),
+    /// Several components want a name that nobody has.
+    Contested(PathBuf, Refused),
     Gone(PathBuf, Plugin),
 }
 
@@ -157,6 +178,7 @@ impl Folder {
             components: Vec::new(),
             unsettled: false,
             changed: false,
+            freed: false,
             news: Vec::new(),
         };
         change.remove_all_but(&found);
@@ -175,9 +197,9 @@ impl Folder {
             }
         }
         change.load(registry, due, now).await;
-        if change.changed {
+        if change.changed || change.freed {
             // A name may be free now.
-            let waiting = change.files.iter().filter(|(_, known)| known.taken && known.read == known.seen);
+            let waiting = change.files.iter().filter(|(_, known)| known.wants.is_some() && known.read == known.seen);
             let waiting: Vec<_> = waiting.filter_map(|(path, known)| Some((path.clone(), known.seen?))).collect();
             change.load(registry, waiting, now).await;
         }
@@ -203,15 +225,42 @@ impl Folder {
 
 impl Change {
     fn remove_all_but(&mut self, found: &BTreeMap<PathBuf, Stamp>) {
-        let (news, changed) = (&mut self.news, &mut self.changed);
+        let (news, changed, freed) = (&mut self.news, &mut self.changed, &mut self.freed);
         self.files.retain(|path, known| {
             let stays = found.contains_key(path);
             if !stays && let Some(plugin) = known.plugin.take() {
                 news.push(News::Gone(path.clone(), plugin));
                 *changed = true;
             }
+            *freed |= !stays && known.wants.is_some();
             stays
         });
+    }
+
+    /// The names that nobody has and several different components want, with the files that want them.
+    fn contested(
+        &self,
+        candidates: &[((PathBuf, Stamp), Candidate)],
+        names: &BTreeSet<Name>,
+    ) -> BTreeMap<Name, BTreeMap<String, PathBuf>> {
+        let mut wanted: BTreeMap<Name, BTreeMap<String, PathBuf>> = BTreeMap::new();
+        let mut want = |name: Name, sha256: &str, path: &PathBuf| {
+            wanted.entry(name).or_default().entry(sha256.to_owned()).or_insert_with(|| path.clone());
+        };
+        for ((path, _), candidate) in candidates {
+            if let Candidate::Fits(plugin, _) = candidate {
+                want(name_of(plugin), plugin.sha256(), path);
+            }
+        }
+        for (path, known) in &self.files {
+            if let Some(Claim { name, sha256, .. }) = &known.wants
+                && !candidates.iter().any(|((candidate, _), _)| candidate == path)
+            {
+                want(name.clone(), sha256, path);
+            }
+        }
+        wanted.retain(|name, files| files.len() > 1 && !names.contains(name));
+        wanted
     }
 
     /// Reads and loads files, several at once, and lets them serve in the order of their names.
@@ -236,19 +285,40 @@ impl Change {
         let mut names: BTreeSet<_> =
             kept.filter_map(|(_, known)| Some(name_of(known.plugin.as_ref()?))).chain(bundled).collect();
 
-        for ((path, stamp), candidate) in candidates {
+        // Whose name stays the same keeps it, whatever else came with it.
+        let keeps = |path: &PathBuf, candidate: &Candidate| {
+            let before = self.files.get(path).and_then(|known| known.plugin.as_ref());
+            matches!((before, candidate), (Some(before), Candidate::Fits(new, _)) if name_of(before) == name_of(new))
+        };
+        let (keeping, others): (Vec<_>, Vec<_>) =
+            candidates.into_iter().partition(|((path, _), candidate)| keeps(path, candidate));
+        let kept: BTreeSet<_> = keeping
+            .iter()
+            .filter_map(|(_, candidate)| match candidate {
+                Candidate::Fits(plugin, _) => Some(name_of(plugin)),
+                _ => None,
+            })
+            .chain(names.iter().cloned())
+            .collect();
+        let contested = self.contested(&others, &kept);
+
+        for ((path, stamp), candidate) in keeping.into_iter().chain(others) {
             let Some(known) = self.files.get_mut(&path) else { continue };
             let (known_before, repeated) = (known.plugin.clone(), known.read == Some(stamp));
             known.read = Some(stamp);
-            let was_taken = std::mem::take(&mut known.taken);
+            let wanted_before = known.wants.take();
             match candidate {
                 Candidate::Moving => {
                     known.read = None;
+                    known.wants = wanted_before;
                     self.unsettled = true;
                 }
-                Candidate::Same => {}
+                Candidate::Same => self.freed |= wanted_before.is_some(),
                 Candidate::Fits(plugin, wasm) => {
-                    if names.insert(name_of(&plugin)) {
+                    let name = name_of(&plugin);
+                    self.freed |= wanted_before.as_ref().is_some_and(|wanted| wanted.name != name);
+                    let rivals = contested.get(&name);
+                    if rivals.is_none() && names.insert(name.clone()) {
                         // A call of a tool does not outlive its version.
                         if let Plugin::Agent(agent) = &plugin {
                             self.components.push((agent.sha256.clone(), wasm));
@@ -258,19 +328,30 @@ impl Change {
                         self.changed = true;
                         continue;
                     }
-                    known.taken = true;
+                    let claim = Claim {
+                        name,
+                        sha256: plugin.sha256().to_owned(),
+                        rivals: rivals.into_iter().flat_map(BTreeMap::keys).cloned().collect(),
+                    };
+                    let told = repeated && wanted_before.as_ref() == Some(&claim);
+                    known.wants = Some(claim);
                     let had_one = known_before.is_some();
                     // The version before, if its name is still its own.
                     known.plugin = known_before.filter(|before| names.insert(name_of(before)));
                     self.changed |= known.plugin.is_none() && had_one;
-                    if !(was_taken && repeated) {
-                        let (what, name) = name_of(&plugin);
-                        let article = if what == AGENT { "an" } else { "a" };
-                        let why = Refused(format!("there is {article} {what} named `{name}` already"));
-                        self.news.push(News::Refused(path, why, known.plugin.is_some()));
+                    match rivals {
+                        _ if told => {}
+                        Some(rivals) => self.news.push(News::Contested(path, Refused(contest(&plugin, rivals)))),
+                        None => {
+                            let (what, name) = name_of(&plugin);
+                            let article = if what == AGENT { "an" } else { "a" };
+                            let why = Refused(format!("there is {article} {what} named `{name}` already"));
+                            self.news.push(News::Refused(path, why, known.plugin.is_some()));
+                        }
                     }
                 }
                 Candidate::Refused(why) => {
+                    self.freed |= wanted_before.is_some();
                     self.news.push(News::Refused(path, why, known.plugin.is_some()));
                 }
             }
@@ -304,6 +385,7 @@ impl News {
             Self::Refused(path, why, true) => {
                 warn!(plugin = %path.display(), "refused: {why}; the version before goes on serving");
             }
+            Self::Contested(path, why) => error!(plugin = %path.display(), "refused: {why}"),
             Self::Refused(path, why, false) => warn!(plugin = %path.display(), "refused: {why}"),
             Self::Gone(path, plugin) => {
                 let (path, name) = (path.display(), plugin.name());
@@ -323,8 +405,25 @@ impl News {
 /// What an agent is called.
 const AGENT: &str = "agent";
 
-/// What no other one may have.
-fn name_of(plugin: &Plugin) -> (&'static str, String) {
+/// Why none of several components serves under a name, and what is to be done.
+fn contest(plugin: &Plugin, files: &BTreeMap<String, PathBuf>) -> String {
+    let ((what, name), own) = (name_of(plugin), plugin.sha256());
+    let others: Vec<_> = files
+        .iter()
+        .filter(|(sha256, _)| *sha256 != own)
+        .map(|(sha256, path)| format!("{} (sha256 {sha256})", path.display()))
+        .collect();
+    let section = if what == AGENT { Section::agent(&name) } else { Section::tool(&name) };
+    format!(
+        "it is {} `{name}` (sha256 {own}), and so is {}; none of them serves, because nothing says which one has its grants: \
+         `sha256 = \"…\"` in the section `[{}]` of the configuration does, or remove the wrong one",
+        if what == AGENT { "the agent" } else { "the tool component" },
+        others.join(", "),
+        section.key()
+    )
+}
+
+fn name_of(plugin: &Plugin) -> Name {
     (plugin.what(), plugin.name().to_owned())
 }
 

@@ -16,6 +16,7 @@ use super::{
     limits::PluginLimits,
     meter::Meter,
     port::{LogPort, RunPort, StatePort},
+    secret::RunSecret,
     state::RunState,
     tools::{ToolGrant, ToolPattern},
 };
@@ -65,6 +66,8 @@ pub struct RunContext {
     pub request: String,
     /// The items of earlier turns, a JSON array.
     pub history: String,
+    /// What makes its random numbers and the keys of its requests.
+    pub secret: RunSecret,
     /// Where its words go.
     pub port: Arc<dyn RunPort>,
     /// Is cancelled when the run is being cancelled.
@@ -95,9 +98,10 @@ pub struct RunContext {
 
 impl RunContext {
     /// What an instance is given for the run of `response_id`.
-    pub fn new(response_id: String, port: Arc<dyn RunPort>, stop: CancellationToken) -> Self {
+    pub fn new(response_id: String, secret: RunSecret, port: Arc<dyn RunPort>, stop: CancellationToken) -> Self {
         Self {
             response_id,
+            secret,
             upstream: None,
             input: "[]".to_owned(),
             request: "{}".to_owned(),

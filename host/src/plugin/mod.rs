@@ -37,6 +37,7 @@ mod pool;
 mod port;
 mod registry;
 mod respond;
+mod secret;
 mod signature;
 mod source;
 mod state;
@@ -49,9 +50,10 @@ pub use engine::Engine;
 pub use failure::RunFailure;
 pub use fetched::{Fetched, put, remove};
 pub use folder::{Change, Folder, FolderError, Serving, Trust, components, read_component};
+pub(crate) use grants::Section;
 pub use grants::{
-    AgentConfig, GrantError, Grants, HttpGrant, ModelGrant, ModelPattern, Pin, StateSize, Template, TimeLimit,
-    WantedHost, Wants,
+    AgentConfig, GrantError, Grants, HostGrant, HttpGrant, ModelGrant, ModelPattern, Pin, StateSize, Template,
+    TimeLimit, WantedHost, Wants,
 };
 pub use http::{HostPattern, HttpLimits, PrivateNetworks};
 pub use instance::{Agent, Outcome, RunContext};
@@ -62,6 +64,7 @@ pub use oci::{Artifact, FetchLimits, OciReference, SIGNATURE, pull};
 pub use pool::{Allocator, Pool};
 pub use port::{LogLine, LogPort, RunPort, StateChange, StateError, StatePort, StateSpot};
 pub use registry::{BUNDLED, Plugin, Registry};
+pub use secret::RunSecret;
 pub use signature::{PublicKey, Signatures, SigningKey, read_signature, signature_path};
 pub use source::Source;
 pub(crate) use source::one_or_many;

@@ -176,6 +176,9 @@ impl Registry {
     /// Whether a component is the one that is pinned, and takes what the operator configures.
     fn fits(&self, plugin: &Plugin) -> Result<(), Refused> {
         match plugin {
+            Plugin::Agent(agent) if is_bundled(&agent.description.name) => {
+                Err(Refused(format!("the server itself has an agent named `{}`", agent.description.name)))
+            }
             Plugin::Agent(agent) => self.fits_agent(agent),
             Plugin::Tool(tool) => {
                 self.toolbox().check_pin(&tool.description.name, &tool.sha256)?;

@@ -9,7 +9,6 @@ use std::{
 };
 
 use rand_chacha::{ChaCha12Rng, rand_core::SeedableRng as _};
-use sha2::{Digest as _, Sha256};
 use wasmtime::component::{Resource, ResourceTable};
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxView, WasiView};
 
@@ -22,6 +21,7 @@ use super::{
     log::RunLog,
     model::Generations,
     output::Output,
+    secret::RunSecret,
     tasks::Tasks,
 };
 use crate::{
@@ -51,11 +51,11 @@ pub(super) struct RunState {
 }
 
 impl RunState {
-    /// The state for a run, or for `describe` when there is none. `seed` decides every random number.
-    pub(super) fn new(agent: &str, seed: &str, limits: &PluginLimits, mut run: Option<RunContext>) -> Self {
+    /// The state for a run, or for `describe` when there is none. `id` is how it is called in the log.
+    pub(super) fn new(agent: &str, id: &str, limits: &PluginLimits, mut run: Option<RunContext>) -> Self {
         let port = run.as_ref().and_then(|run| run.log.clone());
         let meter = run.as_ref().map(|run| run.meter.clone()).unwrap_or_default();
-        let log = Arc::new(RunLog::new(agent, seed, limits, port));
+        let log = Arc::new(RunLog::new(agent, id, limits, port));
         let stderr = Output::new("stderr", log.clone());
         let clock = Clock { scripted: run.as_ref().is_some_and(|run| run.scripted_time.is_some()), ..Clock::default() };
         let entries = run.as_mut().map(|run| {
@@ -66,12 +66,13 @@ impl RunState {
         let port = run.as_ref().filter(|run| run.journaled).map(|run| run.port.clone());
         let tasks = Tasks::new(port, answers);
         log.quiet(!replay.is_over() || run.as_ref().is_some_and(|run| run.port.replaying()));
-        let digest: [u8; 32] = Sha256::digest(seed.as_bytes()).into();
+        // It decides every random number.
+        let seed = run.as_ref().map_or_else(|| RunSecret::by_id(id).seed(), |run| run.secret.seed());
         let mut half = [0; 16];
-        half.copy_from_slice(&digest[..16]);
+        half.copy_from_slice(&seed[..16]);
         let mut wasi = WasiCtx::builder();
-        wasi.secure_random(ChaCha12Rng::from_seed(digest))
-            .insecure_random(ChaCha12Rng::from_seed(digest))
+        wasi.secure_random(ChaCha12Rng::from_seed(seed))
+            .insecure_random(ChaCha12Rng::from_seed(seed))
             .insecure_random_seed(u128::from_le_bytes(half))
             .max_random_size(RANDOM_BYTES)
             .wall_clock(clock.clone())

@@ -18,7 +18,8 @@ use tracing::{debug, error, info};
 use uuid::Uuid;
 
 use super::{
-    Feed, Ownership, Recorder, Refusal, Retention, Run, RunLimits, Seal, StopReason, Subscription, WriterQueue,
+    Feed, Ownership, Recorder, Refusal, Retention, Run, RunLimits, RunSecrets, Seal, StopReason, Subscription,
+    WriterQueue,
     admission::{Place, Places, Shares, Slot},
     compaction::{opened_input, opened_past},
     history::{self, History, history, turn_items},
@@ -76,6 +77,8 @@ pub struct Services {
     pub queues: Queues,
     /// Closes and opens what is compacted.
     pub seal: Seal,
+    /// Makes the secrets of runs.
+    pub secrets: RunSecrets,
     /// The runtime that executes runs.
     pub guests: Handle,
     /// Where runs are measured.
@@ -91,6 +94,7 @@ pub struct Manager {
     queues: Queues,
     /// Closes and opens what is compacted.
     seal: Seal,
+    secrets: RunSecrets,
     /// Where instances run: apart from HTTP and the writers, so that a busy agent holds up neither.
     guests: Handle,
     live: Mutex<Live>,
@@ -116,13 +120,14 @@ struct Live {
 impl Manager {
     /// A manager without runs.
     pub fn new(store: Store, agents: Agents, limits: RunLimits, shares: Shares, services: Services) -> Arc<Self> {
-        let Services { queues, seal, guests, metrics } = services;
+        let Services { queues, seal, secrets, guests, metrics } = services;
         let manager = Arc::new(Self {
             spaces: Spaces::new(store.clone()),
             store,
             agents,
             queues,
             seal,
+            secrets,
             guests,
             live: Mutex::default(),
             places: Places::new(&limits, shares),
@@ -389,7 +394,9 @@ impl Manager {
         created_at: i64,
     ) -> Result<RunContext, ApiError> {
         let opened = opened_input(&self.seal, &run.principal, &request.input)?;
-        let mut context = RunContext::new(run.id.to_string(), Arc::new(Port(run.clone())), run.cancelling().clone());
+        let secret = self.secrets.of_run(&run.id, created_at);
+        let port = Arc::new(Port(run.clone()));
+        let mut context = RunContext::new(run.id.to_string(), secret, port, run.cancelling().clone());
         context.upstream = request.upstream().map(str::to_owned);
         context.input = to_json(opened.as_ref().unwrap_or(&request.input));
         context.request = to_json(&request.fields);

@@ -18,6 +18,7 @@
 //! - `life` is the task of a run: it is executed (`execution`), sleeps, is executed again, and ends (`ending`).
 //! - `probation` keeps a run that brings the server down from doing so for ever.
 //! - `compaction` makes a conversation shorter, with the help of a run; [`seal`](Seal) closes the result.
+//! - [`secret`](RunSecrets) is behind the random numbers and the keys of runs.
 
 mod admission;
 mod compaction;
@@ -40,6 +41,7 @@ mod request;
 mod resume;
 mod run;
 mod seal;
+mod secret;
 mod state;
 mod subscription;
 mod writer;
@@ -56,6 +58,7 @@ pub use recorder::{Ending, OutputLimits, Recorder};
 pub use resume::resume;
 pub use run::{Ownership, Run, StopReason};
 pub use seal::{NoRandomness, Seal};
+pub use secret::RunSecrets;
 pub use subscription::{Broken, Subscription};
 pub use writer::{Writer, WriterQueue};
 

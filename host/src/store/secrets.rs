@@ -19,4 +19,11 @@ impl Store {
         let value: String = row.try_get("value")?;
         hex::decode(value).map_err(|_| StoreError::Damaged(format!("the secret `{name}` is not hexadecimal")))
     }
+
+    /// When the last one of the runs that have not ended was accepted, in milliseconds since 1970; 0 without runs.
+    pub async fn last_accepted(&self) -> Result<i64, StoreError> {
+        let last = "SELECT CAST(COALESCE(MAX(created_at), 0) AS BIGINT) AS last FROM responses WHERE ended_at IS NULL";
+        let row = sqlx::query(last).fetch_one(&self.pool).await?;
+        Ok(row.try_get("last")?)
+    }
 }

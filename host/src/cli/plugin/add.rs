@@ -12,7 +12,7 @@ use super::{
 use crate::{
     cli::output::say,
     local::Examined,
-    plugin::{BUNDLED, OciReference, Plugin, put, remove, signature_path},
+    plugin::{OciReference, Plugin, Section, put, remove, signature_path},
 };
 
 /// Check a plugin and put it into the plugin folder, from a file or from a registry.
@@ -43,10 +43,6 @@ impl Add {
                 return Err(wrong(why));
             }
             let name = examined.plugin.name();
-            let is_agent = matches!(examined.plugin, Plugin::Agent(_));
-            if is_agent && BUNDLED.iter().any(|(bundled, _)| *bundled == name) {
-                return Err(wrong(&format!("the server itself has an agent named `{name}`")));
-            }
             match dry_run {
                 true => {
                     let (version, sha256) = (examined.plugin.version(), examined.plugin.sha256());
@@ -108,8 +104,11 @@ async fn install(installed: &Installed, examined: &Examined) -> Result<(), Strin
 fn advise(examined: &Examined, reference: Option<&OciReference>) -> Result<(), String> {
     let (name, sha256) = (examined.plugin.name(), examined.plugin.sha256());
     say!("\nIn the configuration, this lets nothing else serve under its name:\n")?;
-    let kind = if matches!(examined.plugin, Plugin::Tool(_)) { "tools" } else { "agents" };
-    say!("[{kind}.{name}]\nsha256 = \"{sha256}\"")?;
+    let section = match &examined.plugin {
+        Plugin::Tool(_) => Section::tool(name),
+        Plugin::Agent(_) => Section::agent(name),
+    };
+    say!("[{}]\nsha256 = \"{sha256}\"", section.key())?;
     if let Some(reference) = reference {
         say!("\nOr, without a file in the folder, the server fetches it by itself:\n")?;
         say!("plugins = [\"{reference}\"]")?;

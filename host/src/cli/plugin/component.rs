@@ -21,7 +21,7 @@ pub(super) async fn examine(component: &str, local: &Local) -> Result<(Examined,
     let terminal = std::io::stderr().is_terminal();
     let pulled = pull(&reference, local.config().fetch_limits(), |bytes, of| {
         if terminal {
-            output::note_text(format_args!("\r{} of {} ", size(bytes), size(of)));
+            output::progress(format_args!("{} of {} ", size(bytes), size(of)));
         }
     });
     let pulled = pulled.await;

@@ -14,7 +14,8 @@ use super::{
 use crate::{
     cli::output::{print, say},
     local::Examined,
-    plugin::{Agent, AgentConfig, HttpGrant, Plugin, StateSize, TimeLimit},
+    plugin::{Agent, AgentConfig, HttpGrant, Plugin, Section, StateSize, TimeLimit},
+    text::line as one_line,
 };
 
 /// Show what a plugin is and what it would get, before it is served.
@@ -95,7 +96,7 @@ impl Shown<'_> {
             "granted": {
                 "config": self.config.config,
                 "http": {
-                    "hosts": http.hosts.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                    "hosts": hosts(http),
                     "methods": http.methods,
                     "secrets": secrets(http),
                 },
@@ -113,9 +114,9 @@ impl Shown<'_> {
     fn text(&self) -> String {
         let agent = self.agent;
         let description = &agent.description;
-        let name = &description.name;
+        let (name, section) = (&description.name, Section::agent(&description.name).key());
         let mut text = String::new();
-        let mut line = |what: &str, value: String| text.push_str(&format!("{what:<10}{value}\n"));
+        let mut line = |what: &str, value: String| text.push_str(&format!("{what:<10}{}\n", one_line(&value)));
         line("name", format!("{name} {}", description.version));
         line("about", description.about.clone());
         line("contract", agent.contract());
@@ -130,7 +131,7 @@ impl Shown<'_> {
                 None => "none: it has no schema".to_owned(),
             },
         );
-        line("granted", format!("with this configuration, in [agents.{name}]:"));
+        line("granted", format!("with this configuration, in [{section}]:"));
         line("  http", http(&self.config.http));
         line(
             "  models",
@@ -156,12 +157,11 @@ impl Shown<'_> {
         match agent.missing() {
             [] => line("missing", "nothing".to_owned()),
             lines => {
-                line("missing", format!("it wants more; this would grant it:\n\n[agents.{name}]"));
-                text.push_str(&lines.join("\n"));
-                text.push_str("\n\n");
+                line("missing", "it wants more; this would grant it:".to_owned());
+                text.push_str(&format!("\n[{section}]\n{}\n\n", lines.join("\n")));
             }
         }
-        let mut line = |what: &str, value: String| text.push_str(&format!("{what:<10}{value}\n"));
+        let mut line = |what: &str, value: String| text.push_str(&format!("{what:<10}{}\n", one_line(&value)));
         line(
             "served",
             match &self.refused {
@@ -190,6 +190,15 @@ impl Shown<'_> {
             StateSize::Size(size) => Some(size.display().iec().to_string()),
         }
     }
+}
+
+/// The hosts of a grant: as in the configuration.
+pub(super) fn hosts(grant: &HttpGrant) -> Vec<Value> {
+    let hosts = grant.hosts.iter().map(|entry| match &entry.methods {
+        None => json!(entry.host.to_string()),
+        Some(methods) => json!({"host": entry.host.to_string(), "methods": methods}),
+    });
+    hosts.collect()
 }
 
 /// What a grant lets reach, in words.

@@ -3,8 +3,11 @@
 use bytesize::ByteSize;
 use serde_json::{Value, json};
 
-use super::inspect::{http, secrets};
-use crate::plugin::{ToolComponent, ToolConfig};
+use super::inspect::{hosts, http, secrets};
+use crate::{
+    plugin::{Section, ToolComponent, ToolConfig},
+    text::line as one_line,
+};
 
 /// What is shown.
 pub(super) struct ShownTool<'a> {
@@ -42,7 +45,7 @@ impl ShownTool<'_> {
             "granted": {
                 "config": config.config,
                 "http": {
-                    "hosts": config.http.hosts.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                    "hosts": hosts(&config.http),
                     "methods": config.http.methods,
                     "secrets": secrets(&config.http),
                 },
@@ -54,9 +57,9 @@ impl ShownTool<'_> {
 
     pub(super) fn text(&self) -> String {
         let (description, config) = (&self.tool.description, self.config);
-        let name = &description.name;
+        let (name, section) = (&description.name, Section::tool(&description.name).key());
         let mut text = String::new();
-        let mut line = |what: &str, value: String| text.push_str(&format!("{what:<10}{value}\n"));
+        let mut line = |what: &str, value: String| text.push_str(&format!("{what:<10}{}\n", one_line(&value)));
         line("name", format!("{name} {}, a tool component", description.version));
         line("about", description.about.clone());
         line("contract", self.tool.contract());
@@ -76,7 +79,7 @@ impl ShownTool<'_> {
                 None => "none: it has no schema".to_owned(),
             },
         );
-        line("granted", format!("with this configuration, in [tools.{name}]:"));
+        line("granted", format!("with this configuration, in [{section}]:"));
         line("  http", http(&config.http));
         let memory = config.memory.map(|memory| memory.display().iec().to_string());
         line("  memory", memory.unwrap_or_else(|| "limits.memory".to_owned()));
@@ -86,8 +89,10 @@ impl ShownTool<'_> {
         wants.into_iter().for_each(|wanted| line("", wanted));
         let missing = description.wants.missing_http(&config.http);
         if !missing.is_empty() {
-            line("missing", format!("it wants more; this would grant it:\n\n[tools.{name}]\n{}\n", missing.join("\n")));
+            line("missing", "it wants more; this would grant it:".to_owned());
+            text.push_str(&format!("\n[{section}]\n{}\n\n", missing.join("\n")));
         }
+        let mut line = |what: &str, value: String| text.push_str(&format!("{what:<10}{}\n", one_line(&value)));
         line(
             "served",
             match &self.refused {

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     config::{Config, Flags},
     local::{Examined, Local},
-    plugin::{BUNDLED, Fetched, Plugin as Loaded, Source, components},
+    plugin::{BUNDLED, Fetched, Plugin as Loaded, Section, Source, components},
     server::FETCHED,
 };
 
@@ -98,9 +98,18 @@ impl Installed {
         plugins.sort_by(|one, other| one.path.cmp(&other.path));
         let bundled = BUNDLED.iter().map(|(name, _)| ((false, (*name).to_owned()), "the server itself".to_owned()));
         let mut names: HashMap<_, _> = bundled.collect();
+        let contested = contested(&plugins);
         for plugin in &mut plugins {
             let Some((name, _)) = plugin.named.as_ref().filter(|_| plugin.refused.is_none()) else { continue };
             let (key, what) = ((plugin.tool, name.clone()), if plugin.tool { "a tool component" } else { "an agent" });
+            if contested.contains(&key) {
+                let section = if plugin.tool { Section::tool(name) } else { Section::agent(name) }.key();
+                plugin.refused = Some(format!(
+                    "there is another component that is {what} named `{name}`, and none of them serves unless one does \
+                     already: `sha256 = \"…\"` in `[{section}]` says which one is meant, or remove the wrong one"
+                ));
+                continue;
+            }
             match names.get(&key) {
                 Some(other) => plugin.refused = Some(format!("there is {what} named `{name}` already, from {other}")),
                 None => drop(names.insert(key, plugin.from.clone())),
@@ -153,6 +162,17 @@ impl Installed {
             }
         }
     }
+}
+
+/// The names that different components want, of those that nothing else keeps from serving.
+fn contested(plugins: &[Plugin]) -> BTreeSet<(bool, String)> {
+    let mut wanted: HashMap<_, BTreeSet<_>> = HashMap::new();
+    for plugin in plugins.iter().filter(|plugin| plugin.refused.is_none()) {
+        if let (Some((name, _)), Some(sha256)) = (&plugin.named, &plugin.sha256) {
+            wanted.entry((plugin.tool, name.clone())).or_default().insert(sha256);
+        }
+    }
+    wanted.into_iter().filter(|(_, components)| components.len() > 1).map(|(name, _)| name).collect()
 }
 
 impl Plugin {

@@ -8,7 +8,10 @@ use super::{
     check::outcome,
     installed::{Of, Plugin},
 };
-use crate::cli::output::{print, say};
+use crate::{
+    cli::output::{print, say},
+    text,
+};
 
 /// List the plugins that a server has, and those that it would refuse.
 ///
@@ -34,7 +37,7 @@ impl List {
                 installed.folder()?;
                 say!("no plugins: `outlast plugin add FILE` adds one")?;
             } else {
-                print(text(&plugins))?;
+                print(table(&plugins))?;
             }
             Ok(())
         })
@@ -58,7 +61,7 @@ fn json(plugin: &Plugin) -> Value {
 }
 
 /// A table; what is refused has a line more.
-fn text(plugins: &[Plugin]) -> String {
+fn table(plugins: &[Plugin]) -> String {
     let mut rows = vec![["NAME", "VERSION", "SHA256", "SIZE", "TRUST", "FROM"].map(str::to_owned)];
     for plugin in plugins {
         let (name, version) = plugin.named.clone().unwrap_or_default();
@@ -71,20 +74,21 @@ fn text(plugins: &[Plugin]) -> String {
     let mut widths = [0; 6];
     for row in &mut rows {
         for (cell, width) in row.iter_mut().zip(&mut widths) {
+            *cell = text::line(cell).into_owned();
             if cell.is_empty() {
                 cell.push('-');
             }
             *width = (*width).max(cell.chars().count());
         }
     }
-    let mut text = String::new();
+    let mut out = String::new();
     for (index, row) in rows.iter().enumerate() {
         let cells: Vec<_> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        text.push_str(cells.join("  ").trim_end());
-        text.push('\n');
+        out.push_str(cells.join("  ").trim_end());
+        out.push('\n');
         if let Some(why) = index.checked_sub(1).and_then(|index| plugins[index].refused.as_ref()) {
-            text.push_str(&format!("    refused: {why}\n"));
+            out.push_str(&format!("    refused: {}\n", text::line(why)));
         }
     }
-    text
+    out
 }

@@ -285,7 +285,7 @@ impl Screen {
     }
 
     fn line(&mut self, line: &[u8]) -> Result<(), String> {
-        print(line)?;
+        print(String::from_utf8_lossy(line))?;
         print("\n")
     }
 }

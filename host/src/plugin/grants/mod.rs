@@ -4,6 +4,7 @@
 //! What is denied names the line of the configuration that would allow it, to the agent and in the log.
 
 mod config;
+mod http;
 mod models;
 mod unfold;
 mod wants;
@@ -16,6 +17,7 @@ use serde_json::{Map, Value};
 
 pub(super) use self::config::{SCHEMA_BYTES, check, validator};
 pub use self::{
+    http::{HostGrant, HttpGrant},
     models::{ModelGrant, ModelPattern},
     wants::{WantedHost, Wants},
 };
@@ -23,7 +25,7 @@ use super::{
     bindings::types::{Failure, FailureKind},
     component::{Description, Refused},
     failure::failure,
-    http::{Access, HostPattern, HttpLimits, PrivateNetworks},
+    http::{Access, HttpLimits},
     kept::StateGrant,
     limits::{MemoryLimit, PluginLimits},
     registry::is_bundled,
@@ -61,22 +63,6 @@ pub struct AgentConfig {
     pub run_timeout: Option<Duration>,
     /// The most runs at once. Default: as many as the server has.
     pub max_live_runs: Option<usize>,
-}
-
-/// Where an agent may send HTTP requests: the section `[agents.NAME.http]`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct HttpGrant {
-    /// The hosts. Default: none.
-    pub hosts: Vec<HostPattern>,
-    /// The methods, in upper case. Default: all.
-    pub methods: Option<Vec<String>>,
-    /// The networks that may be reached although they are not public, or true for all: private ones, this machine,
-    /// link-local addresses. Default: false.
-    pub private: PrivateNetworks,
-    /// Headers that are put into requests to these hosts, by their names. `${NAME}` in a value stands for an environment
-    /// variable. The agent sees neither. Default: none.
-    pub secrets: BTreeMap<HostPattern, BTreeMap<String, Template>>,
 }
 
 /// The sha256 of a component.
@@ -124,26 +110,36 @@ impl fmt::Display for StateSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Usual(granted) => write!(f, "{granted}"),
-            Self::Size(size) => write!(f, "\"{}\"", size.display().iec()),
+            Self::Size(size) => {
+                // Exactly: `display` would round.
+                let (mut number, mut unit) = (size.as_u64(), "B");
+                for larger in ["KiB", "MiB", "GiB"] {
+                    if number == 0 || number % 1_024 != 0 {
+                        break;
+                    }
+                    (number, unit) = (number / 1_024, larger);
+                }
+                write!(f, "\"{number}{unit}\"")
+            }
         }
     }
 }
 
 /// A section of the configuration, and whose it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Section {
+pub(crate) struct Section {
     kind: &'static str,
     name: String,
 }
 
 impl Section {
     /// The section of an agent.
-    pub(super) fn agent(name: &str) -> Self {
+    pub(crate) fn agent(name: &str) -> Self {
         Self { kind: "agents", name: name.to_owned() }
     }
 
     /// The section of a tool component.
-    pub(super) fn tool(name: &str) -> Self {
+    pub(crate) fn tool(name: &str) -> Self {
         Self { kind: "tools", name: name.to_owned() }
     }
 
@@ -154,10 +150,8 @@ impl Section {
     }
 
     /// How it is written: `agents.NAME`.
-    pub(super) fn key(&self) -> String {
-        let Self { kind, name } = self;
-        let bare = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
-        if bare { format!("{kind}.{name}") } else { format!("{kind}.\"{name}\"") }
+    pub(crate) fn key(&self) -> String {
+        format!("{}.{}", self.kind, toml_edit::Key::new(&self.name))
     }
 
     /// The operator does not allow `what`; `line`, in this section or in the one `below` it, would.
@@ -288,6 +282,21 @@ impl Grants {
     /// The names of the agents of which the operator says something.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.configs.keys().map(String::as_str)
+    }
+
+    /// The sections of agents that grant something and pin no component, of those for which `serves` holds and which do not
+    /// come with the server.
+    pub fn unpinned(&self, serves: impl Fn(&str) -> bool) -> Vec<String> {
+        let grants = |config: &AgentConfig| {
+            let models = config.models.as_ref().is_some_and(|models| *models != ModelGrant::All(false));
+            let state = config.state.is_some_and(|state| state != StateSize::Usual(false));
+            models || state || !config.tools.is_empty() || !config.http.hosts.is_empty()
+        };
+        let open = self
+            .configs
+            .iter()
+            .filter(|(name, config)| !is_bundled(name) && config.sha256.is_none() && grants(config) && serves(name));
+        open.map(|(name, _)| Section::agent(name).key()).collect()
     }
 
     /// The limits of all agents.

@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use serde::Deserialize;
 
-use crate::model::Target;
+use crate::{model::Target, text::is_hidden};
 
 /// The models that may be called: `true` for all, or patterns.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -91,7 +91,8 @@ impl FromStr for ModelPattern {
             .split_once('/')
             .is_some_and(|(provider, model)| !provider.is_empty() && !model.is_empty() && !provider.contains('*'));
         let star_within = text.strip_suffix('*').unwrap_or(text).contains('*');
-        match (whole || text == "*") && !star_within {
+        let shown = !text.chars().any(is_hidden);
+        match (whole || text == "*") && !star_within && shown {
             true => Ok(Self(text.to_owned())),
             false => Err(format!("`{text}` must be `provider/model`, `provider/*` or `*`")),
         }
@@ -112,8 +113,7 @@ impl fmt::Display for ModelGrant {
         match self {
             Self::All(all) => write!(f, "{all}"),
             Self::These(patterns) => {
-                let patterns: Vec<_> = patterns.iter().map(|pattern| format!("{:?}", pattern.0)).collect();
-                write!(f, "[{}]", patterns.join(", "))
+                write!(f, "{}", patterns.iter().map(|pattern| pattern.0.as_str()).collect::<toml_edit::Array>())
             }
         }
     }

@@ -6,7 +6,8 @@
 //! environment says: through one, no address could be checked.
 //!
 //! Redirects are followed here, not in the client. What the component sent as its credentials stays at the origin it
-//! was sent to; what the operator put in is decided anew for every hop.
+//! was sent to, and whatever may be one: to another origin go only headers that say what a request is about. What the operator
+//! put in is decided anew for every hop.
 
 use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
@@ -40,6 +41,28 @@ const SEARCHES: usize = 16;
 /// The header that makes a repeated request known to the other side.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
+/// Headers by which some servers take another method than the one that was checked.
+const METHOD_OVERRIDES: [&str; 3] = ["x-http-method", "x-http-method-override", "x-method-override"];
+/// What goes along to another origin: nothing of it is a key.
+const HARMLESS: [HeaderName; 16] = [
+    header::ACCEPT,
+    header::ACCEPT_ENCODING,
+    header::ACCEPT_LANGUAGE,
+    header::CACHE_CONTROL,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LANGUAGE,
+    header::CONTENT_TYPE,
+    header::IF_MATCH,
+    header::IF_MODIFIED_SINCE,
+    header::IF_NONE_MATCH,
+    header::IF_RANGE,
+    header::IF_UNMODIFIED_SINCE,
+    header::PRAGMA,
+    header::RANGE,
+    header::USER_AGENT,
+    IDEMPOTENCY_KEY,
+];
+
 /// What one agent or tool component may reach.
 #[derive(Debug)]
 pub(in crate::plugin) struct Access {
@@ -69,7 +92,7 @@ impl Access {
         lookup: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, GrantError> {
         let wrong = |what| GrantError { key: format!("{}.http", section.key()), what };
-        for method in grant.methods.iter().flatten() {
+        for method in grant.written_methods() {
             if method.is_empty() || !method.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-') {
                 return Err(wrong(format!(
                     "methods: `{method}` is no method; they are written `GET`, `POST` and so on"
@@ -96,17 +119,33 @@ impl Access {
         !self.grant.hosts.is_empty()
     }
 
-    /// Whether the operator allows a request of this method to this URL.
-    pub(super) fn permit(&self, method: &Method, url: &Url) -> Result<(), Failure> {
-        if !self.grant.hosts.iter().any(|pattern| pattern.matches(url)) {
+    /// Whether the operator allows a request of this method, with these headers, to this URL.
+    pub(super) fn permit(&self, method: &Method, url: &Url, headers: &HeaderMap) -> Result<(), Failure> {
+        let entries: Vec<_> = self.grant.hosts.iter().filter(|entry| entry.host.matches(url)).collect();
+        if entries.is_empty() {
             let host = shorten(&pattern_of(url), 300);
             let what = format!("reach {host} over {}", url.scheme());
             return Err(self.denied("host_not_granted", &what, &format!("`hosts = [\"{host}\"]`")));
         }
-        let methods = self.grant.methods.as_ref();
-        if methods.is_some_and(|methods| !methods.iter().any(|granted| granted == method.as_str())) {
+        let takes = |methods: &[String]| methods.iter().any(|granted| granted == method.as_str());
+        let granted = entries.iter().any(|entry| self.grant.methods_at(entry).is_none_or(takes));
+        let limited = entries.iter().all(|entry| self.grant.methods_at(entry).is_some());
+        if !granted {
             let what = format!("use the method {method}");
-            return Err(self.denied("method_not_granted", &what, &format!("`methods = [\"{method}\"]`")));
+            let line = match entries.iter().any(|entry| entry.methods.is_some()) {
+                // `methods` would not widen what the entry says of itself.
+                true => {
+                    let host = shorten(&pattern_of(url), 300);
+                    format!("`hosts = [{{ host = \"{host}\", methods = [\"{method}\"] }}]`")
+                }
+                false => format!("`methods = [\"{method}\"]`"),
+            };
+            return Err(self.denied("method_not_granted", &what, &line));
+        }
+        if limited && let Some(name) = METHOD_OVERRIDES.into_iter().find(|name| headers.contains_key(*name)) {
+            let message =
+                format!("The header `{name}` would make another method of {method}, and only some are allowed.");
+            return Err(failure(FailureKind::Denied, "method_not_granted", message));
         }
         match literal(url).is_none_or(|address| self.grant.private.allow(address)) {
             true => Ok(()),
@@ -153,7 +192,7 @@ impl Access {
         }
         let mut followed = 0;
         loop {
-            self.permit(&method, &url)?;
+            self.permit(&method, &url, &headers)?;
             let response = self.hop(&method, &url, &headers, &body).await?;
             self.check_head(&response)?;
             let Some(next) = location(&response, &url).filter(|_| redirects > 0) else {
@@ -177,7 +216,8 @@ impl Access {
                 headers.remove(IDEMPOTENCY_KEY);
             }
             if next.origin() != url.origin() {
-                for name in [header::AUTHORIZATION, header::COOKIE] {
+                let private: Vec<_> = headers.keys().filter(|name| !HARMLESS.contains(name)).cloned().collect();
+                for name in private {
                     headers.remove(name);
                 }
             }
@@ -188,7 +228,7 @@ impl Access {
     /// Sends one request, to one place.
     async fn hop(&self, method: &Method, url: &Url, headers: &HeaderMap, body: &Bytes) -> Result<Response, Failure> {
         let mut headers = headers.clone();
-        self.secrets.put(url, &mut headers);
+        let secret = self.secrets.put(url, &mut headers);
         let Some(client) = &self.client else {
             return Err(failure(FailureKind::Denied, "host_not_granted", "Nothing may be reached."));
         };
@@ -200,6 +240,14 @@ impl Access {
             request = request.header(header::CONTENT_LENGTH, 0);
         }
         match request.send().await {
+            Ok(response) if secret && is_encoded(&response) => {
+                let host = shorten(&pattern_of(url), 300);
+                let message = format!(
+                    "{host} answered with a `content-encoding` that was not asked for; where the operator puts a header in, \
+                     an answer must be plain."
+                );
+                Err(failure(FailureKind::Unavailable, "encoded_answer", message))
+            }
             Ok(response) => Ok(response),
             Err(error) => self.failed(url, &error),
         }
@@ -266,6 +314,12 @@ impl Access {
         }
         Ok(Answer { status, url: url.into(), headers, body })
     }
+}
+
+/// Whether the body of an answer is in another form than it was made in.
+fn is_encoded(response: &Response) -> bool {
+    let plain = |value: &HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity");
+    response.headers().get_all(header::CONTENT_ENCODING).iter().any(|value| !plain(value))
 }
 
 /// Where a redirect leads; none when the answer is no redirect.

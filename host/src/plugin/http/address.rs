@@ -50,6 +50,9 @@ fn network(text: &str) -> Result<IpNet, String> {
         .map_err(|_| format!("\"{text}\" is no network; they are written `10.1.0.0/16` or `10.1.2.3`"))
 }
 
+/// Where Azure answers its machines, with their secrets: it looks public, and is not reached from elsewhere.
+const AZURE: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
+
 /// Whether an address is reached over the public Internet. Private networks, this machine, link-local addresses (and
 /// with them the metadata of clouds), carrier-grade NAT, multicast and everything reserved are not. An IPv6 address
 /// that stands for an IPv4 address is what that one is.
@@ -65,20 +68,21 @@ fn is_public(address: IpAddr) -> bool {
 
 fn is_public_v4(address: Ipv4Addr) -> bool {
     let [a, b, c, _] = address.octets();
-    !matches!(
-        (a, b, c),
-        (0 | 10 | 127, ..)
-            | (100, 64..=127, _)
-            | (169, 254, _)
-            | (172, 16..=31, _)
-            | (192, 0, 0 | 2)
-            | (192, 88, 99)
-            | (192, 168, _)
-            | (198, 18 | 19, _)
-            | (198, 51, 100)
-            | (203, 0, 113)
-            | (224.., ..)
-    )
+    address != AZURE
+        && !matches!(
+            (a, b, c),
+            (0 | 10 | 127, ..)
+                | (100, 64..=127, _)
+                | (169, 254, _)
+                | (172, 16..=31, _)
+                | (192, 0, 0 | 2)
+                | (192, 88, 99)
+                | (192, 168, _)
+                | (198, 18 | 19, _)
+                | (198, 51, 100)
+                | (203, 0, 113)
+                | (224.., ..)
+        )
 }
 
 fn is_public_v6(address: Ipv6Addr) -> bool {
@@ -114,6 +118,8 @@ mod tests {
             "100.127.255.255",
             "127.0.0.1",
             "127.255.0.1",
+            "168.63.129.16",
+            "::ffff:168.63.129.16",
             "169.254.169.254",
             "172.16.0.1",
             "172.31.255.255",
@@ -186,6 +192,7 @@ mod tests {
             "11.0.0.0",
             "100.63.255.255",
             "100.128.0.0",
+            "168.63.129.17",
             "172.15.0.1",
             "172.32.0.1",
             "192.1.0.1",

@@ -25,6 +25,7 @@ use wasmtime::component::Resource;
 pub(super) use access::Access;
 pub use address::PrivateNetworks;
 pub use pattern::HostPattern;
+pub(super) use request::wanted_method;
 
 use self::{
     answer::Answer,
@@ -174,7 +175,7 @@ impl RunState {
     /// Sends a request beside the component.
     fn send_beside(&mut self, import: &str, number: u64, access: Arc<Access>, wanted: Wanted) -> wasmtime::Result<()> {
         let run = self.active(import)?;
-        let key = format!("{}-{number}", run.response_id);
+        let key = run.secret.key(number);
         let committed = (run.journaled && !wanted.only_asks()).then(|| run.port.committed());
         let (lease, log) = (run.lease.clone(), self.log.clone());
         self.tasks.begin(number, Work::Request, async move {
@@ -203,7 +204,7 @@ impl RunState {
 /// A request that may be sent, beside so many that are open.
 fn checked(request: Request, access: &Access, open: usize) -> Result<Wanted, Failure> {
     let wanted = Wanted::read(request, &access.limits)?;
-    access.permit(&wanted.method, &wanted.url)?;
+    access.permit(&wanted.method, &wanted.url, &wanted.headers)?;
     let most = access.limits.requests;
     if open >= most {
         let message =

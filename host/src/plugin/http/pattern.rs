@@ -13,6 +13,8 @@ use std::{fmt, str::FromStr};
 use reqwest::Url;
 use serde::{Deserialize, Deserializer, de};
 
+use crate::text::is_hidden;
+
 /// Hosts, as the operator writes them.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HostPattern {
@@ -33,7 +35,7 @@ enum Hosts {
 
 impl HostPattern {
     /// Whether a URL leads to one of the hosts.
-    pub(super) fn matches(&self, url: &Url) -> bool {
+    pub(in crate::plugin) fn matches(&self, url: &Url) -> bool {
         self.scheme.as_deref().is_none_or(|scheme| scheme == url.scheme())
             && match self.port {
                 Some(port) => url.port_or_known_default() == Some(port),
@@ -91,6 +93,10 @@ impl FromStr for HostPattern {
                  `127.0.0.1:8080` and, if need be, `http://` or `https://` before it"
             )
         };
+        // A URL leaves some of them out without a word.
+        if text.chars().any(|character| is_hidden(character) || character.is_whitespace()) {
+            return Err(wrong());
+        }
         let (scheme, rest) = match text.split_once("://") {
             Some((scheme @ ("http" | "https"), rest)) => (Some(scheme.to_owned()), rest),
             Some(_) => return Err(wrong()),
@@ -197,6 +203,10 @@ mod tests {
             "",
             "*.",
             "a b",
+            "a.\ntest",
+            "a.test\t",
+            "a\u{200b}.test",
+            "a\u{202e}.test",
             "ftp://a.test",
             "a.test/",
             "a.test/path",

@@ -116,17 +116,17 @@ fn options(text: Option<&str>) -> Result<Options, Failure> {
 }
 
 fn method(text: &str) -> Result<Method, Failure> {
+    wanted_method(text).map_err(|why| invalid("invalid_method", why))
+}
+
+/// Reads a method that a component may use, or says why it is none.
+pub(in crate::plugin) fn wanted_method(text: &str) -> Result<Method, String> {
     let word =
         !text.is_empty() && text.len() <= 32 && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-');
     match Method::from_bytes(text.as_bytes()) {
-        Ok(Method::CONNECT | Method::TRACE) => {
-            Err(invalid("invalid_method", format!("The method {text} is not for components.")))
-        }
+        Ok(Method::CONNECT | Method::TRACE) => Err(format!("The method {text} is not for components.")),
         Ok(method) if word => Ok(method),
-        _ => {
-            let shown = shorten(text, 40);
-            Err(invalid("invalid_method", format!("`{shown}` is no method: write `GET`, `POST` and so on.")))
-        }
+        _ => Err(format!("`{}` is no method: write `GET`, `POST` and so on.", shorten(text, 40))),
     }
 }
 

@@ -3,12 +3,14 @@
 use memchr::memmem;
 use reqwest::{
     Url,
-    header::{HeaderMap, HeaderName, HeaderValue},
+    header::{self, HeaderMap, HeaderName, HeaderValue},
 };
 
 use super::{answer::Answer, pattern::HostPattern};
 use crate::plugin::grants::{Filled, HttpGrant};
 
+/// What makes an answer compressed, or a part of itself.
+const TRANSFORMING: [HeaderName; 3] = [header::ACCEPT_ENCODING, header::RANGE, header::IF_RANGE];
 /// What stands where a secret was.
 const HIDDEN: &str = "[secret]";
 /// The shortest text that is hidden, in bytes: anything shorter stands everywhere, and is no secret.
@@ -46,11 +48,21 @@ impl Secrets {
         Ok(Self(secrets))
     }
 
-    /// Puts in what is for this URL, in place of what is there.
-    pub(super) fn put(&self, url: &Url, headers: &mut HeaderMap) {
+    /// Puts in what is for this URL, in place of what is there. Whether there is anything.
+    ///
+    /// What would make the other side send it back in a form in which it is not found is taken out.
+    pub(super) fn put(&self, url: &Url, headers: &mut HeaderMap) -> bool {
+        let mut any = false;
         for secret in self.0.iter().filter(|secret| secret.hosts.matches_secretly(url)) {
             headers.insert(secret.name.clone(), secret.value.clone());
+            any = true;
         }
+        if any {
+            for name in TRANSFORMING {
+                headers.remove(name);
+            }
+        }
+        any
     }
 
     /// Takes the operator's secrets out of an answer: a server may tell what it was sent.

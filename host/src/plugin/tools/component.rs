@@ -31,9 +31,11 @@ use crate::{
         log::RunLog,
         meter,
         port::{LogLine, LogPort, RunPort},
+        secret::RunSecret,
         state::RunState,
     },
     protocol::{Emission, EmitError, Emitted, FoldError, Item, ItemIndex},
+    text::is_hidden_in_prose,
 };
 
 /// The longest name of a component, and of a tool with the component's before it.
@@ -96,6 +98,8 @@ pub struct ToolFunction {
 pub(super) struct Caller {
     /// What tells this call apart from all others, also when it is made again.
     pub key: String,
+    /// What makes the random numbers and the keys of the requests of a component that answers it.
+    pub secret: RunSecret,
     /// The log of its run.
     pub log: Arc<RunLog>,
     /// Whether this server may still act for its run.
@@ -154,7 +158,8 @@ impl ToolComponent {
     ) -> Result<String, (Failure, String)> {
         let shown = format!("{}{BETWEEN}{function}", self.description.name);
         let log = Arc::new(Lines { log: caller.log, tool: self.description.name.clone() });
-        let mut context = RunContext::new(caller.key.clone(), Arc::new(Nobody), CancellationToken::new());
+        let mut context =
+            RunContext::new(caller.key.clone(), caller.secret, Arc::new(Nobody), CancellationToken::new());
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         context.began = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
         context.log = Some(log);
@@ -258,6 +263,13 @@ fn checked(given: types::ToolDescription) -> Result<ToolDescription, Refused> {
         if tool.description.len() > DESCRIPTION || tool.parameters.len() > PARAMETERS {
             return Err(wrong(&format!(
                 "the tool `{shown}` may have {DESCRIPTION} bytes of description and {PARAMETERS} of parameters"
+            )));
+        }
+        if let Some(character) = tool.description.chars().find(|character| is_hidden_in_prose(*character)) {
+            return Err(wrong(&format!(
+                "the description of the tool `{shown}` has the character U+{:04X} in it, which a terminal or a reader would \
+                 not see for what it is",
+                u32::from(character)
             )));
         }
         if !matches!(serde_json::from_str(&tool.parameters), Ok(Value::Object(_))) {

@@ -188,7 +188,8 @@ impl RunState {
         let log = self.log.clone();
         let run = self.active(import)?;
         let caller = Caller {
-            key: format!("{}-{number}", run.response_id),
+            key: run.secret.key(number),
+            secret: run.secret.of_call(number),
             log,
             lease: run.lease.clone(),
             meter: run.meter.clone(),
