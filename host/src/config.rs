@@ -25,7 +25,7 @@ use figment::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    http::WebSocketLimits,
+    http::{Origins, WebSocketLimits},
     machine::LiveRuns,
     model::{ModelsConfig, ProviderConfig},
     plugin::{
@@ -65,6 +65,12 @@ const MOST_MEMORY: ByteSize = ByteSize::gib(4);
 pub struct Config {
     /// Where to listen. Default `127.0.0.1:8642`. Any address that is not loopback needs a key.
     pub listen: SocketAddr,
+    /// The names that a server without keys answers to, beside those of loopback, without a port: `outlast.lan`. Default:
+    /// none. With keys, every name is answered.
+    pub allowed_hosts: Vec<String>,
+    /// The pages that may use the server from a browser, by their origin: `https://app.example.com`. Without keys, only
+    /// those of this machine. Default: none.
+    pub cors_origins: Vec<String>,
     /// The path of an SQLite file, or a PostgreSQL URL. Default `outlast.db`.
     pub database: String,
     /// How long this server may be silent before another one takes over its PostgreSQL database, `1s` to `1h`. Default
@@ -294,6 +300,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8642)),
+            allowed_hosts: Vec::new(),
+            cors_origins: Vec::new(),
             database: "outlast.db".to_owned(),
             plugins: Vec::new(),
             cache: CacheConfig::default(),
@@ -423,6 +431,14 @@ impl Config {
                 self.listen
             ));
         }
+        let is_name = |name: &str| name.parse::<axum::http::uri::Authority>().is_ok_and(|given| given.host() == name);
+        if let Some(name) = self.allowed_hosts.iter().find(|name| !is_name(name)) {
+            return fail(format!(
+                "allowed_hosts: \"{name}\" must be a name or an address, without a port: `outlast.lan`, `192.168.1.2`, \
+                 `[fd00::1]`"
+            ));
+        }
+        self.origins().map_err(ConfigError)?;
         let mut names = std::collections::HashSet::new();
         for key in &self.keys {
             if key.name.is_empty() || key.name.chars().count() > 64 || key.name.chars().any(char::is_control) {
@@ -567,6 +583,15 @@ impl Config {
             return fail(format!("limits.state_key_bytes = {} must be 1 to 1024", limits.state_key_bytes));
         }
         Ok(self)
+    }
+
+    /// The pages that may use the server.
+    ///
+    /// # Errors
+    ///
+    /// One of `cors_origins` is no origin, or needs keys.
+    pub fn origins(&self) -> Result<Origins, String> {
+        Origins::new(self.cors_origins.clone(), !self.keys.is_empty())
     }
 
     /// The limits of requests.
@@ -836,6 +861,11 @@ mod tests {
             ("trusted_keys = [\"ed25519:AAAA\"]", "32 bytes in base64"),
             ("[agents.a]\nsha256 = \"12\"", "64 hexadecimal digits"),
             ("listen = \"0.0.0.0:1\"", "outlast key new"),
+            ("allowed_hosts = [\"http://a.lan\"]", "without a port: `outlast.lan`"),
+            ("allowed_hosts = [\"a.lan:80\"]", "without a port: `outlast.lan`"),
+            ("allowed_hosts = [\"*\"]", "without a port: `outlast.lan`"),
+            ("cors_origins = [\"https://a.example\"]", "outlast key new"),
+            ("cors_origins = [\"localhost:5173\"]", "an origin as browsers send it"),
             ("[[keys]]\nname = \"a\"\nsha256 = \"12\"", "64 hexadecimal digits"),
         ] {
             let error = read(toml).unwrap_err();
