@@ -33,7 +33,7 @@ use crate::{
         ToolConfig, ToolLimits, ToolsConfig, one_or_many,
     },
     protocol::RequestLimits,
-    run::{OutputLimits, RunLimits, Shares},
+    run::{HistoryLimits, OutputLimits, RunLimits, Shares},
     store::LEASE,
 };
 
@@ -197,6 +197,8 @@ pub struct Limits {
     /// The most items that a request may go on from, in its conversation or behind its `previous_response_id`.
     /// Default 10000.
     pub history_items: usize,
+    /// How large that may be together, as it is stored. Default `32MiB`.
+    pub history_bytes: ByteSize,
     /// The most runs that have an instance. Default: what `vm.max_map_count` of this machine allows.
     pub max_live_runs: Option<usize>,
     /// The most runs, those that sleep without an instance included. Default 100000.
@@ -335,6 +337,7 @@ impl Default for Limits {
             text_bytes: ByteSize::mib(1),
             input_items: crate::protocol::MAX_INPUT_ITEMS,
             history_items: 10_000,
+            history_bytes: ByteSize::mib(32),
             max_live_runs: None,
             run_timeout: Duration::from_secs(600),
             cpu_time: Duration::from_secs(60),
@@ -548,6 +551,7 @@ impl Config {
         }
         for (key, value, least, most) in [
             ("body_bytes", limits.body_bytes, 1, MOST_BYTES),
+            ("history_bytes", limits.history_bytes, 0, MOST_BYTES),
             ("text_bytes", limits.text_bytes, 0, MOST_BYTES),
             ("plugin_bytes", limits.plugin_bytes, 1, MOST_BYTES),
             ("memory", limits.memory, 1, MOST_MEMORY),
@@ -703,7 +707,7 @@ impl Config {
             journal_bytes: bytes(self.limits.journal_bytes),
             outbox_bytes: bytes(self.limits.outbox_bytes),
             feed_bytes: bytes(self.limits.feed_bytes),
-            history_items: self.limits.history_items,
+            history: HistoryLimits { items: self.limits.history_items, bytes: bytes(self.limits.history_bytes) },
             cancel_on_disconnect: self.on_disconnect == OnDisconnect::Cancel,
             output: OutputLimits {
                 event_bytes: bytes(self.limits.event_bytes),
