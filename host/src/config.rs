@@ -434,7 +434,11 @@ impl Config {
                 self.listen
             ));
         }
-        let is_name = |name: &str| name.parse::<axum::http::uri::Authority>().is_ok_and(|given| given.host() == name);
+        let is_name = |name: &str| {
+            let plain = |letter: char| letter.is_ascii_alphanumeric() || "-._:[]".contains(letter);
+            let given = name.parse::<axum::http::uri::Authority>();
+            name.chars().all(plain) && given.is_ok_and(|given| given.host() == name)
+        };
         if let Some(name) = self.allowed_hosts.iter().find(|name| !is_name(name)) {
             return fail(format!(
                 "allowed_hosts: \"{name}\" must be a name or an address, without a port: `outlast.lan`, `192.168.1.2`, \
