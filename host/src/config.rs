@@ -25,7 +25,7 @@ use figment::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    http::WebSocketLimits,
+    http::{Origins, WebSocketLimits},
     machine::LiveRuns,
     model::{ModelsConfig, ProviderConfig},
     plugin::{
@@ -33,7 +33,7 @@ use crate::{
         Signatures, Source, ToolConfig, ToolLimits, ToolsConfig, one_or_many,
     },
     protocol::RequestLimits,
-    run::{OutputLimits, RunLimits, Shares},
+    run::{HistoryLimits, OutputLimits, RunLimits, Shares},
     store::LEASE,
 };
 
@@ -65,6 +65,12 @@ const MOST_MEMORY: ByteSize = ByteSize::gib(4);
 pub struct Config {
     /// Where to listen. Default `127.0.0.1:8642`. Any address that is not loopback needs a key.
     pub listen: SocketAddr,
+    /// The names that a server without keys answers to, beside those of loopback, without a port: `outlast.lan`. Default:
+    /// none. With keys, every name is answered.
+    pub allowed_hosts: Vec<String>,
+    /// The pages that may use the server from a browser, by their origin: `https://app.example.com`. Without keys, only
+    /// those of this machine. Default: none.
+    pub cors_origins: Vec<String>,
     /// The path of an SQLite file, or a PostgreSQL URL. Default `outlast.db`.
     pub database: String,
     /// How long this server may be silent before another one takes over its PostgreSQL database, `1s` to `1h`. Default
@@ -191,6 +197,8 @@ pub struct Limits {
     /// The most items that a request may go on from, in its conversation or behind its `previous_response_id`.
     /// Default 10000.
     pub history_items: usize,
+    /// How large that may be together, as it is stored. Default `32MiB`.
+    pub history_bytes: ByteSize,
     /// The most runs that have an instance. Default: what `vm.max_map_count` of this machine allows.
     pub max_live_runs: Option<usize>,
     /// The most runs, those that sleep without an instance included. Default 100000.
@@ -299,6 +307,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8642)),
+            allowed_hosts: Vec::new(),
+            cors_origins: Vec::new(),
             database: "outlast.db".to_owned(),
             plugins: Vec::new(),
             cache: CacheConfig::default(),
@@ -332,6 +342,7 @@ impl Default for Limits {
             text_bytes: ByteSize::mib(1),
             input_items: crate::protocol::MAX_INPUT_ITEMS,
             history_items: 10_000,
+            history_bytes: ByteSize::mib(32),
             max_live_runs: None,
             run_timeout: Duration::from_secs(600),
             cpu_time: Duration::from_secs(60),
@@ -430,6 +441,18 @@ impl Config {
                 self.listen
             ));
         }
+        let is_name = |name: &str| {
+            let plain = |letter: char| letter.is_ascii_alphanumeric() || "-._:[]".contains(letter);
+            let given = name.parse::<axum::http::uri::Authority>();
+            name.chars().all(plain) && given.is_ok_and(|given| given.host() == name)
+        };
+        if let Some(name) = self.allowed_hosts.iter().find(|name| !is_name(name)) {
+            return fail(format!(
+                "allowed_hosts: \"{name}\" must be a name or an address, without a port: `outlast.lan`, `192.168.1.2`, \
+                 `[fd00::1]`"
+            ));
+        }
+        self.origins().map_err(ConfigError)?;
         let mut names = std::collections::HashSet::new();
         for key in &self.keys {
             if key.name.is_empty() || key.name.chars().count() > 64 || key.name.chars().any(char::is_control) {
@@ -540,6 +563,7 @@ impl Config {
         }
         for (key, value, least, most) in [
             ("body_bytes", limits.body_bytes, 1, MOST_BYTES),
+            ("history_bytes", limits.history_bytes, 0, MOST_BYTES),
             ("text_bytes", limits.text_bytes, 0, MOST_BYTES),
             ("plugin_bytes", limits.plugin_bytes, 1, MOST_BYTES),
             ("memory", limits.memory, 1, MOST_MEMORY),
@@ -576,6 +600,15 @@ impl Config {
             return fail(format!("limits.state_key_bytes = {} must be 1 to 1024", limits.state_key_bytes));
         }
         Ok(self)
+    }
+
+    /// The pages that may use the server.
+    ///
+    /// # Errors
+    ///
+    /// One of `cors_origins` is no origin, or needs keys.
+    pub fn origins(&self) -> Result<Origins, String> {
+        Origins::new(self.cors_origins.clone(), !self.keys.is_empty())
     }
 
     /// The limits of requests.
@@ -689,7 +722,7 @@ impl Config {
             journal_bytes: bytes(self.limits.journal_bytes),
             outbox_bytes: bytes(self.limits.outbox_bytes),
             feed_bytes: bytes(self.limits.feed_bytes),
-            history_items: self.limits.history_items,
+            history: HistoryLimits { items: self.limits.history_items, bytes: bytes(self.limits.history_bytes) },
             cancel_on_disconnect: self.on_disconnect == OnDisconnect::Cancel,
             output: OutputLimits {
                 event_bytes: bytes(self.limits.event_bytes),
@@ -847,6 +880,11 @@ mod tests {
             ("trusted_keys = [\"ed25519:AAAA\"]", "32 bytes in base64"),
             ("[agents.a]\nsha256 = \"12\"", "64 hexadecimal digits"),
             ("listen = \"0.0.0.0:1\"", "outlast key new"),
+            ("allowed_hosts = [\"http://a.lan\"]", "without a port: `outlast.lan`"),
+            ("allowed_hosts = [\"a.lan:80\"]", "without a port: `outlast.lan`"),
+            ("allowed_hosts = [\"*\"]", "without a port: `outlast.lan`"),
+            ("cors_origins = [\"https://a.example\"]", "outlast key new"),
+            ("cors_origins = [\"localhost:5173\"]", "an origin as browsers send it"),
             ("[[keys]]\nname = \"a\"\nsha256 = \"12\"", "64 hexadecimal digits"),
         ] {
             let error = read(toml).unwrap_err();

@@ -19,7 +19,7 @@ use tracing::{info, warn};
 
 use crate::{
     config::{CacheConfig, Config, bytes},
-    http::{self, Api, ApiLimits, ConnectionLimits, Keys},
+    http::{self, Api, ApiLimits, ConnectionLimits, Hosts, Keys},
     machine::LiveRuns,
     metrics::Metrics,
     model::{ModelConfigError, Models},
@@ -49,6 +49,9 @@ pub enum StartError {
     /// What an agent is granted.
     #[error(transparent)]
     Grants(#[from] GrantError),
+    /// The pages that may use it.
+    #[error("configuration: {0}")]
+    Origins(String),
     /// The address.
     #[error("cannot listen on {0}: {1}")]
     Listen(SocketAddr, std::io::Error),
@@ -167,6 +170,8 @@ impl Server {
         let api = Api {
             manager: manager.clone(),
             keys: Arc::new(Keys::new(&config.keys)),
+            hosts: if config.keys.is_empty() { Hosts::local(&config.allowed_hosts) } else { Hosts::any() },
+            origins: config.origins().map_err(StartError::Origins)?,
             limits: ApiLimits {
                 body_bytes: bytes(config.limits.body_bytes),
                 body_timeout: config.limits.body_timeout,

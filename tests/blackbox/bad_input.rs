@@ -259,7 +259,7 @@ async fn a_body_of_more_than_ten_mebibytes_is_refused() {
 async fn a_body_without_a_length_has_the_same_limit() {
     let server = Server::start(Options::new(Database::Sqlite).config("[limits]\nbody_bytes = \"16KiB\""));
     let mut connection = Connection::open(server.address()).await;
-    let head = "POST /v1/responses HTTP/1.1\r\nhost: t\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
+    let head = "POST /v1/responses HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
     connection.send(head.as_bytes()).await;
     let chunk = format!("4000\r\n{}\r\n", " ".repeat(0x4000));
     connection.send(chunk.as_bytes()).await;
@@ -322,8 +322,7 @@ async fn a_request_that_is_no_http_does_no_harm() {
 async fn a_body_that_is_cut_starts_nothing() {
     let server = server();
     let mut connection = Connection::open(server.address()).await;
-    let head =
-        "POST /v1/responses HTTP/1.1\r\nhost: t\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n";
+    let head = "POST /v1/responses HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n";
     connection.send(format!("{head}{{\"model\":\"echo\",\"input\":\"x\"}}").as_bytes()).await;
     connection.abort();
     server.client().get_path("/readyz").await.ok();
@@ -334,8 +333,7 @@ async fn a_body_that_is_cut_starts_nothing() {
 async fn a_body_that_does_not_come_is_given_up() {
     let server = Server::start(Options::new(Database::Sqlite).config("[limits]\nbody_timeout = \"200ms\""));
     let mut connection = Connection::open(server.address()).await;
-    let head =
-        "POST /v1/responses HTTP/1.1\r\nhost: t\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n";
+    let head = "POST /v1/responses HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n";
     connection.send(head.as_bytes()).await;
     assert_eq!(connection.head().await.status, 408);
 }

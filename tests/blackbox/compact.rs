@@ -244,7 +244,8 @@ async fn a_summary_ends_when_nobody_waits_for_it() {
     let client = server.client();
     let body = json!({"model": "chat/up-1", "input": conversation()}).to_string();
     let mut connection = Connection::open(server.address()).await;
-    let head = "POST /v1/responses/compact HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ncontent-length";
+    let head =
+        "POST /v1/responses/compact HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length";
     connection.send(format!("{head}: {}\r\n\r\n{body}", body.len()).as_bytes()).await;
     let runs = async || client.get_path("/readyz").await.body["runs"].as_u64().unwrap();
     wait::eventually("the summary is being made", async || (runs().await == 1).then_some(())).await;

@@ -28,6 +28,7 @@ both_databases!(
     a_conversation_is_its_principals_own,
     a_stored_item_is_referred_to,
     a_long_history_is_refused_by_its_limit,
+    a_large_history_is_refused_before_it_is_read,
 );
 
 /// A server with the agent `hostile`, which can say what it is told of earlier turns.
@@ -359,4 +360,33 @@ async fn a_long_history_is_refused_by_its_limit(database: Database) {
         client.post(turn("c", "x")).await.response();
     }
     assert_eq!(client.post(turn("c", "x")).await.refused(400, "history_too_long"), Some("conversation"));
+}
+
+async fn a_large_history_is_refused_before_it_is_read(database: Database) {
+    let server = Server::start(Options::new(database).config("[limits]\nhistory_bytes = \"64KiB\""));
+    let client = server.client();
+    // Each turn has this in what was said and in what was answered, in letters of two bytes.
+    let large = "ä".repeat(10_000);
+    let after = |previous: &Value| json!({"model": "echo", "input": large, "previous_response_id": previous["id"]});
+    let first = client.post(turn("c", &large)).await.response();
+    let second = client.post(after(&first)).await.response();
+    let refused = client.post(after(&second)).await;
+    assert_eq!(refused.refused(400, "history_too_long"), Some("previous_response_id"));
+    assert!(refused.message().contains("limits.history_bytes"), "{}", refused.message());
+    // It can be made shorter still.
+    let shorter = json!({"model": "echo", "previous_response_id": second["id"]});
+    send(&client, Method::POST, "/v1/responses/compact", &shorter).await.ok();
+
+    client.post(turn("c", &large)).await.response();
+    assert_eq!(client.post(turn("c", "x")).await.refused(400, "history_too_long"), Some("conversation"));
+    // What the input refers to counts, too.
+    let refer = |responses: &[&Value]| {
+        let items =
+            responses.iter().map(|response| json!({"type": "item_reference", "id": response["output"][0]["id"]}));
+        let input: Vec<_> = items.chain([json!({"role": "user", "content": "x"})]).collect();
+        json!({"model": "echo", "input": input})
+    };
+    client.post(refer(&[&first])).await.response();
+    let refused = client.post(refer(&[&first, &second])).await;
+    assert_eq!(refused.refused(400, "history_too_long"), Some("input[1].id"));
 }

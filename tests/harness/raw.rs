@@ -53,7 +53,7 @@ impl Connection {
     pub async fn post(&mut self, body: &Value) {
         let body = body.to_string();
         let head = format!(
-            "POST /v1/responses HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            "POST /v1/responses HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
             body.len()
         );
         self.send(format!("{head}{body}").as_bytes()).await;
@@ -61,7 +61,7 @@ impl Connection {
 
     /// Sends `GET path`.
     pub async fn get(&mut self, path: &str) {
-        self.send(format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n").as_bytes()).await;
+        self.send(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n").as_bytes()).await;
     }
 
     /// Reads the head of the answer.
@@ -71,6 +71,21 @@ impl Connection {
         let (line, headers) = head.split_once("\r\n").unwrap();
         let status = line.split(' ').nth(1).unwrap().parse().unwrap();
         Head { status, headers: headers.to_lowercase() }
+    }
+
+    /// Reads a body of JSON that has a length.
+    pub async fn body(&mut self, head: &Head) -> Value {
+        let length = head.headers.lines().find_map(|line| line.strip_prefix("content-length: ")).expect("a length");
+        let length = length.trim().parse().unwrap();
+        while self.bytes.len() < length {
+            assert!(self.read().await, "the body was cut");
+        }
+        serde_json::from_slice(&self.take(length)).unwrap()
+    }
+
+    /// Waits for more, and says whether the server has closed the connection instead.
+    pub async fn closed(&mut self) -> bool {
+        self.bytes.is_empty() && !self.read().await
     }
 
     /// Reads the next chunk of a chunked body, as the server cut it; none after the last.

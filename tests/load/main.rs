@@ -186,8 +186,9 @@ fn text() -> String {
 fn request(path: &str, input: &str, store: bool) -> Vec<u8> {
     let body = json!({"model": "echo", "input": input, "stream": true, "store": store}).to_string();
     let length = body.len();
-    let head =
-        format!("POST {path} HTTP/1.1\r\nhost: load\r\ncontent-type: application/json\r\ncontent-length: {length}");
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {length}"
+    );
     format!("{head}\r\n\r\n{body}").into_bytes()
 }
 

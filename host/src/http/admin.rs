@@ -260,7 +260,7 @@ pub(super) async fn logs(
     params(("id" = String, Path, description = "The id of its response.")),
     responses(
         (status = 200, description = "The run.", body = AdminRun),
-        (status = 403, description = "`admin_not_allowed`"),
+        (status = 403, description = "`admin_not_allowed`, `origin_not_allowed`"),
         (status = 404, description = "`response_not_found`"),
         (status = 503, description = "`shutting_down`, `storage_unavailable`"),
     ),

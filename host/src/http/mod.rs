@@ -1,7 +1,7 @@
 //! HTTP: translates between requests and runs, and decides nothing.
 //!
 //! One file per resource. Every answer that is not 2xx has the one error envelope, every answer has an
-//! `x-request-id`.
+//! `x-request-id`, and `x-content-type-options: nosniff`: none is what a browser could take it for.
 
 mod admin;
 mod auth;
@@ -11,10 +11,13 @@ mod connections;
 mod conversations;
 mod error;
 mod health;
+mod host;
 mod input_tokens;
+mod message;
 mod metrics;
 mod models;
 mod openapi;
+mod origin;
 mod page;
 mod responses;
 mod sse;
@@ -22,16 +25,23 @@ mod websocket;
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{Extension, Router, middleware};
+use axum::{
+    Extension, Router,
+    http::{HeaderValue, header},
+    middleware,
+};
 use tower_http::{
     catch_panic::CatchPanicLayer,
     request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer},
+    set_header::SetResponseHeaderLayer,
 };
 use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use auth::{Keys, LOCAL, Principal};
 pub use connections::{ConnectionLimits, serve};
+pub use host::Hosts;
+pub use origin::Origins;
 pub use websocket::WebSocketLimits;
 
 use crate::{
@@ -47,6 +57,10 @@ pub struct Api {
     pub manager: Arc<Manager>,
     /// Who may come in.
     pub keys: Arc<Keys>,
+    /// The names that it is called by.
+    pub hosts: Hosts,
+    /// The pages that may use it.
+    pub origins: Origins,
     /// Limits of requests.
     pub limits: ApiLimits,
     /// What is measured.
@@ -98,13 +112,26 @@ pub fn router(api: Api) -> Router {
         .routes(routes!(metrics::show))
         .routes(routes!(openapi::describe))
         .split_for_parts();
-    routes
+    let mut routes = routes
         .layer(Extension(openapi::Document::new(description)))
         .fallback(unknown_route)
-        .method_not_allowed_fallback(wrong_method)
+        .method_not_allowed_fallback(wrong_method);
+    // From the inside out: what comes later sees a request earlier.
+    if let Some(guard) = api.origins.guard() {
+        routes = routes.layer(guard);
+    }
+    routes = routes
+        .layer(middleware::from_fn_with_state(api.hosts.clone(), host::check))
+        .layer(middleware::from_fn(message::unrepeated))
         .layer(middleware::map_response(error::enveloped))
         .layer(CatchPanicLayer::custom(error::panicked))
-        .layer(middleware::from_fn_with_state(api.metrics.clone(), metrics::measure))
+        .layer(middleware::from_fn_with_state(api.metrics.clone(), metrics::measure));
+    if let Some(cors) = api.origins.cors() {
+        routes = routes.layer(cors);
+    }
+    routes
+        .layer(middleware::from_fn(message::closing))
+        .layer(SetResponseHeaderLayer::overriding(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")))
         .layer(PropagateRequestIdLayer::x_request_id())
         .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
         .with_state(api)

@@ -78,8 +78,11 @@ impl Document {
     pub(super) fn new(mut routes: openapi::OpenApi) -> Self {
         let paths = std::mem::take(&mut routes.paths.paths);
         for (path, mut item) in paths {
-            let operations = [&mut item.get, &mut item.post, &mut item.delete];
-            operations.into_iter().flatten().for_each(complete);
+            for (operation, changes) in [(&mut item.get, false), (&mut item.post, true), (&mut item.delete, true)] {
+                if let Some(operation) = operation {
+                    complete(operation, changes);
+                }
+            }
             // The router's way to write a parameter that may have slashes.
             routes.paths.paths.insert(path.replace("{*", "{"), item);
         }
@@ -103,10 +106,17 @@ pub(super) async fn describe(Extension(Document(json)): Extension<Document>) -> 
 }
 
 /// Adds what every route of its kind answers.
-fn complete(operation: &mut Operation) {
-    let mut common = vec![("500", "`internal_error`: the server failed; its log says why.")];
-    if operation.request_body.is_some() || operation.parameters.is_some() {
-        common.push(("400", "What is wrong with the request; `param` names the field."));
+fn complete(operation: &mut Operation, changes: bool) {
+    let mut common = vec![
+        ("400", "What is wrong with the request; `param` names the field."),
+        (
+            "421",
+            "`host_not_allowed`: a server without keys is called by another name than `allowed_hosts` and loopback's.",
+        ),
+        ("500", "`internal_error`: the server failed; its log says why."),
+    ];
+    if changes {
+        common.push(("403", "`origin_not_allowed`: a page of another origin, on a server without keys."));
     }
     if operation.request_body.is_some() {
         common.push(("408", "`request_timeout`: the body took too long to arrive."));

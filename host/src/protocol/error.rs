@@ -24,6 +24,8 @@ pub enum ErrorKind {
     TooLarge,
     /// 415: not JSON.
     UnsupportedMediaType,
+    /// 421: this server does not answer to that name.
+    Misdirected,
     /// 426: the resource is served over another protocol.
     UpgradeRequired,
     /// 429: a limit on how much may go on at once.
@@ -47,6 +49,7 @@ impl ErrorKind {
             Self::Conflict => 409,
             Self::TooLarge => 413,
             Self::UnsupportedMediaType => 415,
+            Self::Misdirected => 421,
             Self::UpgradeRequired => 426,
             Self::RateLimited => 429,
             Self::Internal => 500,

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{error, warn};
 
-use super::{Broken, OutputLimits, RunBytes};
+use super::{Broken, HistoryLimits, OutputLimits, RunBytes};
 use crate::{
     protocol::{ApiError, ErrorKind},
     store::StoreError,
@@ -33,8 +33,8 @@ pub struct RunLimits {
     pub journal_bytes: usize,
     /// How much of what was committed is kept in memory for subscribers: `limits.feed_bytes`.
     pub feed_bytes: usize,
-    /// The most items that a request may go on from: `limits.history_items`.
-    pub history_items: usize,
+    /// How much a request may go on from.
+    pub history: HistoryLimits,
     /// Whether a run that is kept ends when the client that began it goes: `on_disconnect = "cancel"`.
     pub cancel_on_disconnect: bool,
     /// How much a run may say.

@@ -34,7 +34,7 @@ impl Manager {
     /// The request is refused as one that begins a run, or the agent did not make a summary. Nothing is kept.
     pub async fn compact(self: &Arc<Self>, principal: &str, mut request: CreateRequest) -> Result<Compaction, Refusal> {
         let agent = self.agents().get(request.agent()).ok_or_else(|| Refusal::UnknownModel(request.model.clone()))?;
-        let most = self.limits().history_items.saturating_mul(2);
+        let most = self.limits().history.doubled();
         let past = history(self.store(), principal, &mut request, most).await?.items;
         let mut items = opened_past(self.seal(), principal, &request, past)?;
         let input = opened_input(self.seal(), principal, &request.input)?;

@@ -27,30 +27,53 @@ pub(super) struct History {
     pub position: i64,
 }
 
+/// How much a request may go on from.
+#[derive(Clone, Copy, Debug)]
+pub struct HistoryLimits {
+    /// Items: `limits.history_items`.
+    pub items: usize,
+    /// Bytes of what is read for it, as it is stored: `limits.history_bytes`.
+    pub bytes: usize,
+}
+
+impl HistoryLimits {
+    /// Twice as much.
+    pub(super) fn doubled(self) -> Self {
+        Self { items: self.items.saturating_mul(2), bytes: self.bytes.saturating_mul(2) }
+    }
+}
+
 /// Finds what `request` goes on from, puts stored items where its input refers to them, and checks that the calls
 /// and outputs of functions in all of it belong together.
 ///
 /// # Errors
 ///
 /// Something that the request names is not there, is another principal's, or is not finished; the past is longer than
-/// `most` items.
+/// `most`. What is larger than that is not read.
 pub(super) async fn history(
     store: &Store,
     principal: &str,
     request: &mut CreateRequest,
-    most: usize,
+    most: HistoryLimits,
 ) -> Result<History, Refusal> {
+    let mut size = 0;
     let mut history = match (&request.conversation, &request.previous) {
-        (Some(conversation), _) => of_conversation(store, principal, conversation, most).await?,
+        (Some(conversation), _) => {
+            size = store.conversation_bytes(principal, conversation, limit(most.items)).await?;
+            within(size, most, "conversation")?;
+            of_conversation(store, principal, conversation, most.items).await?
+        }
         (None, Some(previous)) => {
-            let (items, turns) = of_previous(store, principal, previous, most).await?;
+            size = store.turns_bytes(principal, previous, limit(most.items)).await?;
+            within(size, most, "previous_response_id")?;
+            let (items, turns) = of_previous(store, principal, previous, most.items).await?;
             History { items, turns, ..History::default() }
         }
         (None, None) => History::default(),
     };
     history.items.extend_from_slice(&request.earlier);
-    if history.items.len() > most {
-        return Err(too_long("previous_response_id", most).into());
+    if history.items.len() > most.items {
+        return Err(too_long("previous_response_id", most.items).into());
     }
     let mut known = HashMap::new();
     for (index, item, id) in references(&mut request.input) {
@@ -58,6 +81,10 @@ pub(super) async fn history(
             known.extend(history.items.iter().filter_map(by_id));
         }
         if !known.contains_key(&id) {
+            if let Some(response) = ResponseId::of_child(&id) {
+                size = size.saturating_add(store.turns_bytes(principal, &response, 1).await?);
+                within(size, most, &format!("input[{index}].id"))?;
+            }
             known.extend(beside(store, principal, &id).await?.iter().filter_map(by_id));
         }
         *item = known.get(&id).cloned().ok_or_else(|| {
@@ -196,6 +223,19 @@ fn output(turn: &Turn) -> Result<Vec<Value>, StoreError> {
 /// One more than allowed, to see that there are more.
 fn limit(most: usize) -> i64 {
     i64::try_from(most).unwrap_or(i64::MAX).saturating_add(1)
+}
+
+/// Refuses what is larger than it may be.
+fn within(size: u64, most: HistoryLimits, param: &str) -> Result<(), ApiError> {
+    if size <= most.bytes as u64 {
+        return Ok(());
+    }
+    let message = format!(
+        "What this request goes on from has {size} bytes, more than {} (limits.history_bytes). Begin a new conversation, \
+         or compact this one.",
+        most.bytes
+    );
+    Err(ApiError::invalid(param, "history_too_long", message))
 }
 
 fn too_long(param: &str, most: usize) -> ApiError {

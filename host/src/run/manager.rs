@@ -237,7 +237,7 @@ impl Manager {
             Some(_) => Some(self.chains.clone().read_owned().await),
             None => None,
         };
-        let mut history = history(&self.store, principal, &mut request, self.limits.history_items).await?;
+        let mut history = history(&self.store, principal, &mut request, self.limits.history).await?;
         history.kept = kept;
         history.items = opened_past(&self.seal, principal, &request, history.items)?;
         self.begin(principal, request, history, key, agent).await.map(Created::Now)
@@ -274,7 +274,7 @@ impl Manager {
     ///
     /// Something that the request names is not there, is another principal's, or is not finished.
     pub async fn history(&self, principal: &str, request: &mut CreateRequest) -> Result<Vec<Value>, Refusal> {
-        Ok(history(&self.store, principal, request, self.limits.history_items).await?.items)
+        Ok(history(&self.store, principal, request, self.limits.history).await?.items)
     }
 
     /// How many tokens the agent of `request` is given, estimated. Nothing is started.

@@ -50,6 +50,7 @@ pub use admission::{Refusal, RunLimits, Shares};
 pub use expiry::expire;
 pub use feed::{Ended, Feed, Next, Retention};
 pub use health::Health;
+pub use history::HistoryLimits;
 pub use journal::Journal;
 pub use manager::{Agents, Created, Manager, Queues, Services};
 pub use operator::LoggedLine;

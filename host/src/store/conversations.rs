@@ -253,6 +253,14 @@ impl Store {
         Ok(Written::Yes)
     }
 
+    /// How large the items are that [`history`](Self::history) gives, in bytes. They are not read for it.
+    pub async fn conversation_bytes(&self, principal: &str, id: &ConversationId, most: i64) -> Result<u64, StoreError> {
+        let sql = "SELECT CAST(COALESCE(SUM(size), 0) AS BIGINT) AS size FROM (SELECT OCTET_LENGTH(item) AS size \
+                   FROM conversation_items WHERE principal = $1 AND conversation_id = $2 ORDER BY position LIMIT $3) AS sizes";
+        let query = sqlx::query(sql).bind(principal.to_owned()).bind(id.as_str().to_owned()).bind(most);
+        Ok(query.fetch_one(&self.pool).await?.try_get::<i64, _>("size")?.unsigned_abs())
+    }
+
     /// The items of a conversation, JSON, oldest first, at most `most`.
     pub async fn history(&self, principal: &str, id: &ConversationId, most: i64) -> Result<Vec<String>, StoreError> {
         self.items(principal, id, &ItemRange { ascending: true, limit: most, ..ItemRange::default() }).await

@@ -90,6 +90,21 @@ impl Store {
         self.chain(principal, previous, turns.unwrap_or(i64::MAX), "1 = 1").await
     }
 
+    /// How large the requests and responses are that [`turns`](Self::turns) gives, in bytes. They are not read for it.
+    pub async fn turns_bytes(&self, principal: &str, id: &ResponseId, most: i64) -> Result<u64, StoreError> {
+        let sql = "WITH RECURSIVE chain (previous, size, depth) AS ( \
+             SELECT previous_response_id, OCTET_LENGTH(request) + COALESCE(OCTET_LENGTH(response), 0), 1 FROM responses \
+             WHERE id = $1 AND principal = $2 AND deleted_at IS NULL \
+             UNION ALL \
+             SELECT responses.previous_response_id, \
+             OCTET_LENGTH(responses.request) + COALESCE(OCTET_LENGTH(responses.response), 0), chain.depth + 1 \
+             FROM responses JOIN chain ON responses.id = chain.previous \
+             WHERE responses.principal = $2 AND chain.depth < $3 AND responses.deleted_at IS NULL) \
+             SELECT CAST(COALESCE(SUM(size), 0) AS BIGINT) AS size FROM chain";
+        let query = sqlx::query(sql).bind(id.as_str().to_owned()).bind(principal.to_owned()).bind(most);
+        Ok(query.fetch_one(&self.pool).await?.try_get::<i64, _>("size")?.unsigned_abs())
+    }
+
     async fn chain(
         &self,
         principal: &str,

@@ -22,7 +22,7 @@ mod memory;
 mod session;
 mod wire;
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Extension,
@@ -30,11 +30,11 @@ use axum::{
         State,
         ws::{WebSocketUpgrade, rejection::WebSocketUpgradeRejection},
     },
-    http::{HeaderMap, HeaderValue, Uri, header},
+    http::{HeaderMap, HeaderValue, header},
     response::{IntoResponse as _, Response},
 };
 
-use super::{Api, LOCAL, Principal, connections::Connection};
+use super::{Api, Principal, connections::Connection};
 use crate::{
     protocol::{ApiError, ErrorKind},
     run::Refusal,
@@ -82,10 +82,7 @@ pub(super) async fn open(
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
     let Ok(upgrade) = upgrade else { return Ok(upgrade_required()) };
-    if principal == LOCAL && headers.get(header::ORIGIN).is_some_and(|origin| !is_local(origin)) {
-        let message = "A page of another origin cannot open a WebSocket to a server without keys.";
-        return Err(ApiError::new(ErrorKind::Forbidden, "origin_not_allowed", message));
-    }
+    api.origins.admit_to_socket(&headers)?;
     if api.manager.draining() {
         return Err(Refusal::Draining.into());
     }
@@ -101,15 +98,6 @@ pub(super) async fn open(
     }))
 }
 
-/// Whether a page of this origin comes from this machine. A browser lets every page open a WebSocket to every address,
-/// this machine's own too, and where there are no keys nothing else would stop it.
-fn is_local(origin: &HeaderValue) -> bool {
-    let origin: Option<Uri> = origin.to_str().ok().and_then(|origin| origin.parse().ok());
-    let host = origin.as_ref().and_then(Uri::host).unwrap_or_default();
-    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
-    host == "localhost" || host.ends_with(".localhost") || address.is_ok_and(|address| address.is_loopback())
-}
-
 /// The answer to a `GET` that does not ask for a WebSocket.
 fn upgrade_required() -> Response {
     let message = "GET /v1/responses opens a WebSocket (version 13) and needs its upgrade headers. \
@@ -119,28 +107,4 @@ fn upgrade_required() -> Response {
     answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     answer.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
     answer
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_pages_of_this_machine_are_local() {
-        for (origin, local) in [
-            ("http://localhost", true),
-            ("http://localhost:3000", true),
-            ("https://app.localhost", true),
-            ("http://127.0.0.1:8642", true),
-            ("http://[::1]:8642", true),
-            ("https://example.com", false),
-            ("http://127.0.0.1.example.com", false),
-            ("http://localhost.example.com", false),
-            ("http://10.0.0.1", false),
-            ("null", false),
-            ("", false),
-        ] {
-            assert_eq!(is_local(&HeaderValue::from_static(origin)), local, "{origin}");
-        }
-    }
 }
