@@ -195,7 +195,7 @@ mod tests {
         plugin::{Engine, Grants, Registry, Signatures},
         protocol::{ResponseId, Status, TerminalStatus},
         run::{
-            Feed, Journal, Ownership, Queues, Recorder, Retention, Seal, Services, Shares, Writer,
+            Feed, Journal, Ownership, Queues, Recorder, Retention, RunSecrets, Seal, Services, Shares, Writer,
             request::StoredRequest,
         },
         store::{NewResponse, Store},
@@ -217,6 +217,7 @@ mod tests {
         let services = Services {
             queues: Queues { durable: durable.clone(), ephemeral },
             seal: Seal::of(&store).await.unwrap(),
+            secrets: RunSecrets::of(&store, 1).await.unwrap(),
             guests: Handle::current(),
             metrics: metrics.clone(),
         };
