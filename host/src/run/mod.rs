@@ -4,7 +4,7 @@
 //! its connection), never to a subscriber:
 //!
 //! - [`recorder`](Recorder) turns what the agent says into events; pure.
-//! - [`run`](Run) is what its parts share; `port` is how its instance sees it.
+//! - [`shared`](Run) is what its parts share; `port` is how its instance sees it.
 //! - [`outbox`](Outbox) holds the events that are not committed yet, and with them the run's admission and end.
 //! - [`writer`](Writer) commits the outboxes of many runs in one transaction, and publishes after the commit.
 //! - [`feed`](Feed) hands committed frames to any number of subscribers.
@@ -39,9 +39,9 @@ mod probation;
 mod recorder;
 mod request;
 mod resume;
-mod run;
 mod seal;
 mod secret;
+mod shared;
 mod state;
 mod subscription;
 mod writer;
@@ -57,9 +57,9 @@ pub use operator::LoggedLine;
 pub use outbox::{Outbox, RunBytes, Write};
 pub use recorder::{Ending, OutputLimits, Recorder};
 pub use resume::resume;
-pub use run::{Ownership, Run, StopReason};
 pub use seal::{NoRandomness, Seal};
 pub use secret::RunSecrets;
+pub use shared::{Ownership, Run, StopReason};
 pub use subscription::{Broken, Subscription};
 pub use writer::{Writer, WriterQueue};
 
