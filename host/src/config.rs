@@ -25,7 +25,7 @@ use figment::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    http::{Origins, WebSocketLimits},
+    http::{ConnectionLimits, Origins, WebSocketLimits},
     machine::LiveRuns,
     model::{ModelsConfig, ProviderConfig},
     plugin::{
@@ -285,10 +285,18 @@ pub struct Limits {
     pub feed_bytes: ByteSize,
     /// The most connections at once. Default 10000.
     pub connections: usize,
+    /// The most connections from one address at once; behind a proxy all have the proxy's. Default: as many as there may be.
+    pub connections_per_address: Option<usize>,
+    /// How long a client may take to send its first byte. Default `5s`.
+    #[serde(with = "humantime_serde")]
+    pub first_byte_timeout: Duration,
+    /// How long a client may take nothing of what it is sent before its connection is closed. Default `60s`.
+    #[serde(with = "humantime_serde")]
+    pub write_timeout: Duration,
     /// How long a client may take to send the head of a request. Default `30s`.
     #[serde(with = "humantime_serde")]
     pub header_timeout: Duration,
-    /// How long a client may take to send the body of a request. Default `60s`.
+    /// How long a client may take to send the body of a request, or a message over a WebSocket. Default `60s`.
     #[serde(with = "humantime_serde")]
     pub body_timeout: Duration,
     /// How long a stream may be silent before a comment line is sent, and a WebSocket before a ping. At most `15s`, the default.
@@ -379,6 +387,9 @@ impl Default for Limits {
             outbox_bytes: ByteSize::kib(256),
             feed_bytes: ByteSize::kib(64),
             connections: 10_000,
+            connections_per_address: None,
+            first_byte_timeout: Duration::from_secs(5),
+            write_timeout: Duration::from_secs(60),
             header_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(60),
             keep_alive: Duration::from_secs(15),
@@ -531,6 +542,8 @@ impl Config {
             ("cpu_time", limits.cpu_time, Duration::from_millis(1), second * 31_536_000),
             ("cancel_grace", limits.cancel_grace, Duration::ZERO, second),
             ("idle_after", limits.idle_after, Duration::from_millis(1), second * 31_536_000),
+            ("first_byte_timeout", limits.first_byte_timeout, Duration::from_millis(1), second * 3_600),
+            ("write_timeout", limits.write_timeout, Duration::from_millis(1), second * 3_600),
             ("header_timeout", limits.header_timeout, Duration::from_millis(1), second * 3_600),
             ("plugin_compile_timeout", limits.plugin_compile_timeout, second, second * 86_400),
             ("plugin_fetch_timeout", limits.plugin_fetch_timeout, second, second * 86_400),
@@ -547,6 +560,7 @@ impl Config {
             ("max_live_runs", limits.max_live_runs.unwrap_or(1), MOST_PLACES),
             ("max_runs", limits.max_runs, MOST_RUNS),
             ("connections", limits.connections, MOST_PLACES),
+            ("connections_per_address", limits.connections_per_address.unwrap_or(1), MOST_PLACES),
             ("http_connections", limits.http_connections, MOST_PLACES),
             ("http_requests", limits.http_requests, MOST_PLACES),
             ("model_calls", limits.model_calls, MOST_PLACES),
@@ -609,6 +623,19 @@ impl Config {
     /// One of `cors_origins` is no origin, or needs keys.
     pub fn origins(&self) -> Result<Origins, String> {
         Origins::new(self.cors_origins.clone(), !self.keys.is_empty())
+    }
+
+    /// The limits of connections.
+    pub fn connection_limits(&self) -> ConnectionLimits {
+        let limits = &self.limits;
+        ConnectionLimits {
+            connections: limits.connections,
+            per_address: limits.connections_per_address.unwrap_or(limits.connections),
+            keys: !self.keys.is_empty(),
+            first_byte_timeout: limits.first_byte_timeout,
+            write_timeout: limits.write_timeout,
+            header_timeout: limits.header_timeout,
+        }
     }
 
     /// The limits of requests.

@@ -19,7 +19,7 @@ use tracing::{info, warn};
 
 use crate::{
     config::{CacheConfig, Config, bytes},
-    http::{self, Api, ApiLimits, ConnectionLimits, Hosts, Keys},
+    http::{self, Api, ApiLimits, Hosts, Keys},
     machine::LiveRuns,
     metrics::Metrics,
     model::{ModelConfigError, Models},
@@ -219,8 +219,7 @@ impl Server {
     pub async fn serve(self, stop: CancellationToken, hangup: Arc<Notify>) -> Result<(), ServeError> {
         let Self { listener, manager, api, config, mut writers, close, folder, missing, .. } = self;
         let closing = CancellationToken::new();
-        let limits =
-            ConnectionLimits { connections: config.limits.connections, header_timeout: config.limits.header_timeout };
+        let limits = config.connection_limits();
         let metrics = api.metrics.clone();
         let mut connections = tokio::spawn(http::serve(listener, http::router(api), limits, metrics, closing.clone()));
         let expiry = tokio::spawn(run::expire(manager.clone(), config.retention, stop.clone()));

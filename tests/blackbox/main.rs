@@ -17,6 +17,7 @@ mod cache;
 mod cancel;
 mod compact;
 mod configuration;
+mod connections;
 mod contract;
 mod conversations;
 mod description;

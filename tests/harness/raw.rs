@@ -49,6 +49,11 @@ impl Connection {
         self.stream.write_all(bytes).await.unwrap();
     }
 
+    /// Sends bytes to a server that may have closed the connection already.
+    pub async fn try_send(&mut self, bytes: &[u8]) {
+        let _ = self.stream.write_all(bytes).await;
+    }
+
     /// Sends `POST /v1/responses`.
     pub async fn post(&mut self, body: &Value) {
         let body = body.to_string();
@@ -66,11 +71,16 @@ impl Connection {
 
     /// Reads the head of the answer.
     pub async fn head(&mut self) -> Head {
-        let end = self.find(b"\r\n\r\n").await.expect("a head");
+        self.try_head().await.expect("a head")
+    }
+
+    /// The same; none where the connection is closed instead.
+    pub async fn try_head(&mut self) -> Option<Head> {
+        let end = self.find(b"\r\n\r\n").await?;
         let head = String::from_utf8(self.take(end + 4)).unwrap();
         let (line, headers) = head.split_once("\r\n").unwrap();
         let status = line.split(' ').nth(1).unwrap().parse().unwrap();
-        Head { status, headers: headers.to_lowercase() }
+        Some(Head { status, headers: headers.to_lowercase() })
     }
 
     /// Reads a body of JSON that has a length.

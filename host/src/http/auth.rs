@@ -19,7 +19,7 @@ use governor::{
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 
-use super::Api;
+use super::{Api, connections::Connection};
 use crate::{
     config::Key,
     protocol::{ApiError, ErrorKind},
@@ -146,6 +146,9 @@ impl Keys {
 pub(super) async fn authenticate(State(api): State<Api>, mut request: Request, next: Next) -> Response {
     match api.keys.admit(request.headers()) {
         Ok(principal) => {
+            if let Some(connection) = request.extensions().get::<Arc<Connection>>() {
+                connection.show_key();
+            }
             request.extensions_mut().insert(principal);
             next.run(request).await
         }

@@ -1,16 +1,26 @@
 //! Accepting connections, within limits, until the server stops.
 
-use std::{sync::Arc, time::Duration};
-
-use axum::{Router, http::Request};
-use hyper::{body::Incoming, server::conn::http1};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
 };
+
+use axum::{
+    Router,
+    body::{Body, HttpBody},
+    http::{Request, Response, StatusCode},
+};
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{sleep, timeout},
 };
 use tokio_util::{
     sync::CancellationToken,
@@ -19,18 +29,36 @@ use tokio_util::{
 use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
-use crate::metrics::{Held, Metrics};
+use super::{
+    places::{Busy, LAST_ANSWER, Place, Places},
+    transport::{Patience, Transport, Wire},
+};
+use crate::{
+    metrics::{Held, Metrics, Transport as Over},
+    protocol::{ApiError, ErrorKind},
+};
 
 /// How long streams that have ended may take to reach their clients after the stop.
 const LAST_BYTES: Duration = Duration::from_secs(5);
 /// The pause after a failed accept: mostly, the process has too many files open.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// The code of the refusal of one more connection.
+const CROWDED: &str = "too_many_connections";
+
 /// Limits of connections, from the configuration.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionLimits {
-    /// The most at once; more wait in the kernel's queue.
+    /// The most at once; for more, those that are idle make room, or they wait in the kernel's queue.
     pub connections: usize,
+    /// The most of one address.
+    pub per_address: usize,
+    /// Whether who has shown no key makes room, too.
+    pub keys: bool,
+    /// How long the first byte may take.
+    pub first_byte_timeout: Duration,
+    /// How long a client may take nothing of what is sent.
+    pub write_timeout: Duration,
     /// How long the head of a request may take.
     pub header_timeout: Duration,
 }
@@ -41,9 +69,85 @@ pub struct ConnectionLimits {
 pub(super) struct Connection {
     /// Cancelled when the server stops and all runs have ended: the handler should close the connection.
     pub closing: CancellationToken,
+    /// What its transport sees, and is told.
+    pub wire: Arc<Wire>,
+    place: Arc<Place>,
+    /// Kept by a connection that is one of WebSockets now: it is never idle.
+    upgraded: Mutex<Option<Busy>>,
     _open: TaskTrackerToken,
-    _place: OwnedSemaphorePermit,
     _counted: Held,
+}
+
+impl Connection {
+    /// It has shown a key.
+    pub fn show_key(&self) {
+        self.place.show_key();
+    }
+
+    /// Answers a request.
+    async fn answer(
+        self: Arc<Self>,
+        app: Router,
+        mut request: Request<Incoming>,
+    ) -> Result<Response<Body>, Infallible> {
+        let busy = self.place.begin();
+        let answering = Answering { busy: Some(busy), wire: self.wire.clone() };
+        self.wire.wait(Patience::Short);
+        request.extensions_mut().insert(self.clone());
+        let response = app.oneshot(request).await?;
+        Ok(match response.status() {
+            StatusCode::SWITCHING_PROTOCOLS => {
+                *self.upgraded.lock() = answering.upgraded();
+                response
+            }
+            _ => response.map(|body| Body::new(Answered { body, _answering: answering })),
+        })
+    }
+}
+
+/// A request from its head to the last byte of its answer.
+struct Answering {
+    busy: Option<Busy>,
+    wire: Arc<Wire>,
+}
+
+impl Answering {
+    /// It does not end with the answer.
+    fn upgraded(mut self) -> Option<Busy> {
+        self.busy.take()
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.wire.wait(Patience::None);
+    }
+}
+
+/// The body of an answer.
+struct Answered {
+    body: Body,
+    _answering: Answering,
+}
+
+impl HttpBody for Answered {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// Serves `app` until `stop`, then lets the open requests finish.
@@ -55,17 +159,12 @@ pub async fn serve(
     stop: CancellationToken,
 ) {
     let open = TaskTracker::new();
-    let places = Arc::new(Semaphore::new(limits.connections));
+    let places = Places::new(limits.connections, limits.per_address, limits.keys);
     loop {
-        let place = tokio::select! {
-            () = stop.cancelled() => break,
-            // The semaphore is never closed.
-            Ok(place) = places.clone().acquire_owned() => place,
-        };
-        let stream = tokio::select! {
+        let (stream, peer) = tokio::select! {
             () = stop.cancelled() => break,
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+                Ok(accepted) => accepted,
                 Err(error) => {
                     warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -73,8 +172,25 @@ pub async fn serve(
                 }
             },
         };
-        let counted = metrics.http.connection();
-        let connection = Connection { closing: stop.clone(), _open: open.token(), _place: place, _counted: counted };
+        let place = tokio::select! {
+            () = stop.cancelled() => break,
+            taken = places.take(peer.ip()) => match taken {
+                Ok(place) => place,
+                Err(_) => {
+                    metrics.http.refused(Over::Http, CROWDED);
+                    turn_away(&stream, limits.per_address);
+                    continue;
+                }
+            },
+        };
+        let connection = Connection {
+            closing: stop.clone(),
+            wire: Arc::default(),
+            place,
+            upgraded: Mutex::default(),
+            _open: open.token(),
+            _counted: metrics.http.connection(),
+        };
         accept(stream, Arc::new(connection), app.clone(), limits);
     }
     drop(listener);
@@ -89,17 +205,22 @@ fn accept(stream: TcpStream, connection: Arc<Connection>, app: Router, limits: C
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "TCP_NODELAY");
     }
-    let closing = connection.closing.clone();
-    let app = app.map_request(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(connection.clone());
-        request
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_timeout)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app))
-        .with_upgrades();
     tokio::spawn(async move {
+        let (closing, place) = (connection.closing.clone(), connection.place.clone());
+        tokio::select! {
+            came = timeout(limits.first_byte_timeout, stream.readable()) => if !matches!(came, Ok(Ok(()))) {
+                return;
+            },
+            () = place.evicted.cancelled() => return,
+            () = closing.cancelled() => return,
+        }
+        let transport = Transport::new(stream, connection.wire.clone(), limits.write_timeout);
+        let service = service_fn(move |request| connection.clone().answer(app.clone(), request));
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.header_timeout)
+            .serve_connection(TokioIo::new(transport), service)
+            .with_upgrades();
         tokio::pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
@@ -107,9 +228,39 @@ fn accept(stream: TcpStream, connection: Arc<Connection>, app: Router, limits: C
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
+            () = place.evicted.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                loop {
+                    tokio::select! {
+                        ended = connection.as_mut() => break ended,
+                        // A request that came at the last moment is answered.
+                        () = sleep(LAST_ANSWER) => if !place.is_busy() {
+                            break Ok(());
+                        },
+                    }
+                }
+            }
         };
         if let Err(error) = ended {
             debug!(%error, "connection ended");
         }
     });
+}
+
+/// Tells a client that has its share, as far as it listens: nothing is waited for.
+fn turn_away(stream: &TcpStream, most: usize) {
+    let message = format!(
+        "There are {most} connections from your address already (limits.connections_per_address). Use one of them again, or \
+         close one."
+    );
+    let body = serde_json::to_string(&ApiError::new(ErrorKind::RateLimited, CROWDED, message).envelope());
+    let body = body.unwrap_or_default();
+    let answer = format!(
+        "HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/json\r\nx-content-type-options: nosniff\r\n\
+         retry-after: 1\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    if let Err(error) = stream.try_write(answer.as_bytes()) {
+        debug!(%error, "a connection was turned away");
+    }
 }

@@ -19,8 +19,10 @@ mod models;
 mod openapi;
 mod origin;
 mod page;
+mod places;
 mod responses;
 mod sse;
+mod transport;
 mod websocket;
 
 use std::{sync::Arc, time::Duration};

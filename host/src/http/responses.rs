@@ -1,5 +1,7 @@
 //! `/v1/responses`.
 
+use std::sync::Arc;
+
 use axum::{
     Extension, Json,
     body::Body,
@@ -12,8 +14,10 @@ use utoipa::IntoParams;
 
 use super::{
     Api, Principal, body,
+    connections::Connection,
     page::{ItemList, Page, PageQuery},
     sse,
+    transport::Patience,
 };
 use crate::{
     protocol::{
@@ -72,6 +76,7 @@ pub(super) async fn create(
     request: Request,
 ) -> Result<Response, ApiError> {
     let header = request.headers().get("idempotency-key").cloned();
+    let connection = request.extensions().get::<Arc<Connection>>().cloned();
     let body = body::read_json(request, &api.limits).await?;
     let request = CreateRequest::parse(&body, &api.limits.request)?;
     let key = header.map(|key| IdempotencyKey::parse(key.as_bytes(), &body)).transpose()?;
@@ -81,6 +86,14 @@ pub(super) async fn create(
     }
     drop(body);
     let (stream, background) = (request.stream, request.background);
+    // A run that goes on without its client is waited for, also where the client only has closed its sending half.
+    if let Some(connection) = connection
+        && request.store
+        && !stream
+        && !api.manager.limits().cancel_on_disconnect
+    {
+        connection.wire.wait(Patience::Long);
+    }
     let mut subscription = match api.manager.create(&principal, request, key).await? {
         Created::Now(subscription) => subscription,
         Created::Before(id) => return replay(&api, &principal, &id, stream, background).await,

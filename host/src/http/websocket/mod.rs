@@ -7,7 +7,8 @@
 //!
 //! - One response at a time. A second `response.create` meanwhile is refused with an error message, not queued.
 //! - An error is a message and leaves the socket open, except where the stream of messages itself is broken: a message
-//!   larger than `limits.body_bytes`, or one that is no WebSocket message at all.
+//!   larger than `limits.body_bytes`, one that is begun and not ended within `limits.body_timeout`, or one that is no
+//!   WebSocket message at all.
 //! - A turn that cannot begin makes the socket forget the response that it would have gone on from, as the
 //!   specification asks.
 //! - Nothing is buffered for a slow reader beyond [`BUFFER`] and one event: the subscription waits, and the run with it

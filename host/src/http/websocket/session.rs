@@ -59,7 +59,11 @@ impl Session {
     /// Serves the socket until one of both sides closes it.
     pub async fn serve(mut self, socket: WebSocket) {
         let _open = self.api.metrics.http.websocket();
-        let (sink, mut receiver) = socket.split();
+        let (sink, stream) = socket.split();
+        let connection = self.connection.clone();
+        // What came before was no message.
+        connection.wire.message_came();
+        let mut receiver = Receiver { stream, connection, message_timeout: self.api.limits.body_timeout };
         let mut sender = Sender { sink, metrics: self.api.metrics.clone() };
         let Ok(Close(code, reason)) = self.turns(&mut sender, &mut receiver).await else {
             // Answers the client's close, if that is what came.
@@ -73,7 +77,7 @@ impl Session {
                 return;
             }
             // Whoever is still sending would otherwise see a broken connection where the close should be.
-            while receiver.next().await.is_some_and(|message| message.is_ok()) {}
+            while receiver.stream.next().await.is_some_and(|message| message.is_ok()) {}
             if code == close_code::SIZE {
                 tokio::time::sleep(LINGER).await;
             }

@@ -1,6 +1,6 @@
 //! Messages: what comes over a socket, and what goes.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::extract::ws::{CloseCode, Message, Utf8Bytes, WebSocket, close_code};
 use bytes::Bytes;
@@ -9,6 +9,7 @@ use futures::{
     stream::{SplitSink, SplitStream},
 };
 
+use super::super::connections::Connection;
 use crate::{
     metrics::{Metrics, Transport},
     protocol::{ApiError, ErrorKind, error_message, payloads},
@@ -20,7 +21,13 @@ pub(super) struct Sender {
     pub metrics: Arc<Metrics>,
 }
 
-pub(super) type Receiver = SplitStream<WebSocket>;
+/// The receiving half of a socket.
+pub(super) struct Receiver {
+    pub stream: SplitStream<WebSocket>,
+    pub connection: Arc<Connection>,
+    /// How long a message may take from its first byte to its last: `limits.body_timeout`.
+    pub message_timeout: Duration,
+}
 
 /// The client is gone.
 pub(super) struct Gone;
@@ -41,7 +48,17 @@ pub(super) enum Received {
 /// The next message that means something.
 pub(super) async fn receive(receiver: &mut Receiver) -> Result<Received, Gone> {
     loop {
-        return match receiver.next().await {
+        let wire = &receiver.connection.wire;
+        let message = tokio::select! {
+            biased;
+            message = receiver.stream.next() => message,
+            () = wire.message_overdue(receiver.message_timeout) => return Ok(overdue()),
+        };
+        match &message {
+            Some(Ok(Message::Ping(payload) | Message::Pong(payload))) => wire.control_came(payload.len()),
+            _ => wire.message_came(),
+        }
+        return match message {
             Some(Ok(Message::Text(text))) => Ok(Received::Text(text)),
             Some(Ok(Message::Binary(_))) => {
                 let message = "Messages are JSON in text frames; this one was binary.";
@@ -52,6 +69,13 @@ pub(super) async fn receive(receiver: &mut Receiver) -> Result<Received, Gone> {
             Some(Err(error)) => broken(error),
         };
     }
+}
+
+/// A message was begun, and does not come to its end.
+fn overdue() -> Received {
+    let message = "The message took too long to arrive (limits.body_timeout).";
+    let error = ApiError::new(ErrorKind::RequestTimeout, "request_timeout", message);
+    Received::Broken(error, Close(close_code::POLICY, "the message took too long"))
 }
 
 /// What a socket's error means for the client.
