@@ -285,7 +285,7 @@ pub struct Limits {
     pub feed_bytes: ByteSize,
     /// The most connections at once. Default 10000.
     pub connections: usize,
-    /// The most connections from one address at once; behind a proxy all have the proxy's. Default: as many as there may be.
+    /// The most connections from one address at once; behind a proxy all have the proxy's. Default: any number.
     pub connections_per_address: Option<usize>,
     /// How long a client may take to send its first byte. Default `5s`.
     #[serde(with = "humantime_serde")]
@@ -630,7 +630,7 @@ impl Config {
         let limits = &self.limits;
         ConnectionLimits {
             connections: limits.connections,
-            per_address: limits.connections_per_address.unwrap_or(limits.connections),
+            per_address: limits.connections_per_address,
             keys: !self.keys.is_empty(),
             first_byte_timeout: limits.first_byte_timeout,
             write_timeout: limits.write_timeout,

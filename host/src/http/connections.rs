@@ -28,9 +28,10 @@ use tokio_util::{
 };
 use tower::ServiceExt as _;
 use tracing::{debug, warn};
+use uuid::Uuid;
 
 use super::{
-    places::{Busy, LAST_ANSWER, Place, Places},
+    places::{Busy, Crowded, LAST_ANSWER, Place, Places},
     transport::{Patience, Transport, Wire},
 };
 use crate::{
@@ -51,8 +52,8 @@ const CROWDED: &str = "too_many_connections";
 pub struct ConnectionLimits {
     /// The most at once; for more, those that are idle make room, or they wait in the kernel's queue.
     pub connections: usize,
-    /// The most of one address.
-    pub per_address: usize,
+    /// The most of one address; none: any.
+    pub per_address: Option<usize>,
     /// Whether who has shown no key makes room, too.
     pub keys: bool,
     /// How long the first byte may take.
@@ -84,24 +85,25 @@ impl Connection {
         self.place.show_key();
     }
 
-    /// Answers a request.
-    async fn answer(
+    /// Answers a request. It is one from the call on, not only when the future is polled: hyper may read on before.
+    fn answer(
         self: Arc<Self>,
         app: Router,
         mut request: Request<Incoming>,
-    ) -> Result<Response<Body>, Infallible> {
-        let busy = self.place.begin();
-        let answering = Answering { busy: Some(busy), wire: self.wire.clone() };
+    ) -> impl Future<Output = Result<Response<Body>, Infallible>> {
+        let answering = Answering { busy: Some(self.place.begin()), wire: self.wire.clone() };
         self.wire.wait(Patience::Short);
         request.extensions_mut().insert(self.clone());
-        let response = app.oneshot(request).await?;
-        Ok(match response.status() {
-            StatusCode::SWITCHING_PROTOCOLS => {
-                *self.upgraded.lock() = answering.upgraded();
-                response
-            }
-            _ => response.map(|body| Body::new(Answered { body, _answering: answering })),
-        })
+        async move {
+            let response = app.oneshot(request).await?;
+            Ok(match response.status() {
+                StatusCode::SWITCHING_PROTOCOLS => {
+                    *self.upgraded.lock() = answering.upgraded();
+                    response
+                }
+                _ => response.map(|body| Body::new(Answered { body, _answering: answering })),
+            })
+        }
     }
 }
 
@@ -176,9 +178,9 @@ pub async fn serve(
             () = stop.cancelled() => break,
             taken = places.take(peer.ip()) => match taken {
                 Ok(place) => place,
-                Err(_) => {
+                Err(Crowded { most }) => {
                     metrics.http.refused(Over::Http, CROWDED);
-                    turn_away(&stream, limits.per_address);
+                    turn_away(&stream, most);
                     continue;
                 }
             },
@@ -207,8 +209,10 @@ fn accept(stream: TcpStream, connection: Arc<Connection>, app: Router, limits: C
     }
     tokio::spawn(async move {
         let (closing, place) = (connection.closing.clone(), connection.place.clone());
+        let mut first = [0];
         tokio::select! {
-            came = timeout(limits.first_byte_timeout, stream.readable()) => if !matches!(came, Ok(Ok(()))) {
+            // Not `readable`, which may be true without a byte.
+            came = timeout(limits.first_byte_timeout, stream.peek(&mut first)) => if !matches!(came, Ok(Ok(1..))) {
                 return;
             },
             () = place.evicted.cancelled() => return,
@@ -257,7 +261,8 @@ fn turn_away(stream: &TcpStream, most: usize) {
     let body = body.unwrap_or_default();
     let answer = format!(
         "HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/json\r\nx-content-type-options: nosniff\r\n\
-         retry-after: 1\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+         retry-after: 1\r\nx-request-id: {}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        Uuid::new_v4(),
         body.len()
     );
     if let Err(error) = stream.try_write(answer.as_bytes()) {

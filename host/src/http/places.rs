@@ -24,8 +24,8 @@ pub(super) const LAST_ANSWER: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Places {
     free: Arc<Semaphore>,
-    /// The most of one address.
-    per_address: usize,
+    /// The most of one address; none: any.
+    per_address: Option<usize>,
     /// Whether a connection must have shown a key to be busy.
     keys: bool,
     state: Mutex<State>,
@@ -43,7 +43,10 @@ struct State {
 
 /// The address has as many connections as it may.
 #[derive(Debug)]
-pub(super) struct Crowded;
+pub(super) struct Crowded {
+    /// The most that it may have.
+    pub most: usize,
+}
 
 /// A place, until it is dropped.
 #[derive(Debug)]
@@ -67,7 +70,7 @@ struct Now {
 
 impl Places {
     /// So many, and so many for each address. With `keys`, who has shown none is idle.
-    pub fn new(most: usize, per_address: usize, keys: bool) -> Arc<Self> {
+    pub fn new(most: usize, per_address: Option<usize>, keys: bool) -> Arc<Self> {
         Arc::new(Self {
             free: Arc::new(Semaphore::new(most)),
             per_address,
@@ -83,8 +86,10 @@ impl Places {
     ///
     /// The address has its share.
     pub async fn take(self: &Arc<Self>, address: IpAddr) -> Result<Arc<Place>, Crowded> {
-        if self.state.lock().addresses.get(&address).is_some_and(|places| *places >= self.per_address) {
-            return Err(Crowded);
+        if let Some(most) = self.per_address
+            && self.state.lock().addresses.get(&address).is_some_and(|places| *places >= most)
+        {
+            return Err(Crowded { most });
         }
         let permit = loop {
             if let Ok(permit) = self.free.clone().try_acquire_owned() {
@@ -196,7 +201,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_is_idle_for_longest_goes_when_all_places_are_taken() {
-        let places = Places::new(3, 10, false);
+        let places = Places::new(3, None, false);
         let (one, two, three) = (place(&places).await, place(&places).await, place(&places).await);
         // It has been idle for less long than the third, now.
         drop(two.begin());
@@ -213,7 +218,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_becomes_idle_while_somebody_waits_goes() {
-        let places = Places::new(1, 10, false);
+        let places = Places::new(1, None, false);
         let one = place(&places).await;
         let busy = one.begin();
         let mut next = Box::pin(places.take(ONE));
@@ -228,7 +233,7 @@ mod tests {
 
     #[tokio::test]
     async fn with_keys_who_has_shown_none_goes_first_whatever_they_do() {
-        let places = Places::new(2, 10, true);
+        let places = Places::new(2, None, true);
         let (ann, eve) = (place(&places).await, place(&places).await);
         ann.show_key();
         let _busy = eve.begin();
@@ -239,7 +244,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_has_its_share_and_no_more() {
-        let places = Places::new(10, 2, false);
+        let places = Places::new(10, Some(2), false);
         let (one, _two) = (place(&places).await, place(&places).await);
         assert!(places.take(ONE).await.is_err());
         let _other = places.take(std::net::Ipv4Addr::new(127, 0, 0, 2).into()).await.unwrap();
