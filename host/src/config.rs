@@ -190,6 +190,9 @@ pub struct Key {
 pub struct Limits {
     /// The largest request body. Default `10MiB`.
     pub body_bytes: ByteSize,
+    /// How much of request bodies the server holds at once; on a server with keys, half of it of one principal. At least
+    /// twice `body_bytes`. Default `128MiB`.
+    pub bodies_bytes: ByteSize,
     /// The largest text part of a request. Default `1MiB`.
     pub text_bytes: ByteSize,
     /// The most input items of a request. Default 1000.
@@ -347,6 +350,7 @@ impl Default for Limits {
         let (http, tools, models) = (HttpLimits::default(), ToolLimits::default(), CallLimits::default());
         Self {
             body_bytes: ByteSize::mib(10),
+            bodies_bytes: ByteSize::mib(128),
             text_bytes: ByteSize::mib(1),
             input_items: crate::protocol::MAX_INPUT_ITEMS,
             history_items: 10_000,
@@ -577,6 +581,7 @@ impl Config {
         }
         for (key, value, least, most) in [
             ("body_bytes", limits.body_bytes, 1, MOST_BYTES),
+            ("bodies_bytes", limits.bodies_bytes, 0, MOST_BYTES),
             ("history_bytes", limits.history_bytes, 0, MOST_BYTES),
             ("text_bytes", limits.text_bytes, 0, MOST_BYTES),
             ("plugin_bytes", limits.plugin_bytes, 1, MOST_BYTES),

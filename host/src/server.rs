@@ -19,7 +19,7 @@ use tracing::{info, warn};
 
 use crate::{
     config::{CacheConfig, Config, bytes},
-    http::{self, Api, ApiLimits, Hosts, Keys},
+    http::{self, Api, ApiLimits, Bodies, Hosts, Keys},
     machine::LiveRuns,
     metrics::Metrics,
     model::{ModelConfigError, Models},
@@ -172,6 +172,11 @@ impl Server {
             keys: Arc::new(Keys::new(&config.keys)),
             hosts: if config.keys.is_empty() { Hosts::local(&config.allowed_hosts) } else { Hosts::any() },
             origins: config.origins().map_err(StartError::Origins)?,
+            bodies: Bodies::new(
+                bytes(config.limits.bodies_bytes),
+                bytes(config.limits.body_bytes),
+                !config.keys.is_empty(),
+            ),
             limits: ApiLimits {
                 body_bytes: bytes(config.limits.body_bytes),
                 body_timeout: config.limits.body_timeout,

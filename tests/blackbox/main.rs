@@ -12,6 +12,7 @@ mod allocator;
 mod assistant;
 mod auth;
 mod bad_input;
+mod bodies;
 mod browser;
 mod cache;
 mod cancel;

@@ -6,7 +6,10 @@ use axum::{body::Body, extract::Request, http::header};
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 
-use super::ApiLimits;
+use super::{
+    Api, Principal,
+    bodies::{ReadBody, Room},
+};
 use crate::protocol::{ApiError, ErrorKind};
 
 /// How long the rest of a body that is too large is waited for.
@@ -16,22 +19,20 @@ const LINGER: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 ///
-/// 415 when it is not declared as JSON, 413 when it is too large, 408 when it takes too long, 400 when it is cut.
-pub(super) async fn read_json(request: Request, limits: &ApiLimits) -> Result<Bytes, ApiError> {
+/// 415 when it is not declared as JSON, 413 when it is too large, 429 or 503 when there is no room for it now, 408 when it
+/// takes too long, 400 when it is cut.
+pub(super) async fn read_json(request: Request, api: &Api) -> Result<ReadBody, ApiError> {
+    let limits = &api.limits;
     let media_type = request.headers().get(header::CONTENT_TYPE).map(|value| value.as_bytes());
     if !media_type.is_some_and(is_json) {
         let message = "The body must be JSON: send `content-type: application/json`.";
         return Err(ApiError::new(ErrorKind::UnsupportedMediaType, "unsupported_media_type", message));
     }
-    match tokio::time::timeout(limits.body_timeout, collect(request.into_body(), limits.body_bytes)).await {
-        Ok(Ok(Some(body))) => Ok(body),
-        Ok(Ok(None)) => {
-            let message = format!("The body is larger than {} bytes (limits.body_bytes).", limits.body_bytes);
-            Err(ApiError::new(ErrorKind::TooLarge, "request_too_large", message))
-        }
-        Ok(Err(_)) => {
-            Err(ApiError::new(ErrorKind::InvalidRequest, "incomplete_body", "The body ended before it was complete."))
-        }
+    let principal = request.extensions().get::<Principal>().map_or("", |principal| &principal.0);
+    let mut room = api.bodies.room(principal);
+    match tokio::time::timeout(limits.body_timeout, collect(request.into_body(), limits.body_bytes, &mut room)).await {
+        Ok(Ok(bytes)) => Ok(ReadBody { bytes, room }),
+        Ok(Err(error)) => Err(error),
         Err(_) => {
             let message = "The body took too long to arrive (limits.body_timeout).";
             Err(ApiError::new(ErrorKind::RequestTimeout, "request_timeout", message))
@@ -39,20 +40,31 @@ pub(super) async fn read_json(request: Request, limits: &ApiLimits) -> Result<By
     }
 }
 
-/// The whole body; none when it is larger than `most` bytes.
-async fn collect(mut body: Body, most: usize) -> Result<Option<Bytes>, axum::Error> {
+/// The whole body, of at most `most` bytes.
+async fn collect(mut body: Body, most: usize, room: &mut Room) -> Result<Bytes, ApiError> {
     let mut collected = Vec::new();
     while let Some(frame) = body.frame().await {
-        let Ok(data) = frame?.into_data() else { continue };
-        if collected.len() + data.len() > most {
+        let Ok(frame) = frame else {
+            let message = "The body ended before it was complete.";
+            return Err(ApiError::new(ErrorKind::InvalidRequest, "incomplete_body", message));
+        };
+        let Ok(data) = frame.into_data() else { continue };
+        let length = collected.len() + data.len();
+        let refused = if length > most {
+            let message = format!("The body is larger than {most} bytes (limits.body_bytes).");
+            Some(ApiError::new(ErrorKind::TooLarge, "request_too_large", message))
+        } else {
+            room.grow(length).err()
+        };
+        if let Some(refused) = refused {
             drop(collected);
             // The answer stands; whether the rest comes in time does not matter.
             let _ = tokio::time::timeout(LINGER, discard(body, most)).await;
-            return Ok(None);
+            return Err(refused);
         }
         collected.extend_from_slice(&data);
     }
-    Ok(Some(collected.into()))
+    Ok(collected.into())
 }
 
 /// Reads `most` bytes and throws them away: a client that is still sending would otherwise see a broken connection

@@ -27,8 +27,8 @@ pub(super) async fn compact(
     Extension(Principal(principal)): Extension<Principal>,
     request: Request,
 ) -> Result<Json<Compaction>, ApiError> {
-    let body = body::read_json(request, &api.limits).await?;
-    let request = read_compact(&body, &api.limits.request)?;
+    let body = body::read_json(request, &api).await?;
+    let request = body.parse(|body| read_compact(body, &api.limits.request)).await?;
     drop(body);
     Ok(Json(api.manager.compact(&principal, request).await?))
 }

@@ -39,8 +39,9 @@ pub(super) async fn create(
     Extension(Principal(principal)): Extension<Principal>,
     request: Request,
 ) -> Result<Json<Conversation>, ApiError> {
-    let body = body::read_json(request, &api.limits).await?;
-    let CreateConversation { metadata, mut items } = CreateConversation::parse(&body, &api.limits.request)?;
+    let body = body::read_json(request, &api).await?;
+    let CreateConversation { metadata, mut items } =
+        body.parse(|body| CreateConversation::parse(body, &api.limits.request)).await?;
     let id = ConversationId::new(Uuid::now_v7());
     let created_at = run::milliseconds(SystemTime::now());
     let texts = with_ids(&mut items);
@@ -89,8 +90,8 @@ pub(super) async fn update(
     request: Request,
 ) -> Result<Json<Conversation>, ApiError> {
     let id = parse(&id)?;
-    let body = body::read_json(request, &api.limits).await?;
-    let metadata = parse_metadata(&body)?;
+    let body = body::read_json(request, &api).await?;
+    let metadata = body.parse(parse_metadata).await?;
     api.manager.store().set_conversation_metadata(&principal, &id, &metadata.to_string()).await?;
     found(&api, &principal, &id).await
 }
@@ -145,8 +146,8 @@ pub(super) async fn create_items(
     request: Request,
 ) -> Result<Json<ItemList>, ApiError> {
     let id = parse(&id)?;
-    let body = body::read_json(request, &api.limits).await?;
-    let mut items = parse_items(&body, &api.limits.request)?;
+    let body = body::read_json(request, &api).await?;
+    let mut items = body.parse(|body| parse_items(body, &api.limits.request)).await?;
     let texts = with_ids(&mut items);
     match api.manager.store().add_items(&principal, &id, &new_items(&texts)).await? {
         Written::Yes => Ok(Json(Page::list(items, false))),

@@ -40,8 +40,8 @@ pub(super) async fn count(
     Extension(Principal(principal)): Extension<Principal>,
     request: Request,
 ) -> Result<Json<InputTokens>, ApiError> {
-    let body = body::read_json(request, &api.limits).await?;
-    let request = CreateRequest::parse(&body, &api.limits.request)?;
+    let body = body::read_json(request, &api).await?;
+    let request = body.parse(|body| CreateRequest::parse(body, &api.limits.request)).await?;
     drop(body);
     let tokens = api.manager.input_tokens(&principal, request).await?;
     Ok(Json(InputTokens { object: "response.input_tokens", input_tokens: tokens }))

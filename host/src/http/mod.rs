@@ -5,6 +5,7 @@
 
 mod admin;
 mod auth;
+mod bodies;
 mod body;
 mod compact;
 mod connections;
@@ -41,6 +42,7 @@ use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use auth::{Keys, LOCAL, Principal};
+pub use bodies::Bodies;
 pub use connections::{ConnectionLimits, serve};
 pub use host::Hosts;
 pub use origin::Origins;
@@ -63,6 +65,8 @@ pub struct Api {
     pub hosts: Hosts,
     /// The pages that may use it.
     pub origins: Origins,
+    /// The bodies that it holds.
+    pub bodies: Arc<Bodies>,
     /// Limits of requests.
     pub limits: ApiLimits,
     /// What is measured.

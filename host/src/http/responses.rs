@@ -77,9 +77,12 @@ pub(super) async fn create(
 ) -> Result<Response, ApiError> {
     let header = request.headers().get("idempotency-key").cloned();
     let connection = request.extensions().get::<Arc<Connection>>().cloned();
-    let body = body::read_json(request, &api.limits).await?;
-    let request = CreateRequest::parse(&body, &api.limits.request)?;
-    let key = header.map(|key| IdempotencyKey::parse(key.as_bytes(), &body)).transpose()?;
+    let body = body::read_json(request, &api).await?;
+    let request = body.parse(|body| CreateRequest::parse(body, &api.limits.request)).await?;
+    let key = match header {
+        Some(key) => Some(body.parse(|body| IdempotencyKey::parse(key.as_bytes(), body)).await?),
+        None => None,
+    };
     if key.is_some() && !request.store {
         let message = "'Idempotency-Key' needs 'store': a response that is not kept cannot be given again.";
         return Err(ApiError::invalid("store", "idempotency_requires_store", message));

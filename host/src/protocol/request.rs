@@ -25,6 +25,9 @@ pub struct RequestLimits {
     pub input_items: usize,
 }
 
+/// The most values and keys in the JSON of a request. Parsed, each takes some 100 bytes, however short it is written.
+const MOST_VALUES: usize = 250_000;
+
 /// A request that was found to be right.
 #[derive(Clone, Debug)]
 pub struct CreateRequest {
@@ -191,6 +194,29 @@ pub(super) fn wrong_type(param: &str, expected: &str, got: &Value) -> ApiError {
     ApiError::invalid(param, "invalid_type", message)
 }
 
+/// About how many values and keys are in JSON, at least as many as parsing it makes. One pass, which makes nothing.
+fn values(json: &[u8]) -> usize {
+    let (mut count, mut at) = (1, 0);
+    while let Some(byte) = json.get(at) {
+        at += 1;
+        match byte {
+            b',' | b':' | b'[' | b'{' => count += 1,
+            b'"' => {
+                while let Some(found) = memchr::memchr2(b'"', b'\\', json.get(at..).unwrap_or_default()) {
+                    at += found + 1;
+                    if json.get(at - 1) == Some(&b'"') {
+                        break;
+                    }
+                    // What is escaped.
+                    at += 1;
+                }
+            }
+            _ => {}
+        }
+    }
+    count
+}
+
 /// The JSON type of a value, with its article, for messages.
 fn type_of(value: &Value) -> &'static str {
     match value {
@@ -209,6 +235,13 @@ pub(super) struct Checked<'a>(pub(super) &'a Map<String, Value>);
 impl<'a> Checked<'a> {
     /// The fields of a body, without those that are null.
     pub(super) fn body(body: &[u8]) -> Result<Map<String, Value>, ApiError> {
+        if values(body) > MOST_VALUES {
+            let message = format!(
+                "The request body has more than {MOST_VALUES} values and keys. Send fewer: what is large belongs into \
+                 strings."
+            );
+            return Err(ApiError::new(ErrorKind::TooLarge, "request_too_complex", message));
+        }
         let body: Value = serde_json::from_slice(body).map_err(|error| {
             let message = format!("The request body is not valid JSON: {error}.");
             ApiError::new(ErrorKind::InvalidRequest, "invalid_json", message)

@@ -130,7 +130,7 @@ impl Session {
 
     /// Begins what a message asks for.
     async fn begin(&mut self, text: &str) -> Result<Turn, ApiError> {
-        let fields = read_message(text)?;
+        let fields = self.api.bodies.parse(text.as_bytes(), |_| read_message(text)).await?;
         let previous = fields.get("previous_response_id").and_then(Value::as_str).map(str::to_owned);
         let begun = self.create(fields).await;
         if let (Err(_), Some(previous)) = (&begun, previous) {
