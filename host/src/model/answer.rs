@@ -9,35 +9,8 @@ use serde_json::Value;
 use super::{
     conversation::FunctionCall,
     error::ModelError,
-    generation::{CallDelta, Usage},
+    piece::{CallDelta, End, Piece, Usage},
 };
-
-/// What a stream says next.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Piece {
-    /// Text of the answer.
-    Text(String),
-    /// Text of its thoughts.
-    Reasoning(String),
-    /// So many bytes of a function call, and what they say, where the provider tells it piece by piece. All calls come
-    /// whole with the end.
-    Call(usize, Option<CallDelta>),
-    /// The answer is whole.
-    End(End),
-}
-
-/// How an answer ended.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct End {
-    /// `stop`, `length`, `tool_calls`, `content_filter`, or the provider's own word.
-    pub finish_reason: String,
-    /// All zero when the provider does not say.
-    pub usage: Usage,
-    /// In the provider's words, if it says.
-    pub model: Option<String>,
-    /// In the order of the model. One whose provider gave it no id has an empty one.
-    pub calls: Vec<FunctionCall>,
-}
 
 /// An answer under way.
 #[derive(Debug, Default)]

@@ -25,10 +25,11 @@ use sse_stream::SseByteStream;
 use tokio::time::timeout;
 
 use super::{
-    answer::{Answer, Piece},
+    answer::Answer,
     config::{ProviderConfig, Secret},
     conversation::Turn,
     error::ModelError,
+    piece::Piece,
     request::body,
     settings::Settings,
 };

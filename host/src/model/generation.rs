@@ -3,16 +3,13 @@
 //! The pieces go to the caller as they come; the whole answer is kept beside them until the end. Memory: the answer,
 //! at most `max_response_bytes` of it. Dropping a generation closes the connection, which stops the model.
 
-use std::sync::Arc;
-
 use serde_json::{Value, json};
-use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{
-    answer::{End, Piece},
     error::{ModelError, ModelErrorKind},
-    provider::{Provider, Upstream},
+    piece::{CallDelta, End, Piece, Usage},
+    upstream::Upstream,
 };
 use crate::metrics::LiveCall;
 
@@ -25,32 +22,6 @@ pub enum Delta {
     Reasoning(String),
     /// A piece of a function call.
     Call(CallDelta),
-}
-
-/// A piece of a function call. Not every provider tells its calls piece by piece; in the completion they are whole.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CallDelta {
-    /// Which of the calls of this answer it is, counted from 0.
-    pub place: usize,
-    /// The function's name.
-    pub name: String,
-    /// More of the arguments, JSON text.
-    pub arguments: String,
-}
-
-/// Tokens of one call.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// All of the input.
-    pub input_tokens: u64,
-    /// Of them, read from a cache.
-    pub cached_tokens: u64,
-    /// Of them, written to a cache.
-    pub cache_write_tokens: u64,
-    /// All of the output.
-    pub output_tokens: u64,
-    /// Of them, spent on reasoning.
-    pub reasoning_tokens: u64,
 }
 
 /// A finished call.
@@ -68,10 +39,8 @@ pub struct Completion {
 
 /// A model call under way. Dropping it ends the call.
 pub struct Generation {
-    provider: Arc<Provider>,
     model: String,
     upstream: Upstream,
-    deadline: Instant,
     /// Read while the call was started, not given out yet.
     first: Option<Piece>,
     text: String,
@@ -90,17 +59,10 @@ enum State {
 
 impl Generation {
     /// A call whose first piece has come.
-    pub(super) fn new(
-        provider: Arc<Provider>,
-        model: String,
-        upstream: Upstream,
-        first: Piece,
-        deadline: Instant,
-        live: LiveCall,
-    ) -> Self {
+    pub(super) fn new(model: String, upstream: Upstream, first: Piece, live: LiveCall) -> Self {
         let (text, reasoning) = (String::new(), String::new());
         let (first, state) = (Some(first), State::Open);
-        Self { provider, model, upstream, deadline, first, text, reasoning, call_bytes: 0, state, live }
+        Self { model, upstream, first, text, reasoning, call_bytes: 0, state, live }
     }
 
     /// The next piece; none when the model has finished.
@@ -127,7 +89,7 @@ impl Generation {
         loop {
             let piece = match self.first.take() {
                 Some(piece) => Some(piece),
-                None => self.provider.next(&mut self.upstream, self.deadline).await?,
+                None => self.upstream.next().await?,
             };
             let delta = match piece {
                 Some(Piece::Text(text)) => {
@@ -151,11 +113,11 @@ impl Generation {
                     self.state = State::Ended(end);
                     return Ok(None);
                 }
-                None => return Err(ModelError::cut(&self.provider.name, "")),
+                None => return Err(ModelError::cut(self.upstream.provider(), "")),
             };
-            let most = self.provider.config.max_bytes();
+            let most = self.upstream.max_bytes();
             if self.text.len() + self.reasoning.len() + self.call_bytes > most {
-                return Err(ModelError::too_large(&self.provider.name, most));
+                return Err(ModelError::too_large(self.upstream.provider(), most));
             }
             if delta.is_some() {
                 return Ok(delta);

@@ -16,6 +16,7 @@
 //!                 (`request` writes what is sent, `answer` reads what comes)
 //!   native        Anthropic and Gemini in their own words, through `genai`
 //!   script        what a test says, in place of a provider
+//! upstream      what comes, within the limits of time
 //! generation    the pieces, and the whole answer at the end
 //! ```
 //!
@@ -31,16 +32,19 @@ mod error;
 mod generation;
 mod models;
 mod native;
+mod piece;
 mod provider;
 mod request;
 mod script;
 mod settings;
+mod upstream;
 
 pub use config::{ModelConfigError, ModelsConfig, OnInterrupt, ProviderConfig, ProviderKind, Secret};
 pub use conversation::Call;
 pub use error::{ModelError, ModelErrorKind};
-pub use generation::{CallDelta, Completion, Delta, Generation, Usage, call_item, message_item, reasoning_item};
+pub use generation::{Completion, Delta, Generation, call_item, message_item, reasoning_item};
 pub use models::{Models, Target};
+pub use piece::{CallDelta, Usage};
 pub use script::{Script, ScriptedAnswer};
 
 /// Makes `ring` the cryptography of every TLS connection of this process, unless there is a choice already.

@@ -40,7 +40,7 @@ pub struct Target {
 impl Target {
     /// The provider's name in the configuration.
     pub fn provider(&self) -> &str {
-        &self.provider.name
+        self.provider.name()
     }
 
     /// The model's name at the provider.
@@ -51,7 +51,7 @@ impl Target {
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.provider.name, self.model)
+        write!(f, "{}/{}", self.provider.name(), self.model)
     }
 }
 
@@ -105,7 +105,7 @@ impl Models {
         let listed = self
             .providers
             .iter()
-            .flat_map(|(name, provider)| provider.config.models.iter().map(move |model| format!("{name}/{model}")));
+            .flat_map(|(name, provider)| provider.config().models.iter().map(move |model| format!("{name}/{model}")));
         listed.collect()
     }
 
@@ -129,7 +129,7 @@ impl Models {
 
     /// What happens to a call of this model that was in flight when the server stopped.
     pub fn on_interrupt(&self, asked: Option<&str>) -> OnInterrupt {
-        self.resolve(asked).map_or(OnInterrupt::Restart, |target| target.provider.config.on_interrupt)
+        self.resolve(asked).map_or(OnInterrupt::Restart, |target| target.provider.config().on_interrupt)
     }
 
     /// Finds out who answers to a name.
@@ -163,16 +163,16 @@ impl Models {
             None => (self.usual(&name)?, name.as_str()),
         };
         if model.is_empty() {
-            let message = format!("`{name}` names no model: ask for `{}/MODEL`", provider.name);
+            let message = format!("`{name}` names no model: ask for `{}/MODEL`", provider.name());
             return Err(ModelError::new(ModelErrorKind::NotFound, "model_not_found", message));
         }
-        let listed = &provider.config.models;
+        let listed = &provider.config().models;
         if !listed.is_empty() && !listed.iter().any(|listed| listed == model) {
             let message = format!(
                 "the model `{model}` is not one of provider {}: {} (providers.{}.models)",
-                provider.name,
+                provider.name(),
                 listed.join(", "),
-                provider.name
+                provider.name()
             );
             return Err(ModelError::new(ModelErrorKind::NotFound, "model_not_found", message));
         }

@@ -21,11 +21,10 @@ use reqwest::Url;
 use serde_json::Value;
 
 use super::{
-    answer::{End, Piece},
     config::Secret,
     conversation::{FunctionCall, Part, Turn, data_url},
     error::{ModelError, ModelErrorKind},
-    generation::Usage,
+    piece::{End, Piece, Usage},
     settings::{self, Format, Settings},
 };
 

@@ -9,27 +9,26 @@ use std::{fmt, sync::Arc, time::Duration};
 use backon::{ExponentialBuilder, Retryable as _};
 use bytes::Bytes;
 use reqwest::Url;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{timeout, timeout_at};
 use tracing::info;
 
 use super::{
-    answer::Piece,
-    chat::{Chat, ChatStream},
-    config::{Dialect, ModelConfigError, ProviderConfig, Secret},
+    chat::Chat,
+    config::{Dialect, ModelConfigError, ProviderConfig},
     conversation::Turn,
     error::ModelError,
     generation::Generation,
-    native::{Native, NativeRequest, NativeStream},
-    script::{self, Script, ScriptedStream},
+    native::{Native, NativeRequest},
+    piece::Piece,
+    script::{self, Script},
     settings::Settings,
+    upstream::{Stream, Terms, Upstream, after},
 };
 use crate::metrics::{LiveCall, ProviderMetrics};
 
 /// One provider, ready to be called.
 pub(super) struct Provider {
-    pub(super) name: String,
-    pub(super) config: ProviderConfig,
-    key: Option<Secret>,
+    terms: Arc<Terms>,
     client: Client,
     metrics: Arc<ProviderMetrics>,
 }
@@ -45,13 +44,6 @@ pub(super) enum Request {
     Chat(Bytes),
     Native(Box<NativeRequest>),
     Script,
-}
-
-/// An answer that is coming in.
-pub(super) enum Upstream {
-    Chat(Box<ChatStream>),
-    Native(Box<NativeStream>),
-    Script(ScriptedStream),
 }
 
 impl Provider {
@@ -91,13 +83,25 @@ impl Provider {
             }
             Dialect::Native(adapter) => Client::Native(Native::new(name, http, adapter, base_url, key.as_ref())?),
         };
-        Ok(Self { name: name.to_owned(), config: config.clone(), key, client, metrics })
+        let terms = Arc::new(Terms { provider: name.to_owned(), config: config.clone(), key });
+        Ok(Self { terms, client, metrics })
     }
 
     /// A provider that says what a script says.
     pub(super) fn scripted(script: Arc<Script>, metrics: Arc<ProviderMetrics>) -> Self {
         let config = ProviderConfig { max_retries: 0, ..ProviderConfig::default() };
-        Self { name: script::NAME.to_owned(), config, key: None, client: Client::Script(script), metrics }
+        let terms = Arc::new(Terms { provider: script::NAME.to_owned(), config, key: None });
+        Self { terms, client: Client::Script(script), metrics }
+    }
+
+    /// What the operator calls it.
+    pub(super) fn name(&self) -> &str {
+        &self.terms.provider
+    }
+
+    /// How it is configured.
+    pub(super) fn config(&self) -> &ProviderConfig {
+        &self.terms.config
     }
 
     /// Writes the request of a call, once for all its attempts.
@@ -112,7 +116,7 @@ impl Provider {
     /// Sends a request until it begins to be answered, or there is no more hope.
     pub(super) async fn start(self: Arc<Self>, model: String, request: Request) -> Result<Generation, ModelError> {
         let mut live = LiveCall::new(self.metrics.clone());
-        let config = &self.config;
+        let (terms, config) = (&self.terms, &self.terms.config);
         let deadline = after(config.total_timeout);
         let pauses = ExponentialBuilder::default()
             .with_jitter()
@@ -120,81 +124,46 @@ impl Provider {
             .with_max_delay(config.max_retry_pause)
             .with_max_times(config.max_retries);
         let attempt = async || {
-            let late = || self.late("first_token_timeout", config.first_token_timeout);
+            let late = || terms.late("first_token_timeout", config.first_token_timeout);
             let first = timeout(config.first_token_timeout, self.attempt(&request)).await;
-            first.unwrap_or_else(|_| Err(late())).map_err(|error| self.hide(error))
+            first.unwrap_or_else(|_| Err(late())).map_err(|error| terms.hide(error))
         };
         let started = attempt
             .retry(pauses)
             .when(|error| error.repeatable && error.retry_after.is_none_or(|pause| pause <= config.max_retry_pause))
             .adjust(|error, pause| pause.map(|pause| error.retry_after.unwrap_or(pause)))
             .notify(|error, pause| {
-                info!(provider = self.name, ?pause, "{error}; trying again");
+                info!(provider = terms.provider, ?pause, "{error}; trying again");
                 self.metrics.retries.inc();
             });
         let started = timeout_at(deadline, started).await;
-        let started = started.unwrap_or_else(|_| Err(self.late("total_timeout", config.total_timeout)));
-        let (upstream, first) = started.inspect_err(|error| live.fail(error.code))?;
+        let started = started.unwrap_or_else(|_| Err(terms.late("total_timeout", config.total_timeout)));
+        let (stream, first) = started.inspect_err(|error| live.fail(error.code))?;
         live.first_token();
-        Ok(Generation::new(self, model, upstream, first, deadline, live))
+        Ok(Generation::new(model, Upstream::new(terms.clone(), stream, deadline), first, live))
     }
 
     /// Sends the request and waits for the first piece.
-    async fn attempt(&self, request: &Request) -> Result<(Upstream, Piece), ModelError> {
-        let mut upstream = match (&self.client, request) {
-            (Client::Chat(chat), Request::Chat(body)) => Upstream::Chat(Box::new(chat.send(body.clone()).await?)),
+    async fn attempt(&self, request: &Request) -> Result<(Stream, Piece), ModelError> {
+        let mut stream = match (&self.client, request) {
+            (Client::Chat(chat), Request::Chat(body)) => Stream::Chat(Box::new(chat.send(body.clone()).await?)),
             (Client::Native(native), Request::Native(request)) => {
-                Upstream::Native(Box::new(native.send(request.as_ref().clone()).await?))
+                Stream::Native(Box::new(native.send(request.as_ref().clone()).await?))
             }
-            (Client::Script(script), Request::Script) => Upstream::Script(script.answer()?),
+            (Client::Script(script), Request::Script) => Stream::Script(script.answer()?),
             _ => return Err(ModelError::invalid("a request of another provider")),
         };
-        match upstream.next().await? {
-            Some(first) => Ok((upstream, first)),
-            None => Err(ModelError::cut(&self.name, "")),
+        match stream.next().await? {
+            Some(first) => Ok((stream, first)),
+            None => Err(ModelError::cut(&self.terms.provider, "")),
         }
-    }
-
-    /// The next piece of an answer, within the limits of time.
-    pub(super) async fn next(&self, upstream: &mut Upstream, deadline: Instant) -> Result<Option<Piece>, ModelError> {
-        let idle = self.config.idle_timeout;
-        let (until, limit, length) = match after(idle) {
-            until if until < deadline => (until, "idle_timeout", idle),
-            _ => (deadline, "total_timeout", self.config.total_timeout),
-        };
-        let next = timeout_at(until, upstream.next()).await;
-        next.unwrap_or_else(|_| Err(self.late(limit, length))).map_err(|error| self.hide(error))
-    }
-
-    pub(super) fn late(&self, limit: &str, length: Duration) -> ModelError {
-        ModelError::late(&self.name, limit, length)
-    }
-
-    fn hide(&self, error: ModelError) -> ModelError {
-        error.without(self.key.as_ref())
     }
 }
 
 impl fmt::Debug for Provider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Provider").field("name", &self.name).field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("Provider").field("name", &self.terms.provider).field("config", &self.terms.config).finish_non_exhaustive()
     }
-}
-
-impl Upstream {
-    async fn next(&mut self) -> Result<Option<Piece>, ModelError> {
-        match self {
-            Self::Chat(stream) => stream.next().await,
-            Self::Native(stream) => stream.next().await,
-            Self::Script(stream) => stream.next(),
-        }
-    }
-}
-
-/// The instant after a wait; a wait that no clock can hold is a very long one.
-fn after(wait: Duration) -> Instant {
-    let now = Instant::now();
-    now.checked_add(wait).unwrap_or_else(|| now + Duration::from_secs(30 * 365 * 24 * 3600))
 }
 
 fn base_url(text: &str) -> Result<Url, String> {

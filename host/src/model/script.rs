@@ -10,10 +10,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    answer::{End, Piece},
     conversation::{Call, FunctionCall},
     error::{ModelError, ModelErrorKind},
-    generation::{CallDelta, Usage},
+    piece::{CallDelta, End, Piece, Usage},
 };
 
 /// The provider's name, and that of the model that answers when an agent names none.

@@ -8,15 +8,15 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use super::{
+    check::{Checked, RequestLimits, missing},
     error::ApiError,
     id::ResponseId,
-    request::{Checked, CreateRequest, RequestLimits, missing},
+    input::COMPACTION,
+    request::CreateRequest,
     response::Usage,
     schema::StoredItem,
 };
 
-/// The type of the item.
-pub(super) const COMPACTION: &str = "compaction";
 /// The fields of a request to compact. Others are ignored.
 const FIELDS: [&str; 4] = ["model", "instructions", "previous_response_id", "conversation"];
 

@@ -8,9 +8,9 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{
+    check::{Checked, RequestLimits, wrong_type},
     error::{ApiError, ErrorKind},
     input,
-    request::{Checked, RequestLimits, wrong_type},
     schema::Metadata,
 };
 

@@ -7,9 +7,8 @@ use std::collections::HashSet;
 use serde_json::{Map, Value, json};
 
 use super::{
-    compaction::COMPACTION,
+    check::{RequestLimits, one_of, wrong_type},
     error::ApiError,
-    request::{RequestLimits, one_of, wrong_type},
 };
 
 /// The most input items of one request, by default.
@@ -19,6 +18,8 @@ pub const MAX_INPUT_ITEMS: usize = 1_000;
 const ID: usize = 256;
 /// The type of an item that stands for a stored one.
 const REFERENCE: &str = "item_reference";
+/// The type of an item that stands for a history that was compacted.
+pub(super) const COMPACTION: &str = "compaction";
 
 /// Checks `input` and brings it into its full shape.
 pub(super) fn normalize(input: Value, limits: &RequestLimits) -> Result<Vec<Value>, ApiError> {

@@ -4,6 +4,7 @@
 //! tested by value. Shapes follow OpenAI's Responses API and the Open Responses specification (release
 //! 2026-04-24); where the two differ, the type's documentation says what is sent and why.
 
+mod check;
 mod compaction;
 mod conversation;
 mod emission;
@@ -21,6 +22,7 @@ mod status;
 mod tokens;
 mod websocket;
 
+pub use check::RequestLimits;
 pub use compaction::{
     Compaction, compaction_item, is_user_message, not_sealed_here, read_compact, sealed_content, summary_message,
 };
@@ -36,7 +38,7 @@ pub use id::ResponseId;
 pub use idempotency::IdempotencyKey;
 pub use input::{MAX_INPUT_ITEMS, check_calls, identify, references};
 pub use item::{Content, Item, ItemStatus, SummaryPart};
-pub use request::{CreateRequest, RequestLimits, previous_not_found};
+pub use request::{CreateRequest, previous_not_found};
 pub use response::{Deleted, IncompleteDetails, Response, ResponseError, Usage};
 pub use schema::*;
 pub use status::{ActiveStatus, Status, TerminalStatus};

@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{error::ApiError, request::Checked};
+use super::{check::Checked, error::ApiError};
 
 /// Fields of a request that have no meaning on a WebSocket, where every answer is events and every run is watched.
 const NOT_HERE: [&str; 3] = ["stream", "stream_options", "background"];
