@@ -12,7 +12,7 @@ fn main() -> ExitCode {
     for input in ["wit", "guest-sdk", "plugins", "Cargo.toml", "Cargo.lock"] {
         println!("cargo::rerun-if-changed={}", workspace.join(input).display());
     }
-    for embedded in ["migrations", "templates"] {
+    for embedded in ["templates"] {
         println!("cargo::rerun-if-changed={embedded}");
     }
     let target_dir = PathBuf::from(variable("OUT_DIR")).join("guests");

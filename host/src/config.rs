@@ -27,19 +27,19 @@ use serde::{Deserialize, Serialize};
 use crate::{
     http::{ConnectionLimits, Origins, WebSocketLimits},
     machine::LiveRuns,
-    model::{ModelsConfig, ProviderConfig},
     plugin::{
         AgentConfig, Allocator, CallLimits, FetchLimits, HttpLimits, McpConfig, PluginLimits, Pool, PublicKey,
         Signatures, Source, ToolConfig, ToolLimits, ToolsConfig, one_or_many,
     },
-    protocol::RequestLimits,
     run::{HistoryLimits, OutputLimits, RunLimits, Shares},
-    store::LEASE,
 };
 
 mod environment;
 
 use environment::Environment;
+use outlast_model::{ModelsConfig, ProviderConfig};
+use outlast_protocol::RequestLimits;
+use outlast_store::LEASE;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -352,7 +352,7 @@ impl Default for Limits {
             body_bytes: ByteSize::mib(10),
             bodies_bytes: ByteSize::mib(128),
             text_bytes: ByteSize::mib(1),
-            input_items: crate::protocol::MAX_INPUT_ITEMS,
+            input_items: outlast_protocol::MAX_INPUT_ITEMS,
             history_items: 10_000,
             history_bytes: ByteSize::mib(32),
             max_live_runs: None,

@@ -29,20 +29,18 @@
 // They panic where nobody reads them: `cli::output` and `log` do not.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
-mod aside;
 pub mod cli;
 pub mod config;
 pub mod http;
-pub mod lease;
 mod local;
 mod log;
 mod machine;
-pub mod metrics;
-pub mod model;
 pub mod plugin;
-pub mod protocol;
 mod reload;
 pub mod run;
 pub mod server;
-pub mod store;
-mod text;
+
+pub use outlast_metrics as metrics;
+pub use outlast_model as model;
+pub use outlast_protocol as protocol;
+pub use outlast_store as store;

@@ -11,24 +11,24 @@ use std::{
 };
 
 use bytes::Bytes;
+use outlast_metrics::Metrics;
+use outlast_model::Models;
+use outlast_protocol::CreateRequest;
+use outlast_store::{Store, StoreError};
 use tempfile::TempDir;
 use tokio::{runtime::Handle, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{CacheConfig, Config},
-    metrics::Metrics,
-    model::Models,
     plugin::{
         Agent, Engine, Grants, Plugin, Refused, Registry, Signatures, ToolGrant, ToolScript, read_component,
         read_signature, signature_path,
     },
-    protocol::CreateRequest,
     run::{
         self, Created, Manager, Queues, Refusal, RunSecrets, Seal, Services, Shares, Subscription, Writer, WriterQueue,
     },
     server::{StartError, cached},
-    store::{Store, StoreError},
 };
 
 /// The principal of every run.

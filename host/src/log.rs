@@ -12,11 +12,13 @@ use std::{
     collections::VecDeque,
     io,
     os::fd::{AsFd as _, OwnedFd},
-    sync::{Arc, LazyLock},
+    sync::Arc,
     thread,
     time::{Duration, Instant, SystemTime},
 };
 
+use outlast_metrics::LogMetrics;
+use outlast_runtime::text;
 use parking_lot::{Condvar, Mutex};
 use prometheus_client::metrics::counter::Counter;
 use rustix::{
@@ -25,7 +27,7 @@ use rustix::{
 };
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::{config::LogFormat, text};
+use crate::config::LogFormat;
 
 /// How much may wait to be written.
 const QUEUE_BYTES: usize = 4 << 20;
@@ -35,14 +37,6 @@ const LINE_OVERHEAD: usize = 64;
 const LAST_LINES: Duration = Duration::from_secs(1);
 /// The pause between two lines that say how many were lost.
 const TELL: Duration = Duration::from_secs(1);
-
-/// Lines that were lost since the process began. It has one log.
-static LOST: LazyLock<Counter> = LazyLock::new(Counter::default);
-
-/// Lines of the log that were lost since the process began.
-pub(crate) fn lost() -> Counter {
-    LOST.clone()
-}
 
 /// Takes lines. Copies write the same log.
 #[derive(Clone, Debug)]
@@ -82,7 +76,7 @@ impl Log {
     /// The process has too many open files, or cannot start a thread.
     pub(crate) fn start(format: LogFormat, coloured: bool) -> io::Result<(Self, Flush)> {
         let out = io::stderr().as_fd().try_clone_to_owned()?;
-        let shared = Self::to(out, format, coloured, lost())?;
+        let shared = Self::to(out, format, coloured, LogMetrics::default().lost().clone())?;
         Ok((Self(shared.clone()), Flush(shared)))
     }
 

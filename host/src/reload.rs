@@ -14,6 +14,7 @@ use notify::{
     EventKind, RecommendedWatcher, RecursiveMode, Watcher as _,
     event::{AccessKind, AccessMode},
 };
+use outlast_store::{Store, StoreError};
 use tokio::{
     sync::Notify,
     time::{Instant, MissedTickBehavior, interval, sleep_until},
@@ -24,7 +25,6 @@ use tracing::{error, info, warn};
 use crate::{
     plugin::{Fetched, Folder, FolderError, OciReference, Refused, Registry, Serving, Trust},
     run::{Manager, milliseconds, seconds},
-    store::{Store, StoreError},
 };
 
 /// How long a file must be the same to be read, and how long a change of the folder is waited on for others.

@@ -8,6 +8,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use outlast_metrics::Metrics;
+use outlast_model::{ModelConfigError, Models};
+use outlast_store::{Store, StoreError};
 use tokio::{
     net::TcpListener,
     runtime::Handle,
@@ -21,15 +24,12 @@ use crate::{
     config::{CacheConfig, Config, bytes},
     http::{self, Api, ApiLimits, Bodies, Hosts, Keys},
     machine::LiveRuns,
-    metrics::Metrics,
-    model::{ModelConfigError, Models},
     plugin::{
         Allocator, CacheError, Engine, Fetched, Folder, FolderError, GrantError, Grants, Refused, Registry, Source,
         Trust,
     },
     reload::{self, LookError, Missing},
     run::{self, Manager, Queues, RunSecrets, Seal, Services, Writer},
-    store::{Store, StoreError},
 };
 
 /// The folder for what comes from registries, in that for compiled code.

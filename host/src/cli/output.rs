@@ -1,7 +1,7 @@
 //! What commands print.
 //!
 //! Much of it was written by somebody else, a plugin for example: what would control a terminal, or show a text in another
-//! order than it has, is [escaped](crate::text) here, whatever is printed.
+//! order than it has, is [escaped](outlast_runtime::text) here, whatever is printed.
 //!
 //! Who reads it may go away (`| head -1`): that is no failure. What is printed after that goes nowhere, and the command
 //! ends as it would have, or sooner. Anything else that keeps a text from being printed, a full disk for example, is an
@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use crate::text;
+use outlast_runtime::text;
 
 /// How long a last message may take: who reads standard error may stand still.
 const LAST_MESSAGE: Duration = Duration::from_secs(1);

@@ -6,12 +6,12 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
+use outlast_runtime::text::{self as foreign, entry as entry_shown};
 use reqwest::{Client, Method};
 use serde_json::Value;
 use tokio::runtime::Builder;
 
 use super::output::{gone, print};
-use crate::text::{self as foreign, entry as entry_shown};
 
 /// The pause between two looks at a log that goes on.
 const LOOK: Duration = Duration::from_millis(500);
@@ -80,7 +80,7 @@ impl Runs {
         let Self { command, url, key, json } = self;
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| format!("cannot start a runtime: {error}"))?;
-        crate::model::install_tls();
+        outlast_model::install_tls();
         let http = Client::builder().build().map_err(|error| format!("cannot make an HTTP client: {error}"))?;
         let api = Api { http, url: url.trim_end_matches('/').to_owned(), key };
         runtime.block_on(command.run(&api, json))

@@ -10,6 +10,7 @@ use std::{
 };
 
 use clap::Args;
+use outlast_store::Backend;
 use tokio::sync::Notify;
 use tokio::{
     runtime::{Builder, Runtime},
@@ -25,7 +26,6 @@ use crate::{
     log::{Flush, Log},
     plugin::Allocator,
     server::Server,
-    store::Backend,
 };
 
 /// Run the server.

@@ -6,15 +6,14 @@ use axum::{
     middleware::Next,
     response::Response,
 };
+use outlast_protocol::{ApiError, ErrorKind, ResponseId, Status, TerminalStatus};
+use outlast_store::{RunFilter, RunRow};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::error::Failure;
 use super::{Api, auth::turned_away};
-use crate::{
-    protocol::{ApiError, ErrorKind, ResponseId, Status, TerminalStatus},
-    run::LoggedLine,
-    store::{RunFilter, RunRow},
-};
+use crate::run::LoggedLine;
 
 /// A run, as an operator sees it.
 #[derive(Debug, Serialize, ToSchema)]
@@ -167,7 +166,7 @@ pub(super) async fn authenticate(State(api): State<Api>, request: Request, next:
 pub(super) async fn list(
     State(api): State<Api>,
     Query(query): Query<Vec<(String, String)>>,
-) -> Result<Json<AdminRunList>, ApiError> {
+) -> Result<Json<AdminRunList>, Failure> {
     let limit = number(&query, "limit", 20, 1..=100)?;
     let status = match get(&query, "status") {
         None => None,
@@ -211,9 +210,9 @@ pub(super) async fn list(
         (status = 404, description = "`response_not_found`"),
     ),
 )]
-pub(super) async fn show(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<AdminRun>, ApiError> {
+pub(super) async fn show(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<AdminRun>, Failure> {
     let run = api.manager.run(&parse(&id)?).await?;
-    run.map(|run| Json(shown(run))).ok_or_else(|| ApiError::response_not_found(&id))
+    Ok(Json(shown(run.ok_or_else(|| ApiError::response_not_found(&id))?)))
 }
 
 /// Shows the log of a run.
@@ -235,7 +234,7 @@ pub(super) async fn logs(
     State(api): State<Api>,
     Path(id): Path<String>,
     Query(query): Query<Vec<(String, String)>>,
-) -> Result<Json<LogList>, ApiError> {
+) -> Result<Json<LogList>, Failure> {
     let limit = number(&query, "limit", 1_000, 1..=10_000)?;
     let from = number(&query, "from", 0, 0..=u64::MAX >> 1)?;
     let most = usize::try_from(limit).unwrap_or(usize::MAX);
@@ -265,14 +264,14 @@ pub(super) async fn logs(
         (status = 503, description = "`shutting_down`, `storage_unavailable`"),
     ),
 )]
-pub(super) async fn cancel(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<AdminRun>, ApiError> {
+pub(super) async fn cancel(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<AdminRun>, Failure> {
     let run = parse(&id)?;
     match api.manager.cancel_any(&run).await? {
-        None => Err(ApiError::response_not_found(&id)),
+        None => Err(ApiError::response_not_found(&id).into()),
         Some(Status::Terminal(TerminalStatus::Cancelled)) => show(State(api), Path(id)).await,
         Some(status) => {
             let message = format!("Cannot cancel the run of response '{run}': it has ended already, as {status}.");
-            Err(ApiError::new(ErrorKind::InvalidRequest, "response_not_cancellable", message))
+            Err(ApiError::new(ErrorKind::InvalidRequest, "response_not_cancellable", message).into())
         }
     }
 }

@@ -16,14 +16,13 @@ use governor::{
     DefaultDirectRateLimiter, Quota, RateLimiter,
     clock::{Clock as _, DefaultClock},
 };
+use outlast_protocol::{ApiError, ErrorKind};
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 
+use super::error::Failure;
 use super::{Api, connections::Connection};
-use crate::{
-    config::Key,
-    protocol::{ApiError, ErrorKind},
-};
+use crate::config::Key;
 
 /// The principal of a server without keys.
 pub const LOCAL: &str = "local";
@@ -159,7 +158,7 @@ pub(super) async fn authenticate(State(api): State<Api>, mut request: Request, n
 /// The answer to whoever does not come in.
 pub(super) fn turned_away(error: ApiError) -> Response {
     let unknown = error.kind == ErrorKind::Authentication;
-    let mut response = error.into_response();
+    let mut response = Failure(error).into_response();
     if unknown {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }

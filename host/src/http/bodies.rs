@@ -8,10 +8,9 @@
 use std::{collections::HashMap, ops::Deref, sync::Arc, thread::available_parallelism};
 
 use bytes::Bytes;
+use outlast_protocol::{ApiError, ErrorKind};
 use parking_lot::Mutex;
 use tokio::{sync::Semaphore, task::block_in_place};
-
-use crate::protocol::{ApiError, ErrorKind};
 
 /// The largest body that does not count, in bytes.
 const SMALL: usize = 16 * 1_024;

@@ -5,12 +5,12 @@ use std::time::Duration;
 use axum::{body::Body, extract::Request, http::header};
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
+use outlast_protocol::{ApiError, ErrorKind};
 
 use super::{
     Api, Principal,
     bodies::{ReadBody, Room},
 };
-use crate::protocol::{ApiError, ErrorKind};
 
 /// How long the rest of a body that is too large is waited for.
 const LINGER: Duration = Duration::from_secs(1);

@@ -4,9 +4,10 @@ use axum::{
     Extension, Json,
     extract::{Request, State},
 };
+use outlast_protocol::{CompactShape, Compaction, read_compact};
 
+use super::error::Failure;
 use super::{Api, Principal, body};
-use crate::protocol::{ApiError, CompactShape, Compaction, read_compact};
 
 /// Makes a conversation shorter. Nothing is kept.
 #[utoipa::path(
@@ -26,7 +27,7 @@ pub(super) async fn compact(
     State(api): State<Api>,
     Extension(Principal(principal)): Extension<Principal>,
     request: Request,
-) -> Result<Json<Compaction>, ApiError> {
+) -> Result<Json<Compaction>, Failure> {
     let body = body::read_json(request, &api).await?;
     let request = body.parse(|body| read_compact(body, &api.limits.request)).await?;
     drop(body);

@@ -17,6 +17,8 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use outlast_metrics::{Held, Metrics, Transport as Over};
+use outlast_protocol::{ApiError, ErrorKind};
 use parking_lot::Mutex;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -33,10 +35,6 @@ use uuid::Uuid;
 use super::{
     places::{Busy, Crowded, LAST_ANSWER, Place, Places},
     transport::{Patience, Transport, Wire},
-};
-use crate::{
-    metrics::{Held, Metrics, Transport as Over},
-    protocol::{ApiError, ErrorKind},
 };
 
 /// How long streams that have ended may take to reach their clients after the stop.

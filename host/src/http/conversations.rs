@@ -6,22 +6,21 @@ use axum::{
     Extension, Json,
     extract::{Path, Query, Request, State},
 };
+use outlast_protocol::{
+    ApiError, Conversation, ConversationId, CreateConversation, CreateConversationShape, CreateItemsShape, Deleted,
+    ErrorKind, StoredItem, UpdateConversationShape, conversation_busy, conversation_not_found, identify, parse_items,
+    parse_metadata,
+};
+use outlast_store::{NewItem, Store, StoreError, Written};
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::error::Failure;
 use super::{
     Api, Principal, body,
     page::{ItemList, Page, PageQuery},
 };
-use crate::{
-    protocol::{
-        ApiError, Conversation, ConversationId, CreateConversation, CreateConversationShape, CreateItemsShape, Deleted,
-        ErrorKind, StoredItem, UpdateConversationShape, conversation_busy, conversation_not_found, identify,
-        parse_items, parse_metadata,
-    },
-    run,
-    store::{NewItem, Store, StoreError, Written},
-};
+use crate::run;
 
 /// Makes a conversation.
 #[utoipa::path(
@@ -38,7 +37,7 @@ pub(super) async fn create(
     State(api): State<Api>,
     Extension(Principal(principal)): Extension<Principal>,
     request: Request,
-) -> Result<Json<Conversation>, ApiError> {
+) -> Result<Json<Conversation>, Failure> {
     let body = body::read_json(request, &api).await?;
     let CreateConversation { metadata, mut items } =
         body.parse(|body| CreateConversation::parse(body, &api.limits.request)).await?;
@@ -66,7 +65,7 @@ pub(super) async fn retrieve(
     State(api): State<Api>,
     Extension(Principal(principal)): Extension<Principal>,
     Path(id): Path<String>,
-) -> Result<Json<Conversation>, ApiError> {
+) -> Result<Json<Conversation>, Failure> {
     found(&api, &principal, &parse(&id)?).await
 }
 
@@ -88,7 +87,7 @@ pub(super) async fn update(
     Extension(Principal(principal)): Extension<Principal>,
     Path(id): Path<String>,
     request: Request,
-) -> Result<Json<Conversation>, ApiError> {
+) -> Result<Json<Conversation>, Failure> {
     let id = parse(&id)?;
     let body = body::read_json(request, &api).await?;
     let metadata = body.parse(parse_metadata).await?;
@@ -114,9 +113,9 @@ pub(super) async fn delete(
     State(api): State<Api>,
     Extension(Principal(principal)): Extension<Principal>,
     Path(id): Path<String>,
-) -> Result<Json<Deleted>, ApiError> {
+) -> Result<Json<Deleted>, Failure> {
     if !api.manager.delete_conversation(&principal, &parse(&id)?).await? {
-        return Err(conversation_not_found(&id));
+        return Err(conversation_not_found(&id).into());
     }
     Ok(Json(Deleted::new(id, "conversation.deleted")))
 }
@@ -144,14 +143,14 @@ pub(super) async fn create_items(
     Extension(Principal(principal)): Extension<Principal>,
     Path(id): Path<String>,
     request: Request,
-) -> Result<Json<ItemList>, ApiError> {
+) -> Result<Json<ItemList>, Failure> {
     let id = parse(&id)?;
     let body = body::read_json(request, &api).await?;
     let mut items = body.parse(|body| parse_items(body, &api.limits.request)).await?;
     let texts = with_ids(&mut items);
     match api.manager.store().add_items(&principal, &id, &new_items(&texts)).await? {
         Written::Yes => Ok(Json(Page::list(items, false))),
-        refused => Err(not_written(&api, &principal, &id, refused).await?),
+        refused => Err((not_written(&api, &principal, &id, refused).await?).into()),
     }
 }
 
@@ -172,12 +171,12 @@ pub(super) async fn items(
     Extension(Principal(principal)): Extension<Principal>,
     Path(id): Path<String>,
     Query(query): Query<Vec<(String, String)>>,
-) -> Result<Json<ItemList>, ApiError> {
+) -> Result<Json<ItemList>, Failure> {
     let page = Page::parse(&query)?;
     let id = parse(&id)?;
     let store = api.manager.store();
     if store.conversation_head(&principal, &id).await?.is_none() {
-        return Err(conversation_not_found(id.as_str()));
+        return Err(conversation_not_found(id.as_str()).into());
     }
     let after = position(store, &principal, &id, "after", page.after()).await?;
     let before = position(store, &principal, &id, "before", page.before()).await?;
@@ -205,10 +204,10 @@ pub(super) async fn item(
     State(api): State<Api>,
     Extension(Principal(principal)): Extension<Principal>,
     Path((id, item)): Path<(String, String)>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<Value>, Failure> {
     match api.manager.store().item(&principal, &parse(&id)?, &item).await? {
         Some((_, text)) => Ok(Json(read(&text)?)),
-        None => Err(item_not_found(&item)),
+        None => Err(item_not_found(&item).into()),
     }
 }
 
@@ -238,14 +237,14 @@ pub(super) async fn delete_item(
     State(api): State<Api>,
     Extension(Principal(principal)): Extension<Principal>,
     Path((id, item)): Path<(String, String)>,
-) -> Result<Json<Conversation>, ApiError> {
+) -> Result<Json<Conversation>, Failure> {
     let id = parse(&id)?;
     match api.manager.store().delete_item(&principal, &id, &item).await? {
         Written::Yes => found(&api, &principal, &id).await,
         Written::NotFound if api.manager.store().conversation_head(&principal, &id).await?.is_some() => {
-            Err(item_not_found(&item))
+            Err(item_not_found(&item).into())
         }
-        refused => Err(not_written(&api, &principal, &id, refused).await?),
+        refused => Err((not_written(&api, &principal, &id, refused).await?).into()),
     }
 }
 
@@ -253,9 +252,9 @@ fn parse(id: &str) -> Result<ConversationId, ApiError> {
     ConversationId::parse(id).ok_or_else(|| conversation_not_found(id))
 }
 
-async fn found(api: &Api, principal: &str, id: &ConversationId) -> Result<Json<Conversation>, ApiError> {
+async fn found(api: &Api, principal: &str, id: &ConversationId) -> Result<Json<Conversation>, Failure> {
     let conversation = api.manager.store().conversation(principal, id).await?;
-    conversation.map(Json).ok_or_else(|| conversation_not_found(id.as_str()))
+    Ok(Json(conversation.ok_or_else(|| conversation_not_found(id.as_str()))?))
 }
 
 /// Gives every item an id and returns the ids and the items as JSON.

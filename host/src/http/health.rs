@@ -1,11 +1,12 @@
 //! `GET /healthz` and `GET /readyz`.
 
 use axum::{Json, extract::State};
+use outlast_protocol::{ApiError, ErrorKind};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Api;
-use crate::protocol::{ApiError, ErrorKind};
+use super::error::Failure;
 
 /// The server is well.
 #[derive(Debug, Serialize, ToSchema)]
@@ -49,9 +50,9 @@ pub(super) async fn live() -> Json<Health> {
         (status = 503, description = "`shutting_down`, `storage_unavailable`"),
     ),
 )]
-pub(super) async fn ready(State(api): State<Api>) -> Result<Json<Readiness>, ApiError> {
+pub(super) async fn ready(State(api): State<Api>) -> Result<Json<Readiness>, Failure> {
     if api.manager.draining() {
-        return Err(ApiError::new(ErrorKind::Unavailable, "shutting_down", "The server is shutting down."));
+        return Err(ApiError::new(ErrorKind::Unavailable, "shutting_down", "The server is shutting down.").into());
     }
     api.manager.ready().await?;
     Ok(Json(Readiness { status: "ok", runs: api.manager.live_runs() }))

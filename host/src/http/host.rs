@@ -21,8 +21,9 @@ use axum::{
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
+use outlast_protocol::{ApiError, ErrorKind};
 
-use crate::protocol::{ApiError, ErrorKind};
+use super::error::Failure;
 
 /// How much of a client's text a message shows, in characters.
 const SHOWN: usize = 100;
@@ -72,7 +73,7 @@ impl Hosts {
 pub(super) async fn check(State(hosts): State<Hosts>, request: Request, next: Next) -> Response {
     match hosts.admit(request.uri(), request.headers()) {
         Ok(()) => next.run(request).await,
-        Err(error) => error.into_response(),
+        Err(error) => Failure(error).into_response(),
     }
 }
 

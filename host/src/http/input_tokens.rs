@@ -4,11 +4,12 @@ use axum::{
     Extension, Json,
     extract::{Request, State},
 };
+use outlast_protocol::{CreateRequest, CreateResponseShape};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::error::Failure;
 use super::{Api, Principal, body};
-use crate::protocol::{ApiError, CreateRequest, CreateResponseShape};
 
 /// How many tokens a request has.
 #[derive(Debug, Serialize, ToSchema)]
@@ -39,7 +40,7 @@ pub(super) async fn count(
     State(api): State<Api>,
     Extension(Principal(principal)): Extension<Principal>,
     request: Request,
-) -> Result<Json<InputTokens>, ApiError> {
+) -> Result<Json<InputTokens>, Failure> {
     let body = body::read_json(request, &api).await?;
     let request = body.parse(|body| CreateRequest::parse(body, &api.limits.request)).await?;
     drop(body);

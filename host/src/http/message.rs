@@ -24,9 +24,10 @@ use axum::{
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt as _;
+use outlast_protocol::{ApiError, ErrorKind};
 use parking_lot::Mutex;
 
-use crate::protocol::{ApiError, ErrorKind};
+use super::error::Failure;
 
 /// The most bytes of an unread body that are read to keep its connection.
 const RECLAIMED: u64 = 64 * 1_024;
@@ -38,7 +39,8 @@ pub(super) async fn unrepeated(request: Request, next: Next) -> Response {
     for (name, shown) in [(header::HOST, "Host"), (header::AUTHORIZATION, "Authorization")] {
         if request.headers().get_all(name).iter().nth(1).is_some() {
             let message = format!("The request has several `{shown}` headers. Send one.");
-            return ApiError::new(ErrorKind::InvalidRequest, "repeated_header", message).into_response();
+            let error = ApiError::new(ErrorKind::InvalidRequest, "repeated_header", message);
+            return Failure(error).into_response();
         }
     }
     next.run(request).await

@@ -8,9 +8,10 @@ use axum::{
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
+use outlast_metrics::{CONTENT_TYPE, Kept, Metrics, Transport};
+use outlast_store::{StoreError, StoreSize};
 
 use super::{Api, auth::turned_away, error::Code};
-use crate::metrics::{CONTENT_TYPE, Metrics, Transport};
 
 /// The route of a request that has none, and the method of one that is not of HTTP's own: a client may invent both.
 const OTHER: &str = "other";
@@ -35,7 +36,11 @@ pub(super) async fn show(State(api): State<Api>, headers: HeaderMap) -> Response
     if let Err(error) = api.keys.admit_to_metrics(&headers) {
         return turned_away(error);
     }
-    api.metrics.storage.refresh(api.manager.store()).await;
+    let kept = async {
+        let StoreSize { responses, bytes, oldest } = api.manager.store().size().await?;
+        Ok::<_, StoreError>(Kept { responses, bytes, oldest })
+    };
+    api.metrics.storage.refresh(kept).await;
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], api.metrics.text()).into_response()
 }
 

@@ -28,11 +28,14 @@ mod websocket;
 
 use std::{sync::Arc, time::Duration};
 
+use self::error::Failure;
 use axum::{
     Extension, Router,
     http::{HeaderValue, header},
     middleware,
 };
+use outlast_metrics::Metrics;
+use outlast_protocol::{ApiError, ErrorKind, RequestLimits};
 use tower_http::{
     catch_panic::CatchPanicLayer,
     request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer},
@@ -48,11 +51,7 @@ pub use host::Hosts;
 pub use origin::Origins;
 pub use websocket::WebSocketLimits;
 
-use crate::{
-    metrics::Metrics,
-    protocol::{ApiError, ErrorKind, RequestLimits},
-    run::Manager,
-};
+use crate::run::Manager;
 
 /// What the handlers share.
 #[derive(Clone, Debug)]
@@ -143,13 +142,14 @@ pub fn router(api: Api) -> Router {
         .with_state(api)
 }
 
-async fn unknown_route(method: axum::http::Method, uri: axum::http::Uri) -> ApiError {
+async fn unknown_route(method: axum::http::Method, uri: axum::http::Uri) -> Failure {
     let path: String = uri.path().chars().take(200).collect();
-    ApiError::new(ErrorKind::NotFound, "unknown_url", format!("Unknown request URL: {method} {path}."))
+    let message = format!("Unknown request URL: {method} {path}.");
+    Failure(ApiError::new(ErrorKind::NotFound, "unknown_url", message))
 }
 
-async fn wrong_method(method: axum::http::Method, uri: axum::http::Uri) -> ApiError {
+async fn wrong_method(method: axum::http::Method, uri: axum::http::Uri) -> Failure {
     let path: String = uri.path().chars().take(200).collect();
     let message = format!("{method} is not allowed for {path}; the `allow` header names what is.");
-    ApiError::new(ErrorKind::MethodNotAllowed, "method_not_allowed", message)
+    Failure(ApiError::new(ErrorKind::MethodNotAllowed, "method_not_allowed", message))
 }

@@ -8,7 +8,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Api;
-use crate::{plugin::Agent, protocol::ApiError, run::Refusal};
+use super::error::Failure;
+use crate::{plugin::Agent, run::Refusal};
 
 /// The agents of this server.
 #[derive(Debug, Serialize, ToSchema)]
@@ -57,7 +58,7 @@ pub(super) async fn list(State(api): State<Api>) -> Json<ModelList> {
         (status = 404, description = "`model_not_found`"),
     ),
 )]
-pub(super) async fn retrieve(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Model>, ApiError> {
+pub(super) async fn retrieve(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Model>, Failure> {
     match api.manager.agents().get(&id) {
         Some(agent) => Ok(Json(model(&agent))),
         None => Err(Refusal::UnknownModel(id.chars().take(80).collect()).into()),

@@ -5,6 +5,7 @@
 
 use axum::{Extension, http::header, response::IntoResponse};
 use bytes::Bytes;
+use outlast_protocol::{self, ErrorBody, ErrorEnvelope, Event};
 use serde::Serialize;
 use utoipa::{
     Modify, OpenApi, ToSchema,
@@ -14,8 +15,6 @@ use utoipa::{
         security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
     },
 };
-
-use crate::protocol::{self, ErrorBody, ErrorEnvelope, Event};
 
 /// What every stream and every WebSocket carries.
 #[derive(Debug, Serialize, ToSchema)]
@@ -36,7 +35,7 @@ pub(super) struct Snapshot {
     #[schema(minimum = 0)]
     sequence_number: u64,
     /// The response so far.
-    response: protocol::Response,
+    response: outlast_protocol::Response,
 }
 
 /// The description without its routes.

@@ -12,13 +12,14 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header},
     response::{IntoResponse as _, Response},
 };
+use outlast_protocol::{ApiError, ErrorKind};
 use tower_http::{
     cors::{AllowHeaders, AllowOrigin, CorsLayer},
     csrf::{ConfigError, CsrfLayer, ProtectionError},
 };
 
+use super::error::Failure;
 use super::host::is_loopback;
-use crate::protocol::{ApiError, ErrorKind};
 
 /// How long a browser may remember the answer to a preflight.
 const PREFLIGHT: std::time::Duration = std::time::Duration::from_secs(600);
@@ -68,7 +69,7 @@ impl Origins {
         let add = |guard: CsrfLayer, origin: &String| guard.add_trusted_origin(origin);
         let guard: Result<_, ConfigError> = self.allowed.iter().try_fold(CsrfLayer::new(), add);
         // What it does not understand as an origin is no origin that a browser sends.
-        Some(guard.unwrap_or_default().with_rejection_response(|_| refused().into_response()))
+        Some(guard.unwrap_or_default().with_rejection_response(|_| Failure(refused()).into_response()))
     }
 
     /// What lets pages read the answers; none where no page may.

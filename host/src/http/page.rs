@@ -1,13 +1,10 @@
 //! Pages of a list: `limit`, `order`, `after`, `before`.
 
+use outlast_protocol::{ApiError, StoredItem};
+use outlast_store::ItemRange;
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
-
-use crate::{
-    protocol::{ApiError, StoredItem},
-    store::ItemRange,
-};
 
 /// A page of a list of items.
 #[derive(Debug, Serialize, ToSchema)]

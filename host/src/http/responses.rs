@@ -10,8 +10,13 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use bytes::Bytes;
+use outlast_protocol::{
+    self, ApiError, CreateRequest, CreateResponseShape, Deleted, ErrorKind, IdempotencyKey, ResponseId, Status,
+    TerminalStatus, snapshot_frame,
+};
 use utoipa::IntoParams;
 
+use super::error::Failure;
 use super::{
     Api, Principal, body,
     connections::Connection,
@@ -19,13 +24,7 @@ use super::{
     sse,
     transport::Patience,
 };
-use crate::{
-    protocol::{
-        self, ApiError, CreateRequest, CreateResponseShape, Deleted, ErrorKind, IdempotencyKey, ResponseId, Status,
-        TerminalStatus, snapshot_frame,
-    },
-    run::Created,
-};
+use crate::run::Created;
 
 /// The query and header of [`retrieve`], as they are described.
 #[derive(Debug, IntoParams)]
@@ -59,7 +58,7 @@ struct RetrieveQuery {
         (
             status = 200,
             description = "The response, or its events: frames whose `data` is a `StreamEvent`.",
-            content((protocol::Response = "application/json"), (String = "text/event-stream")),
+            content((outlast_protocol::Response = "application/json"), (String = "text/event-stream")),
             headers(("idempotency-replayed" = Option<String>, description = "`true` when nothing was begun.")),
         ),
         (status = 404, description = "`model_not_found`, `conversation_not_found`"),
@@ -74,7 +73,7 @@ pub(super) async fn create(
     State(api): State<Api>,
     Extension(Principal(principal)): Extension<Principal>,
     request: Request,
-) -> Result<Response, ApiError> {
+) -> Result<Response, Failure> {
     let header = request.headers().get("idempotency-key").cloned();
     let connection = request.extensions().get::<Arc<Connection>>().cloned();
     let body = body::read_json(request, &api).await?;
@@ -85,7 +84,7 @@ pub(super) async fn create(
     };
     if key.is_some() && !request.store {
         let message = "'Idempotency-Key' needs 'store': a response that is not kept cannot be given again.";
-        return Err(ApiError::invalid("store", "idempotency_requires_store", message));
+        return Err(ApiError::invalid("store", "idempotency_requires_store", message).into());
     }
     drop(body);
     let (stream, background) = (request.stream, request.background);
@@ -124,7 +123,7 @@ async fn replay(
     id: &ResponseId,
     stream: bool,
     background: bool,
-) -> Result<Response, ApiError> {
+) -> Result<Response, Failure> {
     let mut answer = if stream {
         let (snapshot, subscription) =
             api.manager.reattach(principal, id).await?.ok_or_else(|| ApiError::response_not_found(id.as_str()))?;
@@ -153,7 +152,7 @@ async fn replay(
         (
             status = 200,
             description = "The response, or its events: frames whose `data` is a `StreamEvent`.",
-            content((protocol::Response = "application/json"), (String = "text/event-stream")),
+            content((outlast_protocol::Response = "application/json"), (String = "text/event-stream")),
         ),
         (status = 404, description = "`response_not_found`"),
     ),
@@ -164,14 +163,14 @@ pub(super) async fn retrieve(
     Path(id): Path<String>,
     Query(query): Query<Vec<(String, String)>>,
     headers: HeaderMap,
-) -> Result<Response, ApiError> {
+) -> Result<Response, Failure> {
     let get = |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
     let stream = match get("stream") {
         None | Some("false") => false,
         Some("true") => true,
         Some(other) => {
             let message = format!("Invalid value for 'stream': '{}'. It must be true or false.", shown(other));
-            return Err(ApiError::invalid("stream", "invalid_value", message));
+            return Err(ApiError::invalid("stream", "invalid_value", message).into());
         }
     };
     let after = get("starting_after").or(headers.get("last-event-id").and_then(|value| value.to_str().ok()));
@@ -183,16 +182,16 @@ pub(super) async fn retrieve(
                 "Invalid value for 'starting_after': '{}'. It must be the sequence number of an event, 0 or more.",
                 shown(after.unwrap_or_default())
             );
-            return Err(ApiError::invalid("starting_after", "invalid_value", message));
+            return Err(ApiError::invalid("starting_after", "invalid_value", message).into());
         }
     };
-    let Some(response) = ResponseId::parse(&id) else { return Err(ApiError::response_not_found(&id)) };
+    let Some(response) = ResponseId::parse(&id) else { return Err(ApiError::response_not_found(&id).into()) };
     if !stream {
         return stored(&api, &principal, &response).await;
     }
     match api.manager.subscribe(&principal, &response, cursor).await? {
         Some(subscription) => Ok(sse::answer(&api, None, subscription)),
-        None => Err(ApiError::response_not_found(&id)),
+        None => Err(ApiError::response_not_found(&id).into()),
     }
 }
 
@@ -207,7 +206,7 @@ pub(super) async fn retrieve(
     tag = "Responses",
     params(("id" = String, Path, description = "The response's id.")),
     responses(
-        (status = 200, description = "The response.", body = protocol::Response),
+        (status = 200, description = "The response.", body = outlast_protocol::Response),
         (status = 404, description = "`response_not_found`"),
         (status = 503, description = "`shutting_down`, `storage_unavailable`"),
     ),
@@ -216,14 +215,14 @@ pub(super) async fn cancel(
     State(api): State<Api>,
     Extension(Principal(principal)): Extension<Principal>,
     Path(id): Path<String>,
-) -> Result<Response, ApiError> {
-    let Some(response) = ResponseId::parse(&id) else { return Err(ApiError::response_not_found(&id)) };
+) -> Result<Response, Failure> {
+    let Some(response) = ResponseId::parse(&id) else { return Err(ApiError::response_not_found(&id).into()) };
     match api.manager.cancel(&principal, &response).await? {
-        None => Err(ApiError::response_not_found(&id)),
+        None => Err(ApiError::response_not_found(&id).into()),
         Some(Status::Terminal(TerminalStatus::Cancelled)) => stored(&api, &principal, &response).await,
         Some(status) => {
             let message = format!("Cannot cancel response '{response}': it has ended already, as {status}.");
-            Err(ApiError::new(ErrorKind::InvalidRequest, "response_not_cancellable", message))
+            Err(ApiError::new(ErrorKind::InvalidRequest, "response_not_cancellable", message).into())
         }
     }
 }
@@ -247,10 +246,10 @@ pub(super) async fn delete(
     State(api): State<Api>,
     Extension(Principal(principal)): Extension<Principal>,
     Path(id): Path<String>,
-) -> Result<Json<Deleted>, ApiError> {
-    let Some(response) = ResponseId::parse(&id) else { return Err(ApiError::response_not_found(&id)) };
+) -> Result<Json<Deleted>, Failure> {
+    let Some(response) = ResponseId::parse(&id) else { return Err(ApiError::response_not_found(&id).into()) };
     if !api.manager.delete(&principal, &response).await? {
-        return Err(ApiError::response_not_found(&id));
+        return Err(ApiError::response_not_found(&id).into());
     }
     Ok(Json(Deleted::new(id, "response.deleted")))
 }
@@ -272,19 +271,19 @@ pub(super) async fn input_items(
     Extension(Principal(principal)): Extension<Principal>,
     Path(id): Path<String>,
     Query(query): Query<Vec<(String, String)>>,
-) -> Result<Json<ItemList>, ApiError> {
+) -> Result<Json<ItemList>, Failure> {
     let page = Page::parse(&query)?;
-    let Some(response) = ResponseId::parse(&id) else { return Err(ApiError::response_not_found(&id)) };
+    let Some(response) = ResponseId::parse(&id) else { return Err(ApiError::response_not_found(&id).into()) };
     match api.manager.input_items(&principal, &response).await? {
-        Some(items) => page.of(items).map(Json),
-        None => Err(ApiError::response_not_found(&id)),
+        Some(items) => Ok(Json(page.of(items)?)),
+        None => Err(ApiError::response_not_found(&id).into()),
     }
 }
 
-async fn stored(api: &Api, principal: &str, id: &ResponseId) -> Result<Response, ApiError> {
+async fn stored(api: &Api, principal: &str, id: &ResponseId) -> Result<Response, Failure> {
     match api.manager.response(principal, id).await? {
         Some(response) => Ok(json_bytes(response)),
-        None => Err(ApiError::response_not_found(id.as_str())),
+        None => Err(ApiError::response_not_found(id.as_str()).into()),
     }
 }
 

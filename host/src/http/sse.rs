@@ -18,13 +18,11 @@ use axum::{
 };
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, stream};
+use outlast_metrics::{Subscriber, Transport};
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::Api;
-use crate::{
-    metrics::{Subscriber, Transport},
-    run::{Broken, Subscription},
-};
+use crate::run::{Broken, Subscription};
 
 const DONE: Bytes = Bytes::from_static(b"data: [DONE]\n\n");
 const COMMENT: Bytes = Bytes::from_static(b": keep-alive\n\n");

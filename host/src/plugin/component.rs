@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use outlast_runtime::aside::aside;
+use outlast_runtime::text;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use wasmtime::{Store, component::Component};
@@ -17,7 +19,6 @@ use super::{
     outline::{Outline, outline},
     state::RunState,
 };
-use crate::{aside::aside, text};
 
 /// The contract that this server serves: `outlast:agent@0.1.x`.
 const CONTRACT: &str = "outlast:agent@0.1.0";

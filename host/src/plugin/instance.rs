@@ -3,6 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use outlast_model::Models;
+use outlast_runtime::lease::Lease;
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
@@ -20,7 +22,6 @@ use super::{
     state::RunState,
     tools::{ToolGrant, ToolPattern},
 };
-use crate::{lease::Lease, model::Models};
 
 /// A loaded component that answers as an agent.
 #[derive(Clone)]

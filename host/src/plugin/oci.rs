@@ -30,10 +30,10 @@ use oci_client::{
     },
     secrets::RegistryAuth,
 };
+use outlast_model::install_tls;
 use sha2::{Digest as _, Sha256};
 
 use super::component::Refused;
-use crate::model::install_tls;
 
 /// The annotation of a manifest that is the signature of its component: what would be in the file `.sig`.
 pub const SIGNATURE: &str = "outlast.signature";

@@ -1,9 +1,9 @@
 //! What an instance needs from the run that owns it.
 
 use futures::future::BoxFuture;
+use outlast_protocol::{Emission, EmitError, Emitted, FoldError, Item, ItemIndex};
 
 use super::STATE_ENTRY;
-use crate::protocol::{Emission, EmitError, Emitted, FoldError, Item, ItemIndex};
 
 /// Where an instance's words go.
 pub trait RunPort: Send + Sync + 'static {

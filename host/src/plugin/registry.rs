@@ -9,6 +9,7 @@ use std::{
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures::future::join_all;
+use outlast_model::Models;
 use parking_lot::Mutex;
 use tracing::info;
 
@@ -20,7 +21,6 @@ use super::{
     signature::Signatures,
     tools::{ToolComponent, Toolbox},
 };
-use crate::model::Models;
 
 /// The agents that come with the server: name and component.
 pub const BUNDLED: [(&str, &[u8]); 2] =

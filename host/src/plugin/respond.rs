@@ -1,12 +1,12 @@
 //! The interface `respond`: what the agent says to the client.
 
+use outlast_protocol::{self, Emission, Emitted, ItemIndex};
 use wasmtime::component::Resource;
 
 use super::{
     bindings::respond::{Host, HostMessage, HostReasoning, Usage},
     state::RunState,
 };
-use crate::protocol::{self, Emission, Emitted, ItemIndex};
 
 /// A message that a component holds.
 #[derive(Clone, Copy, Debug)]
@@ -16,7 +16,7 @@ pub struct OpenMessage(ItemIndex);
 #[derive(Clone, Copy, Debug)]
 pub struct OpenReasoning(ItemIndex);
 
-impl From<Usage> for protocol::Usage {
+impl From<Usage> for outlast_protocol::Usage {
     fn from(usage: Usage) -> Self {
         let Usage { input_tokens, cached_tokens, cache_write_tokens, output_tokens, reasoning_tokens } = usage;
         Self::new(input_tokens, cached_tokens, cache_write_tokens, output_tokens, reasoning_tokens)

@@ -8,6 +8,8 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use outlast_protocol::{Emission, EmitError, Emitted};
+use outlast_runtime::aside::aside;
 use rand_chacha::{ChaCha12Rng, rand_core::SeedableRng as _};
 use wasmtime::component::{Resource, ResourceTable};
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxView, WasiView};
@@ -23,10 +25,6 @@ use super::{
     output::Output,
     secret::RunSecret,
     tasks::Tasks,
-};
-use crate::{
-    aside::aside,
-    protocol::{Emission, EmitError, Emitted},
 };
 
 /// The data of one instance's `Store`.

@@ -2,14 +2,12 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use outlast_protocol::{ApiError, ErrorKind};
+use outlast_store::StoreError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{error, warn};
 
 use super::{Broken, HistoryLimits, OutputLimits, RunBytes};
-use crate::{
-    protocol::{ApiError, ErrorKind},
-    store::StoreError,
-};
 
 /// Limits on runs, from the configuration.
 #[derive(Clone, Copy, Debug)]

@@ -10,6 +10,10 @@
 
 use std::{sync::Arc, time::SystemTime};
 
+use outlast_protocol::{
+    ApiError, Compaction, Content, CreateRequest, ErrorKind, Item, Response, ResponseId, Status, TerminalStatus, Usage,
+    compaction_item, identify, is_user_message, not_sealed_here, sealed_content, summary_message,
+};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -18,13 +22,7 @@ use super::{
     history::{History, history},
     seconds,
 };
-use crate::{
-    plugin::Agent,
-    protocol::{
-        ApiError, Compaction, Content, CreateRequest, ErrorKind, Item, Response, ResponseId, Status, TerminalStatus,
-        Usage, compaction_item, identify, is_user_message, not_sealed_here, sealed_content, summary_message,
-    },
-};
+use crate::plugin::Agent;
 
 impl Manager {
     /// Compacts what `request` goes on from, and its input. Of conversations, twice as much as can be gone on from.

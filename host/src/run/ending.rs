@@ -6,6 +6,8 @@
 use std::{sync::Arc, time::SystemTime};
 
 use futures::future::BoxFuture;
+use outlast_protocol::{Response, ResponseError, ResponseId, Status, TerminalStatus};
+use outlast_store::StoreError;
 use tracing::{debug, error, warn};
 
 use super::{
@@ -14,10 +16,6 @@ use super::{
     request::StoredRequest,
     resume::{PAUSE, Unreadable, reread},
     to_json,
-};
-use crate::{
-    protocol::{Response, ResponseError, ResponseId, Status, TerminalStatus},
-    store::StoreError,
 };
 
 /// How a run ends that has something to be written that the database does not take.

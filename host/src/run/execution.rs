@@ -2,13 +2,11 @@
 
 use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
 
+use outlast_protocol::ResponseError;
 use tracing::warn;
 
 use super::{Ending, Run, RunLimits, StopReason};
-use crate::{
-    plugin::{Agent, Outcome, RunContext, RunFailure, TimeLimit, Used, thread_time},
-    protocol::ResponseError,
-};
+use crate::plugin::{Agent, Outcome, RunContext, RunFailure, TimeLimit, Used, thread_time};
 
 /// What an instance came to.
 pub(super) enum Attempt {

@@ -8,11 +8,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use outlast_store::{StoreError, Swept};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{Manager, milliseconds};
-use crate::store::{StoreError, Swept};
 
 /// The pause between two batches: the writer of the runs comes first.
 const BREATH: Duration = Duration::from_millis(20);

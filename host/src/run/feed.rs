@@ -8,10 +8,9 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
+use outlast_protocol::{Segment, TerminalStatus};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-
-use crate::protocol::{Segment, TerminalStatus};
 
 /// What happens to frames when the ring is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,14 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
+use outlast_store::StoreError;
 use parking_lot::Mutex;
 use tokio::{
     sync::{Notify, watch},
     time::{Instant, timeout},
 };
 use tracing::{info, warn};
-
-use crate::store::StoreError;
 
 /// How long the last write is good enough to say that the next one works.
 const FRESH: Duration = Duration::from_secs(2);

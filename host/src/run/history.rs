@@ -3,16 +3,16 @@
 
 use std::collections::HashMap;
 
+use outlast_protocol::{
+    ApiError, ConversationId, CreateRequest, ErrorKind, ResponseId, Status, TerminalStatus, check_calls,
+    conversation_busy, conversation_not_found, previous_not_found, references,
+};
+use outlast_store::{ActiveRun, Store, StoreError, Turn, TurnItem};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::OwnedRwLockReadGuard;
 
 use super::{Refusal, request::StoredRequest};
-use crate::protocol::{
-    ApiError, ConversationId, CreateRequest, ErrorKind, ResponseId, Status, TerminalStatus, check_calls,
-    conversation_busy, conversation_not_found, previous_not_found, references,
-};
-use crate::store::{ActiveRun, Store, StoreError, Turn, TurnItem};
 
 /// What a new run is told of the past.
 #[derive(Debug, Default)]

@@ -3,7 +3,10 @@
 //! What an entry is, is told where they are made: `plugin::journal`. One is made here: that the run is being cancelled.
 //! A run that has it is not executed again.
 
-use crate::{plugin::Entry, protocol::EmitError, store::JournalSegment};
+use outlast_protocol::EmitError;
+use outlast_store::JournalSegment;
+
+use crate::plugin::Entry;
 
 /// The name of the entry that says that the run is being cancelled.
 const CANCELLED: &str = "run.cancelled";

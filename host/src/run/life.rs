@@ -190,16 +190,16 @@ mod tests {
     use super::*;
     use crate::{
         config::{Config, Flags},
-        metrics::{LiveRun, Metrics},
-        model::Models,
         plugin::{Engine, Grants, Registry, Signatures},
-        protocol::{ResponseId, Status, TerminalStatus},
         run::{
             Feed, Journal, Ownership, Queues, Recorder, Retention, RunSecrets, Seal, Services, Shares, Writer,
             request::StoredRequest,
         },
-        store::{NewResponse, Store},
     };
+    use outlast_metrics::{LiveRun, Metrics};
+    use outlast_model::Models;
+    use outlast_protocol::{ResponseId, Status, TerminalStatus};
+    use outlast_store::{NewResponse, Store};
 
     #[tokio::test]
     async fn a_panic_in_the_task_of_a_run_ends_it_as_failed() {

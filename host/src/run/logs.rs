@@ -2,9 +2,10 @@
 //!
 //! A component that is executed again says again what it has said. Its lines are numbered, so that none is kept twice.
 
+use outlast_store::LogSegment;
 use serde::Serialize;
 
-use crate::{plugin::LogLine, store::LogSegment};
+use crate::plugin::LogLine;
 
 /// What an earlier server, or an earlier part of the run, has kept.
 #[derive(Clone, Copy, Debug, Default)]

@@ -7,6 +7,11 @@ use std::{
 };
 
 use bytes::Bytes;
+use outlast_metrics::{LiveRun, Metrics};
+use outlast_protocol::{
+    ApiError, ConversationId, CreateRequest, Fold, IdempotencyKey, Response, ResponseId, Status, identify, input_tokens,
+};
+use outlast_store::{NewResponse, Store, StoreError, Swept, TakenRun};
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::{
@@ -32,15 +37,7 @@ use super::{
     state::{Spaces, StateOfRun},
     to_json,
 };
-use crate::{
-    metrics::{LiveRun, Metrics},
-    plugin::{Agent, Registry, RunContext},
-    protocol::{
-        ApiError, ConversationId, CreateRequest, Fold, IdempotencyKey, Response, ResponseId, Status, identify,
-        input_tokens,
-    },
-    store::{NewResponse, Store, StoreError, Swept, TakenRun},
-};
+use crate::plugin::{Agent, Registry, RunContext};
 
 /// How long, after the drain, the ends of the remaining runs may take to be written.
 const LAST_WRITES: Duration = Duration::from_secs(10);

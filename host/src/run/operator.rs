@@ -2,13 +2,11 @@
 //!
 //! What is here is for the operator's eyes. Clients see responses.
 
+use outlast_protocol::{ResponseId, Status};
+use outlast_store::{RunFilter, RunRow, StoreError};
 use serde::Deserialize;
 
 use super::{Manager, Refusal};
-use crate::{
-    protocol::{ResponseId, Status},
-    store::{RunFilter, RunRow, StoreError},
-};
 
 /// A line of a run's log.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]

@@ -10,6 +10,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use outlast_protocol::{Emission, EmitError, Emitted, Segment, TerminalStatus, Usage};
+use outlast_store::{EndedResponse, JournalSegment, LogSegment, NewResponse, Phase, RunUsage, TurnItem};
 use tokio::sync::oneshot;
 
 use super::{
@@ -18,11 +20,7 @@ use super::{
     logs::{KeptLog, Logs},
     state::KeptWrite,
 };
-use crate::{
-    plugin::{LogLine, Used},
-    protocol::{Emission, EmitError, Emitted, Segment, TerminalStatus, Usage},
-    store::{EndedResponse, JournalSegment, LogSegment, NewResponse, Phase, RunUsage, TurnItem},
-};
+use crate::plugin::{LogLine, Used};
 
 /// What a run has to be written.
 #[derive(Debug)]

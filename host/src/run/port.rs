@@ -3,12 +3,10 @@
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use outlast_protocol::{Emission, EmitError, Emitted, FoldError, Item, ItemIndex};
 
 use super::Run;
-use crate::{
-    plugin::{LogLine, LogPort, RunPort},
-    protocol::{Emission, EmitError, Emitted, FoldError, Item, ItemIndex},
-};
+use crate::plugin::{LogLine, LogPort, RunPort};
 
 /// A run, for its instance.
 #[derive(Debug)]

@@ -8,8 +8,7 @@
 use std::borrow::Cow;
 
 use bytes::{Buf as _, Bytes};
-
-use crate::protocol::{
+use outlast_protocol::{
     Content, Emission, EmitError, Emitted, Event, Fold, FoldError, IncompleteDetails, Item, ItemIndex, ItemStatus,
     Response, ResponseError, ResponseId, Segment, Status, SummaryPart, TerminalStatus, Usage, encode, frames,
     skip_frames,

@@ -2,13 +2,10 @@
 
 use std::borrow::Cow;
 
+use outlast_protocol::{ConversationId, CreateRequest, ResponseId};
+use outlast_store::StoreError;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-
-use crate::{
-    protocol::{ConversationId, CreateRequest, ResponseId},
-    store::StoreError,
-};
 
 /// The columns `previous_response_id` and `conversation_id` of its row say what it goes on from; all else is here.
 #[derive(Debug, Default, Serialize, Deserialize)]

@@ -13,6 +13,8 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
+use outlast_protocol::{ApiError, ResponseId, Usage};
+use outlast_store::{ActiveRun, JournalSegment, Store, StoreError, TakenOver, TakenRun};
 use tracing::{error, info, warn};
 
 use super::{
@@ -26,11 +28,7 @@ use super::{
     milliseconds, probation,
     request::StoredRequest,
 };
-use crate::{
-    plugin::{Agent, Entry, RunContext, Used},
-    protocol::{ApiError, ResponseId, Usage},
-    store::{ActiveRun, JournalSegment, Store, StoreError, TakenOver, TakenRun},
-};
+use crate::plugin::{Agent, Entry, RunContext, Used};
 
 /// How often a run is resumed without getting on before it is given up, unless it does no harm for a while in between.
 const ATTEMPTS: i64 = 5;

@@ -5,13 +5,12 @@
 //! database, so that it can be opened after a restart, and bound to its principal, so that nobody else can use it.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use outlast_store::{Store, StoreError};
 use ring::{
     aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
     rand::{SecureRandom as _, SystemRandom},
 };
 use serde_json::Value;
-
-use crate::store::{Store, StoreError};
 
 /// The name of the key in the database.
 const SECRET: &str = "compaction";

@@ -3,17 +3,15 @@
 //! It is kept in the database, like the one that [seals](super::Seal), so that a run that is executed again gets the same
 //! ones. Beside it stands since when there is one: what was accepted before goes on as it began.
 
+use outlast_protocol::ResponseId;
+use outlast_store::{Store, StoreError};
 use ring::{
     hmac,
     rand::{SecureRandom as _, SystemRandom},
 };
 
 use super::seal::NoRandomness;
-use crate::{
-    plugin::RunSecret,
-    protocol::ResponseId,
-    store::{Store, StoreError},
-};
+use crate::plugin::RunSecret;
 
 /// The name of the secret in the database.
 const SECRET: &str = "runs";

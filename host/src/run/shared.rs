@@ -2,12 +2,14 @@
 
 use std::sync::{Arc, OnceLock};
 
+use outlast_metrics::LiveRun;
+use outlast_protocol::ResponseId;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{Feed, Outbox, Recorder, RunBytes, WriterQueue, journal::Journal};
-use crate::{metrics::LiveRun, plugin::Meter, protocol::ResponseId};
+use crate::plugin::Meter;
 
 /// Why a run is stopped from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

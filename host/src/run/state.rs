@@ -14,16 +14,14 @@ use std::{
 };
 
 use futures::future::BoxFuture;
+use outlast_protocol::{ConversationId, ResponseId};
+use outlast_store::{StateOwner, StatePlace, StateWrite, Store, StoreError};
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as Turn, Notify};
 use tracing::{error, warn};
 
 use super::Run;
-use crate::{
-    plugin::{STATE_ENTRY, StateChange, StateError, StatePort, StateSpot},
-    protocol::{ConversationId, ResponseId},
-    store::{StateOwner, StatePlace, StateWrite, Store, StoreError},
-};
+use crate::plugin::{STATE_ENTRY, StateChange, StateError, StatePort, StateSpot};
 
 /// So many spaces may be remembered that are not used any more.
 const SPACES: usize = 64;

@@ -7,13 +7,11 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use outlast_protocol::{Event, Frame, Response, ResponseId, Segment, frames};
+use outlast_store::{Store, StoreError};
 use tracing::{error, warn};
 
 use super::{Ended, Next, Run, StopReason};
-use crate::{
-    protocol::{Event, Frame, Response, ResponseId, Segment, frames},
-    store::{Store, StoreError},
-};
 
 /// The pause before the log is asked again when the database does not answer.
 const PAUSE: Duration = Duration::from_millis(500);

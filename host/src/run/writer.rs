@@ -20,17 +20,15 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use outlast_metrics::{CommitFailure, CommitMetrics, Published, WriterKind};
+use outlast_protocol::ResponseId;
+use outlast_store::{Batch, Committed, StoreError, WriteConnection};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use super::{Refusal, Run, Write, health::Health, milliseconds};
-use crate::{
-    metrics::{CommitMetrics, Published, WriterKind},
-    protocol::ResponseId,
-    store::{Batch, Committed, StoreError, WriteConnection},
-};
 
 /// The most runs in one transaction.
 const BATCH: usize = 1_000;
@@ -227,7 +225,7 @@ impl Writer {
                 let mut all = self.abandoned.0.lock();
                 all.retain(|id| !abandoned.contains(id));
             }
-            Err(error) => self.metrics.failed(error),
+            Err(error) => self.metrics.failed(failure(error)),
         }
         committed
     }
@@ -345,4 +343,13 @@ fn publish(writes: Vec<Write>, committed: &Committed, published: &Published) {
         }
     }
     published.add(events, bytes);
+}
+
+fn failure(error: &StoreError) -> CommitFailure {
+    match error {
+        StoreError::Unavailable(_) => CommitFailure::Unavailable,
+        StoreError::TimedOut(_) => CommitFailure::TimedOut,
+        StoreError::Rejected(_) => CommitFailure::Rejected,
+        _ => CommitFailure::Other,
+    }
 }

@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use outlast_model::ScriptedAnswer;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::{model::ScriptedAnswer, plugin::ScriptedTool};
+use crate::plugin::ScriptedTool;
 
 /// What an agent is given, and what is expected.
 #[derive(Debug, Deserialize)]

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use bytesize::ByteSize;
 use clap::Args;
+use outlast_runtime::text::line as one_line;
 use serde_json::{Value, json};
 
 use super::{
@@ -15,7 +16,6 @@ use crate::{
     cli::output::{print, say},
     local::Examined,
     plugin::{Agent, AgentConfig, HttpGrant, Plugin, Section, StateSize, TimeLimit},
-    text::line as one_line,
 };
 
 /// Show what a plugin is and what it would get, before it is served.

@@ -1,13 +1,11 @@
 //! What `outlast plugin inspect` shows of a tool component.
 
 use bytesize::ByteSize;
+use outlast_runtime::text::line as one_line;
 use serde_json::{Value, json};
 
 use super::inspect::{hosts, http, secrets};
-use crate::{
-    plugin::{Section, ToolComponent, ToolConfig},
-    text::line as one_line,
-};
+use crate::plugin::{Section, ToolComponent, ToolConfig};
 
 /// What is shown.
 pub(super) struct ShownTool<'a> {

@@ -2,16 +2,14 @@
 
 use bytesize::ByteSize;
 use clap::Args;
+use outlast_runtime::text;
 use serde_json::{Value, json};
 
 use super::{
     check::outcome,
     installed::{Of, Plugin},
 };
-use crate::{
-    cli::output::{print, say},
-    text,
-};
+use crate::cli::output::{print, say};
 
 /// List the plugins that a server has, and those that it would refuse.
 ///

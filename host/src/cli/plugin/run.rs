@@ -8,6 +8,7 @@ use std::{
 };
 
 use clap::Args;
+use outlast_protocol::{CreateRequest, Event, Item, Response, Status, TerminalStatus, frames, payloads};
 use serde_json::{Map, Value};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::{EnvFilter, Layer as _, layer::SubscriberExt as _};
@@ -18,7 +19,6 @@ use crate::{
     config::{Config, Flags},
     local::{self, Local},
     plugin::{Agent, ToolPattern},
-    protocol::{CreateRequest, Event, Item, Response, Status, TerminalStatus, frames, payloads},
     run::Manager,
 };
 

@@ -9,6 +9,8 @@ use std::{
 };
 
 use clap::Args;
+use outlast_model::{Models, Script};
+use outlast_protocol::{Event, Item, Response, frames};
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use tracing_subscriber::{Layer as _, filter::Targets, layer::SubscriberExt as _};
@@ -23,9 +25,7 @@ use crate::{
     cli::output::say,
     config::{Config, Flags},
     local::{self, Local},
-    model::{Models, Script},
     plugin::{Agent, ToolScript},
-    protocol::{Event, Item, Response, frames},
 };
 
 /// 2026-01-01T00:00:00Z: what a case's clock begins with.
@@ -239,8 +239,8 @@ fn seen(response: &Response, script: &Script, tools: &ToolScript, written: &Writ
 fn text(output: &[Item]) -> String {
     let texts = output.iter().filter_map(|item| match item {
         Item::Message { content, .. } => Some(content.iter().map(|part| match part {
-            crate::protocol::Content::OutputText { text, .. } => text.as_str(),
-            crate::protocol::Content::Refusal { refusal } => refusal.as_str(),
+            outlast_protocol::Content::OutputText { text, .. } => text.as_str(),
+            outlast_protocol::Content::Refusal { refusal } => refusal.as_str(),
         })),
         _ => None,
     });

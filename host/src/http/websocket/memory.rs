@@ -8,9 +8,8 @@ use std::{
     sync::Arc,
 };
 
+use outlast_protocol::ResponseId;
 use serde_json::Value;
-
-use crate::protocol::ResponseId;
 
 /// What stands behind a response that is not kept: a stored response, if there is one, and the turns after it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -35,12 +35,11 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 
+use super::error::Failure;
 use super::{Api, Principal, connections::Connection};
-use crate::{
-    protocol::{ApiError, ErrorKind},
-    run::Refusal,
-};
+use crate::run::Refusal;
 use memory::Memory;
+use outlast_protocol::{ApiError, ErrorKind};
 use session::Session;
 
 /// How much a socket reads and writes at once, in bytes.
@@ -81,7 +80,7 @@ pub(super) async fn open(
     Extension(connection): Extension<Arc<Connection>>,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
-) -> Result<Response, ApiError> {
+) -> Result<Response, Failure> {
     let Ok(upgrade) = upgrade else { return Ok(upgrade_required()) };
     api.origins.admit_to_socket(&headers)?;
     if api.manager.draining() {
@@ -103,7 +102,8 @@ pub(super) async fn open(
 fn upgrade_required() -> Response {
     let message = "GET /v1/responses opens a WebSocket (version 13) and needs its upgrade headers. \
                    Send POST for a single response, or GET /v1/responses/{id} to read one.";
-    let mut answer = ApiError::new(ErrorKind::UpgradeRequired, "upgrade_required", message).into_response();
+    let error = ApiError::new(ErrorKind::UpgradeRequired, "upgrade_required", message);
+    let mut answer = Failure(error).into_response();
     answer.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     answer.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));

@@ -8,6 +8,10 @@ use std::{
 use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
 use bytes::Bytes;
 use futures::{SinkExt as _, StreamExt as _};
+use outlast_metrics::Transport;
+use outlast_protocol::{
+    ApiError, CreateRequest, ErrorKind, ResponseId, TerminalStatus, check_message, identify, is_end, read_message,
+};
 use serde_json::{Map, Value};
 use tokio::{
     sync::mpsc,
@@ -22,13 +26,7 @@ use super::{
     memory::{Chain, Memory},
     wire::{Close, Gone, Received, Receiver, Sender, feed, receive, send, send_error},
 };
-use crate::{
-    metrics::Transport,
-    protocol::{
-        ApiError, CreateRequest, ErrorKind, ResponseId, TerminalStatus, check_message, identify, is_end, read_message,
-    },
-    run::{Broken, Created, Ending, Recorder, Refusal, Subscription, seconds},
-};
+use crate::run::{Broken, Created, Ending, Recorder, Refusal, Subscription, seconds};
 
 /// The close of a server that stops.
 const SHUTTING_DOWN: Close = Close(close_code::AWAY, "the server is shutting down");

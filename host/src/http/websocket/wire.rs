@@ -8,12 +8,10 @@ use futures::{
     SinkExt as _, StreamExt as _,
     stream::{SplitSink, SplitStream},
 };
+use outlast_metrics::{Metrics, Transport};
+use outlast_protocol::{ApiError, ErrorKind, error_message, payloads};
 
 use super::super::connections::Connection;
-use crate::{
-    metrics::{Metrics, Transport},
-    protocol::{ApiError, ErrorKind, error_message, payloads},
-};
 
 /// The sending half of a socket.
 pub(super) struct Sender {

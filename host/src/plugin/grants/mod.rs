@@ -12,6 +12,7 @@ mod wants;
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use bytesize::ByteSize;
+use outlast_metrics::{Metrics, RequestMetrics};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -31,10 +32,7 @@ use super::{
     registry::is_bundled,
     tools::{ToolConfig, ToolGrant, ToolPattern, ToolScript, Toolbox, ToolsConfig},
 };
-use crate::{
-    config::bytes,
-    metrics::{Metrics, RequestMetrics},
-};
+use crate::config::bytes;
 
 /// What the operator says of one agent: the section `[agents.NAME]`.
 #[derive(Clone, Debug, Default, Deserialize)]

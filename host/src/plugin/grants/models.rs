@@ -2,9 +2,9 @@
 
 use std::{fmt, str::FromStr};
 
+use outlast_model::Target;
+use outlast_runtime::text::is_hidden;
 use serde::Deserialize;
-
-use crate::{model::Target, text::is_hidden};
 
 /// The models that may be called: `true` for all, or patterns.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]

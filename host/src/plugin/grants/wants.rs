@@ -1,18 +1,16 @@
 //! What a component wants to be granted. It grants nothing: the operator reads it.
 
+use outlast_runtime::text::is_hidden;
 use reqwest::{Method, header::HeaderName};
 use serde::{Deserialize, Deserializer, de};
 use serde_json::{Map, Value};
 use toml_edit::Key;
 
 use super::{AgentConfig, HostGrant, HttpGrant, ModelGrant, StateSize};
-use crate::{
-    plugin::{
-        component::hidden_in,
-        http::{HostPattern, wanted_method},
-        tools::ToolPattern,
-    },
-    text::is_hidden,
+use crate::plugin::{
+    component::hidden_in,
+    http::{HostPattern, wanted_method},
+    tools::ToolPattern,
 };
 
 /// The largest `wants`, in bytes.

@@ -13,6 +13,7 @@ use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::StreamExt as _;
+use outlast_metrics::{AgentRequests, LiveRequest};
 use reqwest::{
     Client, Method, Response, StatusCode, Url,
     dns::{Addrs, Name, Resolve, Resolving},
@@ -23,13 +24,10 @@ use tokio::sync::Semaphore;
 use super::{
     HttpLimits, address::PrivateNetworks, answer::Answer, pattern::pattern_of, request::Wanted, secrets::Secrets,
 };
-use crate::{
-    metrics::{AgentRequests, LiveRequest},
-    plugin::{
-        bindings::types::{Failure, FailureKind},
-        failure::{failure, shorten},
-        grants::{GrantError, HttpGrant, Section},
-    },
+use crate::plugin::{
+    bindings::types::{Failure, FailureKind},
+    failure::{failure, shorten},
+    grants::{GrantError, HttpGrant, Section},
 };
 
 /// How long a connection may take.

@@ -10,10 +10,9 @@
 
 use std::{fmt, str::FromStr};
 
+use outlast_runtime::text::is_hidden;
 use reqwest::Url;
 use serde::{Deserialize, Deserializer, de};
-
-use crate::text::is_hidden;
 
 /// Hosts, as the operator writes them.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -2,21 +2,19 @@
 
 use std::collections::{BTreeMap, btree_map::Entry};
 
+use outlast_model::{self, CallDelta, OnInterrupt, call_item, message_item, reasoning_item};
+use outlast_protocol::{self, Content, Emission, Emitted, Item, ItemIndex, ItemStatus, SummaryPart};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{digested, interrupted};
-use crate::{
-    model::{self, CallDelta, OnInterrupt, call_item, message_item, reasoning_item},
-    plugin::{
-        bindings::{
-            model::{Completion, Request},
-            types::{Failure, Usage},
-        },
-        failure::Diverged,
-        state::RunState,
+use crate::plugin::{
+    bindings::{
+        model::{Completion, Request},
+        types::{Failure, Usage},
     },
-    protocol::{self, Content, Emission, Emitted, Item, ItemIndex, ItemStatus, SummaryPart},
+    failure::Diverged,
+    state::RunState,
 };
 
 const FORWARD: &str = "model.forward";
@@ -115,7 +113,7 @@ async fn ended(run: &mut RunState, answer: Result<Said, Failure>) -> wasmtime::R
         Ok(said) => said,
         Err(failure) => return Ok(Err(failure)),
     };
-    run.emit(FORWARD, Emission::Usage(protocol::Usage::from(said.usage))).await?;
+    run.emit(FORWARD, Emission::Usage(outlast_protocol::Usage::from(said.usage))).await?;
     let output = run.active(FORWARD)?.port.output();
     let text = |items: &[ItemIndex]| items.iter().filter_map(|item| output.get(*item)).map(text_of).collect::<String>();
     let (reasoning, message) = (text(&said.reasoning), text(&said.message));
@@ -190,16 +188,16 @@ struct OpenCall {
 
 impl Shown {
     /// Shows all that the model says.
-    async fn all(&mut self, run: &mut RunState, call: model::Call) -> wasmtime::Result<Result<Said, Failure>> {
+    async fn all(&mut self, run: &mut RunState, call: outlast_model::Call) -> wasmtime::Result<Result<Said, Failure>> {
         let mut call = match run.start(FORWARD, call).await? {
             Ok(call) => call,
             Err(failure) => return Ok(Err(failure)),
         };
         loop {
             match run.unless_stopped(call.next()).await? {
-                Ok(Ok(Some(model::Delta::Text(text)))) => self.text(run, &text).await?,
-                Ok(Ok(Some(model::Delta::Reasoning(text)))) => self.reasoning(run, &text).await?,
-                Ok(Ok(Some(model::Delta::Call(delta)))) => self.call(run, &delta).await?,
+                Ok(Ok(Some(outlast_model::Delta::Text(text)))) => self.text(run, &text).await?,
+                Ok(Ok(Some(outlast_model::Delta::Reasoning(text)))) => self.reasoning(run, &text).await?,
+                Ok(Ok(Some(outlast_model::Delta::Call(delta)))) => self.call(run, &delta).await?,
                 Ok(Ok(None)) => break,
                 Ok(Err(error)) => return Ok(Err(error.into())),
                 Err(failure) => return Ok(Err(failure)),

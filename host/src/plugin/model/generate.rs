@@ -1,20 +1,18 @@
 //! `model.generate`: the component sees every piece, and the client what the component makes of it.
 
+use outlast_model::{self, Generation, OnInterrupt};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use wasmtime::component::Resource;
 
 use super::{digested, interrupted, invalid, size_of};
-use crate::{
-    model::{self, Generation, OnInterrupt},
-    plugin::{
-        bindings::{
-            model::{Completion, Delta, HostGeneration, Request},
-            types::Failure,
-        },
-        journal::digest,
-        state::RunState,
+use crate::plugin::{
+    bindings::{
+        model::{Completion, Delta, HostGeneration, Request},
+        types::Failure,
     },
+    journal::digest,
+    state::RunState,
 };
 
 const GENERATE: &str = "model.generate";
@@ -241,14 +239,14 @@ async fn take(
 }
 
 /// The completion with the part of the text that came before the server's stop.
-fn whole(mut completion: model::Completion, partial: Option<&str>) -> model::Completion {
+fn whole(mut completion: outlast_model::Completion, partial: Option<&str>) -> outlast_model::Completion {
     let Some(partial) = partial else { return completion };
     match completion.items.iter_mut().find(|item| item["type"] == "message") {
         Some(message) => {
             let rest = message["content"][0]["text"].as_str().unwrap_or_default();
             message["content"][0]["text"] = json!(format!("{partial}{rest}"));
         }
-        None => completion.items.insert(0, model::message_item(partial)),
+        None => completion.items.insert(0, outlast_model::message_item(partial)),
     }
     completion
 }

@@ -10,6 +10,7 @@ mod held;
 
 use std::sync::Arc;
 
+use outlast_model::{self, Call, CallDelta, Generation, ModelError, ModelErrorKind, Models, OnInterrupt};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use wasmtime::component::Resource;
@@ -28,7 +29,6 @@ use super::{
     state::RunState,
     tasks::cancelled,
 };
-use crate::model::{self, Call, CallDelta, Generation, ModelError, ModelErrorKind, Models, OnInterrupt};
 
 /// The most JSON values of an input, and of its options: each of them takes some hundred bytes of memory while the call is
 /// written.
@@ -126,7 +126,7 @@ impl RunState {
     }
 
     /// Counts what a call took that has ended.
-    fn count(&self, usage: &model::Usage) {
+    fn count(&self, usage: &outlast_model::Usage) {
         if let Some(run) = &self.run {
             run.meter.tokens(usage.input_tokens, usage.output_tokens);
         }
@@ -231,8 +231,8 @@ impl From<ModelError> for Failure {
     }
 }
 
-impl From<&model::Usage> for Usage {
-    fn from(usage: &model::Usage) -> Self {
+impl From<&outlast_model::Usage> for Usage {
+    fn from(usage: &outlast_model::Usage) -> Self {
         Self {
             input_tokens: usage.input_tokens,
             cached_tokens: usage.cached_tokens,
@@ -243,8 +243,8 @@ impl From<&model::Usage> for Usage {
     }
 }
 
-impl From<model::Completion> for Completion {
-    fn from(completion: model::Completion) -> Self {
+impl From<outlast_model::Completion> for Completion {
+    fn from(completion: outlast_model::Completion) -> Self {
         Self {
             items: Value::Array(completion.items).to_string(),
             finish_reason: completion.finish_reason,
@@ -254,12 +254,12 @@ impl From<model::Completion> for Completion {
     }
 }
 
-impl From<model::Delta> for Delta {
-    fn from(delta: model::Delta) -> Self {
+impl From<outlast_model::Delta> for Delta {
+    fn from(delta: outlast_model::Delta) -> Self {
         match delta {
-            model::Delta::Text(text) => Self::Text(text),
-            model::Delta::Reasoning(text) => Self::Reasoning(text),
-            model::Delta::Call(CallDelta { place, name, arguments }) => Self::Other(
+            outlast_model::Delta::Text(text) => Self::Text(text),
+            outlast_model::Delta::Reasoning(text) => Self::Reasoning(text),
+            outlast_model::Delta::Call(CallDelta { place, name, arguments }) => Self::Other(
                 json!({"type": "function_call", "index": place, "name": name, "arguments": arguments}).to_string(),
             ),
         }

@@ -8,34 +8,32 @@ use std::{
 };
 
 use futures::future::BoxFuture;
+use outlast_metrics::ToolCalls;
+use outlast_protocol::{Emission, EmitError, Emitted, FoldError, Item, ItemIndex};
+use outlast_runtime::lease::Lease;
+use outlast_runtime::text::is_hidden_in_prose;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tracing::Level;
 
 use super::config::is_name_byte;
-use crate::{
-    lease::Lease,
-    metrics::ToolCalls,
-    plugin::{
-        Meter, RunFailure,
-        bindings::{
-            tool::{ToolPre, config},
-            types::{self, Failure, FailureKind},
-        },
-        component::{Fitting, Refused, check_words, config_schema, misfit, read_description, wants, wrong},
-        engine::Engine,
-        failure::{failure, shorten},
-        grants::{Granted, Wants},
-        instance::{RunContext, contract},
-        limits::PluginLimits,
-        log::RunLog,
-        meter,
-        port::{LogLine, LogPort, RunPort},
-        secret::RunSecret,
-        state::RunState,
+use crate::plugin::{
+    Meter, RunFailure,
+    bindings::{
+        tool::{ToolPre, config},
+        types::{self, Failure, FailureKind},
     },
-    protocol::{Emission, EmitError, Emitted, FoldError, Item, ItemIndex},
-    text::is_hidden_in_prose,
+    component::{Fitting, Refused, check_words, config_schema, misfit, read_description, wants, wrong},
+    engine::Engine,
+    failure::{failure, shorten},
+    grants::{Granted, Wants},
+    instance::{RunContext, contract},
+    limits::PluginLimits,
+    log::RunLog,
+    meter,
+    port::{LogLine, LogPort, RunPort},
+    secret::RunSecret,
+    state::RunState,
 };
 
 /// The longest name of a component, and of a tool with the component's before it.

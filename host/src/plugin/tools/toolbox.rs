@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use arc_swap::ArcSwap;
+use outlast_metrics::{LiveToolCall, ToolCalls, ToolMetrics};
 use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
 use serde_json::Map;
@@ -15,20 +16,17 @@ use super::{
     mcp::{McpConfig, McpServer, UNAVAILABLE},
     script::ToolScript,
 };
-use crate::{
-    metrics::{LiveToolCall, ToolCalls, ToolMetrics},
-    plugin::{
-        bindings::{
-            tools::Tool,
-            types::{Failure, FailureKind},
-        },
-        component::{Fitting, Refused},
-        engine::Engine,
-        failure::{failure, shorten},
-        grants::{self, GrantError, Granted, Section, Ways},
-        http::Access,
-        limits::PluginLimits,
+use crate::plugin::{
+    bindings::{
+        tools::Tool,
+        types::{Failure, FailureKind},
     },
+    component::{Fitting, Refused},
+    engine::Engine,
+    failure::{failure, shorten},
+    grants::{self, GrantError, Granted, Section, Ways},
+    http::Access,
+    limits::PluginLimits,
 };
 
 /// What the operator says of tools.

@@ -1,9 +1,9 @@
+use outlast_protocol::{CreateRequest, Fold, Frame, RequestLimits, frames};
 use proptest::prelude::*;
 use serde_json::json;
 use uuid::Uuid;
 
 use super::*;
-use crate::protocol::{CreateRequest, Fold, Frame, RequestLimits, frames};
 
 const LIMITS: OutputLimits = OutputLimits { event_bytes: 64, output_bytes: 1_000, output_items: 8, events: 10_000 };
 

@@ -6,6 +6,7 @@
 
 use std::{collections::HashMap, io, sync::Arc};
 
+use outlast_runtime::lease::Lease;
 use parking_lot::Mutex;
 use reqwest::header::{HeaderName, HeaderValue};
 use rmcp::{
@@ -21,8 +22,6 @@ use rmcp::{
     },
 };
 use tokio_util::sync::CancellationToken;
-
-use crate::lease::Lease;
 
 /// Where a call has its key: in the `_meta` of its parameters.
 pub(super) const KEY: &str = "outlast/idempotency-key";
@@ -193,7 +192,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::lease::Moment;
+    use outlast_runtime::lease::Moment;
 
     fn message(json: &Value) -> ClientJsonRpcMessage {
         serde_json::from_value(json.clone()).unwrap()

@@ -7,6 +7,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use outlast_metrics::{ServerUp, ToolCalls, ToolMetrics};
 use rmcp::{
     RoleClient,
     model::{CallToolRequestParams, ErrorCode, PaginatedRequestParams},
@@ -26,14 +27,11 @@ use super::{
     gate::{Gate, KEY},
     offer::{Offer, answer, offer},
 };
-use crate::{
-    metrics::{ServerUp, ToolCalls, ToolMetrics},
-    plugin::{
-        GrantError,
-        bindings::types::{Failure, FailureKind},
-        failure::{failure, shorten},
-        tools::component::Caller,
-    },
+use crate::plugin::{
+    GrantError,
+    bindings::types::{Failure, FailureKind},
+    failure::{failure, shorten},
+    tools::component::Caller,
 };
 
 /// How long a connection may take, what the server offers included.

@@ -1,9 +1,9 @@
 //! The agent `{{name}}` counts the words that it is told.
 
-use outlast_guest::serde_json::Value;
-use outlast_guest::{Agent, Failure, Outcome, Turn, agent, context, respond, schema};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use outlast_guest::serde_json::Value;
+use outlast_guest::{Agent, Failure, Outcome, Turn, agent, context, respond, schema};
 
 struct Counter;
 

@@ -1,0 +1,49 @@
+//! The words of the Responses API: requests, responses, items, events, errors.
+//!
+//! Pure data. Nothing here reads a clock, draws a random number or does I/O, so everything here can be
+//! tested by value. Shapes follow OpenAI's Responses API and the Open Responses specification (release
+//! 2026-04-24); where the two differ, the type's documentation says what is sent and why.
+
+#![deny(unsafe_code)]
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
+mod check;
+mod compaction;
+mod conversation;
+mod emission;
+mod error;
+mod event;
+mod fold;
+mod id;
+mod idempotency;
+mod input;
+mod item;
+mod request;
+mod response;
+mod schema;
+mod status;
+mod tokens;
+mod websocket;
+
+pub use check::RequestLimits;
+pub use compaction::{
+    Compaction, compaction_item, is_user_message, not_sealed_here, read_compact, sealed_content, summary_message,
+};
+pub use conversation::{
+    Conversation, ConversationId, CreateConversation, conversation_busy, conversation_not_found, parse_items,
+    parse_metadata,
+};
+pub use emission::{Emission, EmitError, Emitted, ItemIndex};
+pub use error::{ApiError, ErrorBody, ErrorEnvelope, ErrorKind};
+pub use event::{Event, Frame, Segment, encode, frames, is_end, payloads, skip_frames, snapshot_frame};
+pub use fold::{Fold, FoldError};
+pub use id::ResponseId;
+pub use idempotency::IdempotencyKey;
+pub use input::{MAX_INPUT_ITEMS, check_calls, identify, references};
+pub use item::{Content, Item, ItemStatus, SummaryPart};
+pub use request::{CreateRequest, previous_not_found};
+pub use response::{Deleted, IncompleteDetails, Response, ResponseError, Usage};
+pub use schema::*;
+pub use status::{ActiveStatus, Status, TerminalStatus};
+pub use tokens::{input_tokens, tokens};
+pub use websocket::{check_message, error_message, read_message};

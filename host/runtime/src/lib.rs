@@ -1,0 +1,12 @@
+//! What every room of the server has from its process.
+//!
+//! - [`lease`]: whether this server may still act for its runs. Known to whoever acts.
+//! - [`aside`]: work that takes longer than a moment, beside the threads that serve.
+//! - [`text`]: what somebody else wrote, where people read it.
+
+#![deny(unsafe_code)]
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
+pub mod aside;
+pub mod lease;
+pub mod text;

@@ -1,0 +1,46 @@
+//! What is kept.
+//!
+//! One code path for SQLite and PostgreSQL, and the only place with SQL. The store knows rows and bytes; it
+//! knows no run and no HTTP. Reads use a pool. All writes of runs go through the one [`WriteConnection`],
+//! many runs' writes in one transaction: that is what makes a durable event cheap.
+//!
+//! A store is owned by one server process at a time: see `ownership`. A second server that is pointed at the same
+//! database refuses to start.
+
+#![deny(unsafe_code)]
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
+mod commit;
+mod connect;
+mod conversations;
+mod error;
+mod events;
+mod file;
+mod health;
+mod journal;
+mod lives;
+mod open;
+mod ownership;
+mod pool;
+mod responses;
+mod runs;
+mod secrets;
+mod segments;
+mod size;
+mod sql;
+mod state;
+mod wal;
+
+pub use commit::{Batch, Committed, EndedResponse, NewResponse, TurnItem, WriteConnection};
+pub use conversations::{ConversationHead, ItemRange, NewItem, Written};
+pub use error::{Outage, StoreError};
+pub use journal::JournalSegment;
+pub use lives::{ActiveRun, Phase, TakenOver, TakenRun};
+pub use open::{Backend, LEASE, Store};
+pub use responses::{StoredResponse, Swept, Turn};
+pub use runs::{LogSegment, RunFilter, RunRow, RunUsage};
+pub use size::StoreSize;
+pub use state::{StateOwner, StatePlace, StateWrite};
+
+#[cfg(test)]
+mod tests;
