@@ -23,7 +23,7 @@ use crate::harness::{
 const WORLDS: [&str; 2] = ["agent", "tool"];
 
 fn wit() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../wit")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit")
 }
 
 /// The released versions: the folders that have them.
@@ -108,7 +108,7 @@ async fn an_agent_of_every_released_version_still_runs() {
     for folder in released() {
         let version = folder.file_name().unwrap().to_str().unwrap().to_owned();
         let kept =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../tests/blackbox/contract/agent-{version}.wat"));
+            Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../tests/blackbox/contract/agent-{version}.wat"));
         let plugins = scratch::dir("plugins-");
         let agent = component(&folder, "agent", Some(wat::parse_file(kept).unwrap()));
         fs::write(plugins.path().join("kept.wasm"), agent).unwrap();

@@ -62,7 +62,7 @@ impl Says<'_> {
             quoted(&record),
             quoted(&texts)
         );
-        let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../wit");
+        let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit");
         component(&wit, "agent", Some(wat::parse_str(module).unwrap()))
     }
 

@@ -31,7 +31,7 @@ fn new(arguments: &[&str]) -> crate::harness::cli::Ended {
 #[test]
 fn a_project_has_what_its_language_needs_and_its_own_name() {
     let folder = scratch::dir("new-");
-    let sdk = Path::new(env!("CARGO_MANIFEST_DIR")).join("../guest-sdk").display().to_string();
+    let sdk = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../guest-sdk").display().to_string();
     for (lang, more, wanted) in [
         (
             "rust",
@@ -53,7 +53,7 @@ fn a_project_has_what_its_language_needs_and_its_own_name() {
         assert!(files.iter().any(|(_, text)| text.contains("\"my-agent\"")), "{lang}: the name");
         assert!(!files.iter().any(|(file, _)| file.ends_with(".template") || file.ends_with("CHANGES.md")));
     }
-    let contract = Path::new(env!("CARGO_MANIFEST_DIR")).join("../wit");
+    let contract = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit");
     let present = |name: &str| name.ends_with(".wit") && !name.contains('/');
     assert!(!folder.path().join("js/wit/released").exists());
     for (name, text) in files(&contract).iter().filter(|(name, _)| present(name)) {

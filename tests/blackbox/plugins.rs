@@ -255,7 +255,7 @@ fn with_schema(schema: &str) -> Vec<u8> {
         hexadecimal(texts.concat().as_bytes()),
     );
     let mut resolve = wit_parser::Resolve::default();
-    let (package, _) = resolve.push_path(concat!(env!("CARGO_MANIFEST_DIR"), "/../wit")).unwrap();
+    let (package, _) = resolve.push_path(concat!(env!("CARGO_MANIFEST_DIR"), "/../../wit")).unwrap();
     let world = resolve.select_world(&[package], Some("agent")).unwrap();
     let mut module = wat::parse_str(text).unwrap();
     wit_component::embed_component_metadata(&mut module, &resolve, world, wit_component::StringEncoding::UTF8).unwrap();

@@ -25,7 +25,7 @@ pub struct Mcp {
 }
 
 fn script() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/harness/mcp_server.py")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/harness/mcp_server.py")
 }
 
 impl Mcp {

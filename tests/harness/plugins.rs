@@ -42,7 +42,7 @@ pub fn component(package: &str) -> PathBuf {
 }
 
 fn build(package: &str) -> PathBuf {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     // Not the folder of the build that runs now: it may be locked.
     let build = Build::new(&workspace, &workspace.join("target/guests"));
     let components = build.components(&[package], |said| eprintln!("{said}"));

@@ -154,6 +154,6 @@ impl Schemas {
 fn path() -> PathBuf {
     match std::env::var_os("OUTLAST_OPENRESPONSES") {
         Some(path) => path.into(),
-        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/contract/openresponses-openapi.json"),
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/contract/openresponses-openapi.json"),
     }
 }

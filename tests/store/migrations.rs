@@ -59,7 +59,7 @@ async fn make(database: &str, version: i64, rows: &str) {
         false => format!("sqlite://{database}?mode=rwc"),
     };
     let pool = AnyPool::connect(&url).await.unwrap();
-    let all = Migrator::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("store/migrations")).await.unwrap();
+    let all = Migrator::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../store/migrations")).await.unwrap();
     let then = all.iter().filter(|migration| migration.version <= version).cloned().collect();
     Migrator::with_migrations(then).run(&pool).await.unwrap();
     let rows = match database.starts_with("postgres") {

@@ -3,6 +3,7 @@
 //! - [`lease`]: whether this server may still act for its runs. Known to whoever acts.
 //! - [`aside`]: work that takes longer than a moment, beside the threads that serve.
 //! - [`text`]: what somebody else wrote, where people read it.
+//! - [`units`]: sizes.
 
 #![deny(unsafe_code)]
 #![warn(clippy::print_stdout, clippy::print_stderr)]
@@ -10,3 +11,4 @@
 pub mod aside;
 pub mod lease;
 pub mod text;
+pub mod units;

@@ -1,0 +1,159 @@
+//! HTTP: translates between requests and runs, and decides nothing.
+//!
+//! One file per resource. Every answer that is not 2xx has the one error envelope, every answer has an
+//! `x-request-id`, and `x-content-type-options: nosniff`: none is what a browser could take it for.
+
+#![deny(unsafe_code)]
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
+mod admin;
+mod auth;
+mod bodies;
+mod body;
+mod compact;
+mod connections;
+mod conversations;
+mod error;
+mod health;
+mod host;
+mod input_tokens;
+mod key;
+mod message;
+mod metrics;
+mod models;
+mod openapi;
+mod origin;
+mod page;
+mod places;
+mod responses;
+mod sse;
+mod transport;
+mod websocket;
+
+use std::{sync::Arc, time::Duration};
+
+use self::error::Failure;
+use axum::{
+    Extension, Router,
+    http::{HeaderValue, header},
+    middleware,
+};
+use outlast_metrics::Metrics;
+use outlast_protocol::{ApiError, ErrorKind, RequestLimits};
+use outlast_run::Manager;
+use tower_http::{
+    catch_panic::CatchPanicLayer,
+    request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer},
+    set_header::SetResponseHeaderLayer,
+};
+use utoipa::OpenApi as _;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+pub use auth::{Keys, LOCAL, Principal};
+pub use bodies::Bodies;
+pub use connections::{ConnectionLimits, serve};
+pub use host::Hosts;
+pub use key::Key;
+pub use origin::Origins;
+pub use websocket::WebSocketLimits;
+
+/// What the handlers share.
+#[derive(Clone, Debug)]
+pub struct Api {
+    /// The runs.
+    pub manager: Arc<Manager>,
+    /// Who may come in.
+    pub keys: Arc<Keys>,
+    /// The names that it is called by.
+    pub hosts: Hosts,
+    /// The pages that may use it.
+    pub origins: Origins,
+    /// The bodies that it holds.
+    pub bodies: Arc<Bodies>,
+    /// Limits of requests.
+    pub limits: ApiLimits,
+    /// What is measured.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Limits of requests and streams, from the configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct ApiLimits {
+    /// The largest body, in bytes.
+    pub body_bytes: usize,
+    /// How long a body may take to arrive.
+    pub body_timeout: Duration,
+    /// How long a stream may be silent.
+    pub keep_alive: Duration,
+    /// WebSockets.
+    pub websocket: WebSocketLimits,
+    /// What is in a body.
+    pub request: RequestLimits,
+}
+
+/// All routes.
+pub fn router(api: Api) -> Router {
+    let authenticated = OpenApiRouter::new()
+        .routes(routes!(responses::create, websocket::open))
+        .routes(routes!(compact::compact))
+        .routes(routes!(input_tokens::count))
+        .routes(routes!(responses::retrieve, responses::delete))
+        .routes(routes!(responses::input_items))
+        .routes(routes!(responses::cancel))
+        .routes(routes!(conversations::create))
+        .routes(routes!(conversations::retrieve, conversations::update, conversations::delete))
+        .routes(routes!(conversations::items, conversations::create_items))
+        .routes(routes!(conversations::item, conversations::delete_item))
+        .routes(routes!(models::list))
+        .routes(routes!(models::retrieve))
+        .route_layer(middleware::from_fn_with_state(api.clone(), auth::authenticate));
+    let admin = OpenApiRouter::new()
+        .routes(routes!(admin::list))
+        .routes(routes!(admin::show))
+        .routes(routes!(admin::logs))
+        .routes(routes!(admin::cancel))
+        .route_layer(middleware::from_fn_with_state(api.clone(), admin::authenticate));
+    let (routes, description) = OpenApiRouter::with_openapi(openapi::Description::openapi())
+        .merge(authenticated)
+        .merge(admin)
+        .routes(routes!(health::live))
+        .routes(routes!(health::ready))
+        .routes(routes!(metrics::show))
+        .routes(routes!(openapi::describe))
+        .split_for_parts();
+    let mut routes = routes
+        .layer(Extension(openapi::Document::new(description)))
+        .fallback(unknown_route)
+        .method_not_allowed_fallback(wrong_method);
+    // From the inside out: what comes later sees a request earlier.
+    if let Some(guard) = api.origins.guard() {
+        routes = routes.layer(guard);
+    }
+    routes = routes
+        .layer(middleware::from_fn_with_state(api.hosts.clone(), host::check))
+        .layer(middleware::from_fn(message::unrepeated))
+        .layer(middleware::map_response(error::enveloped))
+        .layer(CatchPanicLayer::custom(error::panicked))
+        .layer(middleware::from_fn_with_state(api.metrics.clone(), metrics::measure));
+    if let Some(cors) = api.origins.cors() {
+        routes = routes.layer(cors);
+    }
+    routes
+        .layer(middleware::from_fn(message::closing))
+        .layer(SetResponseHeaderLayer::overriding(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")))
+        .layer(PropagateRequestIdLayer::x_request_id())
+        .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
+        .with_state(api)
+}
+
+async fn unknown_route(method: axum::http::Method, uri: axum::http::Uri) -> Failure {
+    let path: String = uri.path().chars().take(200).collect();
+    let message = format!("Unknown request URL: {method} {path}.");
+    Failure(ApiError::new(ErrorKind::NotFound, "unknown_url", message))
+}
+
+async fn wrong_method(method: axum::http::Method, uri: axum::http::Uri) -> Failure {
+    let path: String = uri.path().chars().take(200).collect();
+    let message = format!("{method} is not allowed for {path}; the `allow` header names what is.");
+    Failure(ApiError::new(ErrorKind::MethodNotAllowed, "method_not_allowed", message))
+}

@@ -1,0 +1,268 @@
+//! Whether a run may begin.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use outlast_protocol::{ApiError, ErrorKind};
+use outlast_store::StoreError;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tracing::{error, warn};
+
+use super::{Broken, HistoryLimits, OutputLimits, RunBytes};
+
+/// Limits on runs, from the configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct RunLimits {
+    /// The most runs that have an instance: `limits.max_live_runs`.
+    pub max_live_runs: usize,
+    /// The most runs, those that sleep included: `limits.max_runs`.
+    pub max_runs: usize,
+    /// How long a run must want to sleep to leave memory meanwhile: `limits.idle_after`.
+    pub idle_after: Duration,
+    /// The longest that a run of any agent may take.
+    pub longest_run: Duration,
+    /// How long an agent that was asked to stop may take to return: `limits.cancel_grace`.
+    pub cancel_grace: Duration,
+    /// How much of a run may wait to be written, or to be read where it is not kept, before its instance is
+    /// suspended: `limits.outbox_bytes`.
+    pub outbox_bytes: usize,
+    /// How much of a run's log is kept: `limits.log_bytes`.
+    pub log_bytes: usize,
+    /// How much the imports of a run may answer that has to be kept: `limits.journal_bytes`.
+    pub journal_bytes: usize,
+    /// How much of what was committed is kept in memory for subscribers: `limits.feed_bytes`.
+    pub feed_bytes: usize,
+    /// How much a request may go on from.
+    pub history: HistoryLimits,
+    /// Whether a run that is kept ends when the client that began it goes: `on_disconnect = "cancel"`.
+    pub cancel_on_disconnect: bool,
+    /// How much a run may say.
+    pub output: OutputLimits,
+}
+
+impl Default for RunLimits {
+    /// On a machine that allows 1,000 instances.
+    fn default() -> Self {
+        Self {
+            max_live_runs: 1_000,
+            max_runs: 100_000,
+            idle_after: Duration::from_secs(30),
+            longest_run: Duration::from_secs(600),
+            cancel_grace: Duration::from_millis(300),
+            outbox_bytes: 256 << 10,
+            log_bytes: 1 << 20,
+            journal_bytes: 64 << 20,
+            feed_bytes: 64 << 10,
+            history: HistoryLimits::default(),
+            cancel_on_disconnect: false,
+            output: OutputLimits::default(),
+        }
+    }
+}
+
+impl RunLimits {
+    pub(super) fn bytes(&self) -> RunBytes {
+        RunBytes { outbox: self.outbox_bytes, log: self.log_bytes }
+    }
+}
+
+/// The places of runs, for the server and for each principal that has a limit of its own, and those of instances.
+#[derive(Debug)]
+pub(super) struct Places {
+    runs: (usize, Arc<Semaphore>),
+    instances: (usize, Arc<Semaphore>),
+    /// Those of instances that runs may have that are executed again: the others are for admissions.
+    again: Arc<Semaphore>,
+    principals: HashMap<String, (usize, Arc<Semaphore>)>,
+    agents: HashMap<String, (usize, Arc<Semaphore>)>,
+}
+
+/// How many runs at once those may have that have a limit of their own, by their names.
+#[derive(Clone, Debug, Default)]
+pub struct Shares {
+    /// `max_live_runs` of a key.
+    pub principals: HashMap<String, usize>,
+    /// `max_live_runs` of an agent.
+    pub agents: HashMap<String, usize>,
+}
+
+/// The place of a run, until it is dropped.
+#[derive(Debug, Default)]
+pub(super) struct Place {
+    _run: Option<OwnedSemaphorePermit>,
+    _principal: Option<OwnedSemaphorePermit>,
+    _agent: Option<OwnedSemaphorePermit>,
+}
+
+/// The place of an instance, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Slot {
+    _again: Option<OwnedSemaphorePermit>,
+    _instance: Option<OwnedSemaphorePermit>,
+}
+
+/// Of so many places for instances, one is kept for admissions, whoever wakes or is resumed.
+const RESERVED: usize = 4;
+
+impl Places {
+    /// So many places as the limits say, and so many for each of these.
+    pub fn new(limits: &RunLimits, shares: Shares) -> Self {
+        let places = |most: usize| (most, Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))));
+        let each = |of: HashMap<String, usize>| of.into_iter().map(|(name, most)| (name, places(most))).collect();
+        Self {
+            runs: places(limits.max_runs),
+            instances: places(limits.max_live_runs),
+            again: places((limits.max_live_runs - limits.max_live_runs / RESERVED).max(1)).1,
+            principals: each(shares.principals),
+            agents: each(shares.agents),
+        }
+    }
+
+    /// Takes a place for a run of `agent` for `principal`.
+    pub fn take(&self, principal: &str, agent: &str) -> Result<(Place, Slot), Refusal> {
+        let principal = match self.principals.get(principal) {
+            Some((most, places)) => {
+                Some(places.clone().try_acquire_owned().map_err(|_| Refusal::FullForPrincipal(*most))?)
+            }
+            None => None,
+        };
+        let agent = match self.agents.get(agent) {
+            Some((most, places)) => {
+                let full = |_| Refusal::FullForAgent(*most, agent.to_owned());
+                Some(places.clone().try_acquire_owned().map_err(full)?)
+            }
+            None => None,
+        };
+        let (most, places) = &self.runs;
+        let run = places.clone().try_acquire_owned().map_err(|_| Refusal::FullOfRuns(*most))?;
+        let (most, places) = &self.instances;
+        let instance = places.clone().try_acquire_owned().map_err(|_| Refusal::Full(*most))?;
+        Ok((
+            Place { _run: Some(run), _principal: principal, _agent: agent },
+            Slot { _again: None, _instance: Some(instance) },
+        ))
+    }
+
+    /// Waits for a place for a run of `agent` for `principal` that was admitted before.
+    pub async fn place(&self, principal: &str, agent: &str) -> Place {
+        // The semaphores are never closed.
+        let of = async |places: Option<&(usize, Arc<Semaphore>)>| match places {
+            Some((_, places)) => places.clone().acquire_owned().await.ok(),
+            None => None,
+        };
+        Place {
+            _principal: of(self.principals.get(principal)).await,
+            _agent: of(self.agents.get(agent)).await,
+            _run: of(Some(&self.runs)).await,
+        }
+    }
+
+    /// Waits for a place for an instance of a run that is executed again.
+    pub async fn slot_again(&self) -> Slot {
+        let again = self.again.clone().acquire_owned().await.ok();
+        Slot { _again: again, _instance: self.instances.1.clone().acquire_owned().await.ok() }
+    }
+}
+
+/// Why a run did not begin. Nothing of it is kept.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Refusal {
+    /// There is no such agent.
+    #[error("The model '{0}' does not exist. GET /v1/models lists the models of this server.")]
+    UnknownModel(String),
+    /// All places are taken.
+    #[error("This server runs {0} runs already, which is its limit (limits.max_live_runs). Repeat the request later.")]
+    Full(usize),
+    /// So many runs go on, with and without an instance.
+    #[error("This server has {0} runs already, which is its limit (limits.max_runs). Repeat the request later.")]
+    FullOfRuns(usize),
+    /// All places of the principal are taken.
+    #[error(
+        "{0} of your runs go on already, which is your limit (max_live_runs of the key). Repeat the request later."
+    )]
+    FullForPrincipal(usize),
+    /// All places of the agent are taken.
+    #[error(
+        "{0} runs of the agent '{1}' go on already, which is its limit (agents.{1}.max_live_runs). Repeat the request \
+         later."
+    )]
+    FullForAgent(usize, String),
+    /// The server stops.
+    #[error("The server is shutting down and starts no new runs. Repeat the request.")]
+    Draining,
+    /// The idempotency key names a response already, begun a moment ago by the same request or by another one.
+    #[error("The idempotency key is in use.")]
+    KeyTaken,
+    /// The conversation has changed since the request was checked.
+    #[error("Too many requests change this conversation at once. Repeat the request.")]
+    ConversationMoved,
+    /// The idempotency key names the response of another request.
+    #[error("The idempotency key was used for another request. Use a new key for a new request.")]
+    KeyConflict,
+    /// Something in the request does not fit what is stored.
+    #[error("{0}")]
+    Invalid(ApiError),
+    /// The database does not take writes.
+    #[error("The database is not available right now; nothing was started. Repeat the request.")]
+    Unavailable,
+    /// A defect.
+    #[error("The request could not be started.")]
+    Defect,
+}
+
+impl From<ApiError> for Refusal {
+    fn from(error: ApiError) -> Self {
+        Self::Invalid(error)
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(_) | StoreError::TimedOut(_) => {
+                warn!(%error, "a request was refused because of the database");
+                Self::Unavailable
+            }
+            error => {
+                error!(%error, "a request was refused");
+                Self::Defect
+            }
+        }
+    }
+}
+
+impl From<Broken> for Refusal {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::Log(error) => error.into(),
+            Broken::Suspended => Self::Draining,
+        }
+    }
+}
+
+impl From<Broken> for ApiError {
+    fn from(broken: Broken) -> Self {
+        Refusal::from(broken).into()
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        let message = refusal.to_string();
+        match refusal {
+            Refusal::UnknownModel(_) => Self::new(ErrorKind::NotFound, "model_not_found", message).with_param("model"),
+            Refusal::Full(_) | Refusal::FullOfRuns(_) | Refusal::FullForPrincipal(_) | Refusal::FullForAgent(..) => {
+                Self::new(ErrorKind::RateLimited, "rate_limit_exceeded", message).with_retry_after(1)
+            }
+            Refusal::Draining => Self::new(ErrorKind::Unavailable, "shutting_down", message).with_retry_after(1),
+            Refusal::KeyTaken | Refusal::KeyConflict => {
+                Self::new(ErrorKind::Conflict, "idempotency_key_conflict", message).never_retry()
+            }
+            Refusal::ConversationMoved => {
+                Self::new(ErrorKind::Conflict, "conversation_changed", message).with_param("conversation")
+            }
+            Refusal::Invalid(error) => error,
+            Refusal::Unavailable => Self::storage_unavailable(),
+            Refusal::Defect => Self::new(ErrorKind::Internal, "internal_error", message),
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! One execution of a run: from its instance to what it came to.
+
+use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
+
+use outlast_plugin::{Agent, Outcome, RunContext, RunFailure, TimeLimit, Used, thread_time};
+use outlast_protocol::ResponseError;
+use tracing::warn;
+
+use super::{Ending, Run, RunLimits, StopReason};
+
+/// What an instance came to.
+pub(super) enum Attempt {
+    /// The run is over.
+    Ended(Ending),
+    /// It sleeps until this time, since 1970.
+    Asleep(Duration),
+}
+
+/// Executes a run once. Its end is still to be [written](super::ending::finish).
+pub(super) async fn execute(run: &Arc<Run>, agent: &Agent, context: RunContext, limits: RunLimits) -> Attempt {
+    run.begin();
+    run.metrics.begin();
+    let attempt = attempt(run, agent, context, limits).await;
+    let Used { memory, input_tokens, output_tokens, .. } = run.meter.used();
+    run.metrics.measured(memory, input_tokens, output_tokens);
+    attempt
+}
+
+async fn attempt(run: &Arc<Run>, agent: &Agent, context: RunContext, limits: RunLimits) -> Attempt {
+    let stopped = async {
+        run.stopping().cancelled().await;
+        if run.stop_reason() == Some(StopReason::Suspended) {
+            return;
+        }
+        // Waiting host calls answer `cancelled` now. An agent that returns within the grace ends by itself.
+        tokio::time::sleep(limits.cancel_grace).await;
+    };
+    let result = tokio::select! {
+        biased;
+        () = stopped => None,
+        () = tokio::time::sleep(agent.run_timeout().most) => {
+            return Attempt::Ended(too_long(run, "took longer than", agent.run_timeout()));
+        }
+        result = metered(run, agent.cpu_time().most, agent.run(context)) => match result {
+            Some(result) => Some(result),
+            None => return Attempt::Ended(too_long(run, "used a processor for more than", agent.cpu_time())),
+        },
+    };
+    Attempt::Ended(match (run.stop_reason(), result) {
+        // A stop wins over whatever the agent returns after it.
+        (Some(reason), _) => stopped_because(reason),
+        (None, Some(Ok(Outcome::Asleep(until)))) => return Attempt::Asleep(until),
+        (None, Some(Ok(Outcome::Completed))) => Ending::Completed,
+        (None, Some(Ok(Outcome::Incomplete(reason)))) => Ending::Incomplete(reason),
+        (None, Some(Err(RunFailure { code, client, operator }))) => {
+            let name = agent.description.name.as_str();
+            warn!(response = %run.id, agent = name, "run failed: {operator}");
+            run.note("error", &operator);
+            Ending::Failed(ResponseError { code: code.to_owned(), message: client })
+        }
+        (None, None) => Ending::Cancelled,
+    })
+}
+
+/// The end of a run that went beyond a limit of time.
+fn too_long(run: &Arc<Run>, what: &str, TimeLimit { most, key }: &TimeLimit) -> Ending {
+    let why = format!("stopped at {key}");
+    warn!(response = %run.id, "{why}");
+    run.note("error", &why);
+    Ending::failed(format!("The agent was stopped: it {what} {} seconds ({key}).", most.as_secs_f64()))
+}
+
+/// Counts the time of a processor that `future` takes: of this thread, each time it is polled, and of work of the host
+/// beside it. None when it takes more
+/// than `most`: an agent that computes is interrupted every millisecond.
+async fn metered<T>(run: &Run, most: Duration, future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    let mut all = Duration::ZERO;
+    poll_fn(|context| {
+        let start = thread_time();
+        let polled = future.as_mut().poll(context);
+        let spent = thread_time().saturating_sub(start);
+        run.meter.spend(spent);
+        // What others did for it is counted already.
+        let spent = spent + run.meter.take_aside();
+        run.metrics.spend(spent);
+        all += spent;
+        match polled {
+            Poll::Pending if all > most => Poll::Ready(None),
+            polled => polled.map(Some),
+        }
+    })
+    .await
+}
+
+/// The end of a run that was asked to stop.
+pub(super) fn stopped(run: &Run) -> Ending {
+    run.stop_reason().map_or(Ending::Cancelled, stopped_because)
+}
+
+fn stopped_because(reason: StopReason) -> Ending {
+    match reason {
+        StopReason::Cancelled | StopReason::Disconnected => Ending::Cancelled,
+        StopReason::Shutdown | StopReason::Suspended => {
+            Ending::failed("The server was shut down before the agent finished.")
+        }
+        StopReason::Unwritable => super::ending::unwritable(),
+    }
+}

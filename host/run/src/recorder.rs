@@ -1,0 +1,560 @@
+//! From what an agent means to what the protocol says.
+//!
+//! A pure state machine: emissions go in, events with sequence numbers come out as frames, and the response
+//! so far is kept beside them. An agent never writes an event, so it cannot produce an ill-formed stream:
+//! whatever the order of emissions, every item is added once and done once, every part is opened before its
+//! deltas and closed before its item, numbers grow by one, and there is one terminal event.
+
+use std::borrow::Cow;
+
+use bytes::{Buf as _, Bytes};
+use outlast_protocol::{
+    Content, Emission, EmitError, Emitted, Event, Fold, FoldError, IncompleteDetails, Item, ItemIndex, ItemStatus,
+    Response, ResponseError, ResponseId, Segment, Status, SummaryPart, TerminalStatus, Usage, encode, frames,
+    skip_frames,
+};
+
+/// How much a run may say. A run that goes beyond a limit is ended.
+#[derive(Clone, Copy, Debug)]
+pub struct OutputLimits {
+    /// The largest single text, in bytes: `limits.event_bytes`.
+    pub event_bytes: usize,
+    /// All text together, in bytes: `limits.output_bytes`.
+    pub output_bytes: usize,
+    /// The most items: `limits.output_items`.
+    pub output_items: usize,
+    /// The most events: `limits.events`.
+    pub events: u64,
+}
+
+impl Default for OutputLimits {
+    fn default() -> Self {
+        Self { event_bytes: 1 << 20, output_bytes: 16 << 20, output_items: 1_000, events: 1_000_000 }
+    }
+}
+
+/// How a run ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The agent finished.
+    Completed,
+    /// The agent finished, and the answer was cut short for this reason.
+    Incomplete(String),
+    /// Something failed.
+    Failed(ResponseError),
+    /// The run was cancelled.
+    Cancelled,
+}
+
+impl Ending {
+    /// A failure with the code that SDKs know for “the server's side failed”.
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self::Failed(ResponseError { code: "server_error".to_owned(), message: message.into() })
+    }
+}
+
+/// How many events [`Recorder::start`] records.
+const START: usize = 2;
+
+/// The recorder of one run.
+#[derive(Debug)]
+pub struct Recorder {
+    id: ResponseId,
+    limits: OutputLimits,
+    response: Response,
+    usage: Usage,
+    /// The usage that was reported before the run was executed again: some of it is to come again.
+    earlier: Usage,
+    text_bytes: usize,
+    tape: Tape,
+    ended: bool,
+}
+
+impl Recorder {
+    /// The recorder of a new run; `response` is what its first event shows.
+    pub fn new(id: ResponseId, response: Response, limits: OutputLimits) -> Self {
+        Self::resume(id, response, 0, limits)
+    }
+
+    /// The recorder of a run whose events before `next` were recorded earlier and fold to `response`.
+    fn resume(id: ResponseId, response: Response, next: u64, limits: OutputLimits) -> Self {
+        Self {
+            id,
+            limits,
+            response,
+            usage: Usage::default(),
+            earlier: Usage::default(),
+            text_bytes: 0,
+            tape: Tape { next, first: next, ..Tape::default() },
+            ended: false,
+        }
+    }
+
+    /// The recorder of a run that is executed again. `log` has the frames of its events so far: they are expected
+    /// again, those of [`Recorder::start`] excepted, and nothing comes out before they have come.
+    ///
+    /// # Errors
+    ///
+    /// The log does not begin with the events of a response that was created.
+    pub fn replay(id: ResponseId, log: Bytes, events: u64, limits: OutputLimits) -> Result<Self, FoldError> {
+        let mut fold = Fold::new();
+        for frame in frames(&log).take(START) {
+            fold.apply(frame.map_err(|error| FoldError::Unreadable(0, error.to_string()))?)?;
+        }
+        let (response, next) = fold.into_parts();
+        let mut recorder = Self::resume(id, response.ok_or(FoldError::Dangling(0))?, next, limits);
+        recorder.tape.recorded = log.slice(skip_frames(&log, next)..);
+        recorder.tape.log = (log, events);
+        Ok(recorder)
+    }
+
+    /// So much usage was reported before the run was executed again. A run that is ended before that has come again has it.
+    #[must_use]
+    pub fn having_used(self, earlier: Usage) -> Self {
+        Self { earlier, ..self }
+    }
+
+    /// The usage that was reported so far.
+    pub fn usage(&self) -> Usage {
+        self.usage.at_least(self.earlier)
+    }
+
+    /// Whether events that were recorded earlier are still to come again.
+    pub fn replaying(&self) -> bool {
+        !self.tape.recorded.is_empty()
+    }
+
+    /// The number of the next event.
+    pub fn next(&self) -> u64 {
+        self.tape.next
+    }
+
+    /// Takes recorded events as said, up to the event `to`, or all that are left: the host said them, and nobody says
+    /// them again.
+    pub fn skip(&mut self, to: Option<u64>) -> Result<(), FoldError> {
+        let mut fold = Fold::resume(self.response.clone(), self.tape.next);
+        let mut bytes = 0;
+        let recorded = self.tape.recorded.clone();
+        let mut rest = frames(&recorded);
+        while fold.next() < to.unwrap_or(u64::MAX) {
+            let Some(frame) = rest.next() else { break };
+            let frame = frame.map_err(|error| FoldError::Unreadable(fold.next(), error.to_string()))?;
+            bytes += frame.event.said();
+            fold.apply(frame)?;
+        }
+        self.tape.skip(fold.next());
+        if let Some(response) = fold.into_parts().0 {
+            self.response = response;
+        }
+        self.text_bytes += bytes;
+        Ok(())
+    }
+
+    /// The first events: the response was created, and is queued when it runs in the background, or in progress.
+    pub fn start(&mut self) {
+        // Two whole response objects: reserving them spares the vector four moves.
+        self.tape.frames.reserve(2_560);
+        let event = Event::Created { response: Cow::Borrowed(&self.response) };
+        self.tape.record(&event);
+        let response = Cow::Borrowed(&self.response);
+        let event = if self.response.background { Event::Queued { response } } else { Event::InProgress { response } };
+        self.tape.record(&event);
+    }
+
+    /// A queued response is in progress now.
+    pub fn begin(&mut self) {
+        if self.response.status == Status::QUEUED && !self.ended {
+            self.response.status = Status::IN_PROGRESS;
+            let event = Event::InProgress { response: Cow::Borrowed(&self.response) };
+            self.tape.record(&event);
+        }
+    }
+
+    /// The response so far.
+    pub fn response(&self) -> &Response {
+        &self.response
+    }
+
+    /// Whether the terminal event has been recorded.
+    pub fn ended(&self) -> bool {
+        self.ended
+    }
+
+    /// How many bytes of frames were not taken yet.
+    pub fn pending_bytes(&self) -> usize {
+        self.tape.frames.len()
+    }
+
+    /// Takes the frames recorded since the last call.
+    pub fn take(&mut self) -> Option<Segment> {
+        self.tape.take()
+    }
+
+    /// Records one emission.
+    pub fn emit(&mut self, emission: Emission<'_>) -> Result<Emitted, EmitError> {
+        if self.ended {
+            return Err(EmitError::Ended);
+        }
+        check("recorded events", self.tape.next, self.limits.events, "limits.events")?;
+        let emitted = self.apply(emission)?;
+        match &self.tape.diverged {
+            Some(why) => Err(EmitError::Diverged(why.clone())),
+            None => Ok(emitted),
+        }
+    }
+
+    fn apply(&mut self, emission: Emission<'_>) -> Result<Emitted, EmitError> {
+        match emission {
+            Emission::OpenMessage => {
+                let id = self.child_id("msg");
+                let role = "assistant".to_owned();
+                self.open(Item::Message { id, status: ItemStatus::InProgress, role, content: Vec::new() })
+            }
+            Emission::OpenReasoning => {
+                let id = self.child_id("rs");
+                self.open(Item::Reasoning { id, summary: Vec::new(), status: Some(ItemStatus::InProgress) })
+            }
+            Emission::Text(index, text) => self.write_content(index, text, false),
+            Emission::Refusal(index, text) => self.write_content(index, text, true),
+            Emission::Summary(index, text) => self.write_summary(index, text),
+            Emission::Finish(index) => {
+                if self.is_open(index) {
+                    self.close(index, ItemStatus::Completed);
+                }
+                Ok(Emitted::Done)
+            }
+            Emission::Abandon(index) => {
+                if self.is_open(index) {
+                    self.close(index, ItemStatus::Incomplete);
+                }
+                Ok(Emitted::Done)
+            }
+            Emission::OpenCall(name) => self.open_call(name),
+            Emission::Arguments(index, text) => self.write_arguments(index, text),
+            Emission::Usage(usage) => {
+                self.usage = self.usage.plus(usage);
+                Ok(Emitted::Done)
+            }
+        }
+    }
+
+    /// Ends the run: closes what is open as incomplete and records the terminal event. `now` is in seconds
+    /// since 1970. A second call does nothing and returns none.
+    pub fn end(&mut self, ending: Ending, now: i64) -> Option<TerminalStatus> {
+        if std::mem::replace(&mut self.ended, true) {
+            return None;
+        }
+        let ending = self.leave_replay(ending);
+        for index in 0..self.response.output.len() {
+            if self.is_open(index) {
+                self.close(index, ItemStatus::Incomplete);
+            }
+        }
+        self.response.usage = Some(self.usage());
+        let status = match ending {
+            Ending::Completed => {
+                self.response.completed_at = Some(now);
+                TerminalStatus::Completed
+            }
+            Ending::Incomplete(reason) => {
+                self.response.incomplete_details = Some(IncompleteDetails { reason });
+                TerminalStatus::Incomplete
+            }
+            Ending::Failed(error) => {
+                self.response.error = Some(error);
+                TerminalStatus::Failed
+            }
+            Ending::Cancelled => TerminalStatus::Cancelled,
+        };
+        self.response.status = Status::Terminal(status);
+        let response = Cow::Borrowed(&self.response);
+        let event = match status {
+            TerminalStatus::Completed => Event::Completed { response },
+            TerminalStatus::Incomplete => Event::Incomplete { response },
+            // No client knows an event for `cancelled`; the status in the response tells.
+            TerminalStatus::Failed | TerminalStatus::Cancelled => Event::Failed { response },
+        };
+        self.tape.record(&event);
+        Some(status)
+    }
+
+    /// Goes on behind everything that was recorded. A run that ends by itself before it has come there has diverged.
+    fn leave_replay(&mut self, ending: Ending) -> Ending {
+        let early = self.replaying() && matches!(ending, Ending::Completed | Ending::Incomplete(_));
+        let why = self.tape.diverged.take().or_else(|| {
+            let next = self.tape.next;
+            early.then(|| format!("diverged at event {next}: expected more events, got the end of the run"))
+        });
+        if self.replaying() || why.is_some() {
+            let (log, next) = std::mem::take(&mut self.tape.log);
+            let mut fold = Fold::new();
+            // What can be read of the log is all there is to go on from.
+            let _ = fold.extend(&log);
+            self.tape = Tape { next, first: next, ..Tape::default() };
+            if let Some(response) = fold.into_parts().0 {
+                self.response = response;
+            }
+        }
+        why.map_or(ending, |why| Ending::failed(format!("The run could not be resumed: it {why}.")))
+    }
+
+    fn child_id(&self, prefix: &str) -> String {
+        self.id.child(prefix, self.response.output.len())
+    }
+
+    fn is_open(&self, index: ItemIndex) -> bool {
+        self.response.output.get(index).is_some_and(|item| item.status() == ItemStatus::InProgress)
+    }
+
+    fn open(&mut self, item: Item) -> Result<Emitted, EmitError> {
+        let index = self.response.output.len();
+        check("opened items", index as u64 + 1, self.limits.output_items as u64, "limits.output_items")?;
+        let event = Event::ItemAdded { output_index: index, item: Cow::Borrowed(&item) };
+        self.tape.record(&event);
+        self.response.output.push(item);
+        Ok(Emitted::Item(index))
+    }
+
+    fn count_text(&mut self, text: &str) -> Result<(), EmitError> {
+        check("wrote bytes at once", text.len() as u64, self.limits.event_bytes as u64, "limits.event_bytes")?;
+        self.text_bytes += text.len();
+        check("wrote bytes in all", self.text_bytes as u64, self.limits.output_bytes as u64, "limits.output_bytes")
+    }
+
+    fn write_content(&mut self, index: ItemIndex, text: &str, refusal: bool) -> Result<Emitted, EmitError> {
+        if !self.is_open(index) {
+            return Err(EmitError::Closed);
+        }
+        self.count_text(text)?;
+        let Some(Item::Message { id, content, .. }) = self.response.output.get_mut(index) else {
+            return Err(EmitError::WrongKind(if refusal { "a refusal" } else { "text" }));
+        };
+        if text.is_empty() {
+            return Ok(Emitted::Done);
+        }
+        let tape = &mut self.tape;
+        let same = content.last().map(|part| matches!(part, Content::Refusal { .. }) == refusal);
+        if same != Some(true) {
+            if let Some(part) = content.last() {
+                close_part(tape, id, index, content.len() - 1, part);
+            }
+            content.push(if refusal { Content::empty_refusal() } else { Content::empty_text() });
+            open_part(tape, id, index, content);
+        }
+        let content_index = content.len() - 1;
+        let (item_id, delta) = (id.as_str().into(), text.into());
+        match content.last_mut() {
+            Some(Content::OutputText { text: whole, .. }) => {
+                whole.push_str(text);
+                let logprobs = Vec::new();
+                let event = Event::TextDelta { item_id, output_index: index, content_index, delta, logprobs };
+                tape.record(&event);
+            }
+            Some(Content::Refusal { refusal: whole }) => {
+                whole.push_str(text);
+                tape.record(&Event::RefusalDelta { item_id, output_index: index, content_index, delta });
+            }
+            None => {}
+        }
+        Ok(Emitted::Done)
+    }
+
+    fn write_summary(&mut self, index: ItemIndex, text: &str) -> Result<Emitted, EmitError> {
+        if !self.is_open(index) {
+            return Err(EmitError::Closed);
+        }
+        self.count_text(text)?;
+        let Some(Item::Reasoning { id, summary, .. }) = self.response.output.get_mut(index) else {
+            return Err(EmitError::WrongKind("a summary"));
+        };
+        if text.is_empty() {
+            return Ok(Emitted::Done);
+        }
+        let tape = &mut self.tape;
+        let item_id = || id.as_str().into();
+        if summary.is_empty() {
+            summary.push(SummaryPart::SummaryText { text: String::new() });
+            let part = Cow::Borrowed(&summary[0]);
+            let event = Event::SummaryPartAdded { item_id: item_id(), output_index: index, summary_index: 0, part };
+            tape.record(&event);
+        }
+        let SummaryPart::SummaryText { text: whole } = &mut summary[0];
+        whole.push_str(text);
+        let delta = text.into();
+        let event = Event::SummaryDelta { item_id: item_id(), output_index: index, summary_index: 0, delta };
+        tape.record(&event);
+        Ok(Emitted::Done)
+    }
+
+    fn open_call(&mut self, name: &str) -> Result<Emitted, EmitError> {
+        self.count_text(name)?;
+        let call_id = self.child_id("call");
+        let item = Item::FunctionCall {
+            id: self.child_id("fc"),
+            call_id: call_id.clone(),
+            name: name.to_owned(),
+            arguments: String::new(),
+            status: ItemStatus::InProgress,
+        };
+        match self.open(item)? {
+            Emitted::Item(index) => Ok(Emitted::Call(index, call_id)),
+            other => Ok(other),
+        }
+    }
+
+    fn write_arguments(&mut self, index: ItemIndex, text: &str) -> Result<Emitted, EmitError> {
+        if !self.is_open(index) {
+            return Err(EmitError::Closed);
+        }
+        self.count_text(text)?;
+        let Some(Item::FunctionCall { id, arguments, .. }) = self.response.output.get_mut(index) else {
+            return Err(EmitError::WrongKind("arguments"));
+        };
+        if text.is_empty() {
+            return Ok(Emitted::Done);
+        }
+        arguments.push_str(text);
+        let event = Event::ArgumentsDelta { item_id: id.as_str().into(), output_index: index, delta: text.into() };
+        self.tape.record(&event);
+        Ok(Emitted::Done)
+    }
+
+    /// Closes the open part of an item and the item itself.
+    fn close(&mut self, index: ItemIndex, status: ItemStatus) {
+        let tape = &mut self.tape;
+        let Some(item) = self.response.output.get_mut(index) else { return };
+        item.set_status(status);
+        match item {
+            Item::Message { id, content, .. } => {
+                if content.is_empty() && status == ItemStatus::Completed {
+                    content.push(Content::empty_text());
+                    open_part(tape, id, index, content);
+                }
+                if let Some(part) = content.last() {
+                    close_part(tape, id, index, content.len() - 1, part);
+                }
+            }
+            Item::Reasoning { id, summary, .. } => {
+                if let Some(part @ SummaryPart::SummaryText { text }) = summary.first() {
+                    let (item_id, text) = (id.as_str().into(), text.as_str().into());
+                    let event = Event::SummaryDone { item_id, output_index: index, summary_index: 0, text };
+                    tape.record(&event);
+                    let (item_id, part) = (id.as_str().into(), Cow::Borrowed(part));
+                    let event = Event::SummaryPartDone { item_id, output_index: index, summary_index: 0, part };
+                    tape.record(&event);
+                }
+            }
+            Item::FunctionCall { id, name, arguments, .. } => {
+                let (item_id, name) = (id.as_str().into(), name.as_str().into());
+                let event =
+                    Event::ArgumentsDone { item_id, output_index: index, name, arguments: arguments.as_str().into() };
+                tape.record(&event);
+            }
+        }
+        let event = Event::ItemDone { output_index: index, item: Cow::Borrowed(&*item) };
+        tape.record(&event);
+    }
+}
+
+/// The last part of `content` was added.
+fn open_part(tape: &mut Tape, item_id: &str, output_index: ItemIndex, content: &[Content]) {
+    let Some(part) = content.last() else { return };
+    let (item_id, content_index, part) = (item_id.into(), content.len() - 1, Cow::Borrowed(part));
+    tape.record(&Event::PartAdded { item_id, output_index, content_index, part });
+}
+
+/// A part of a message is complete.
+fn close_part(tape: &mut Tape, id: &str, output_index: ItemIndex, content_index: usize, part: &Content) {
+    let item_id = || id.into();
+    let done = match part {
+        Content::OutputText { text, .. } => {
+            let (text, logprobs) = (text.as_str().into(), Vec::new());
+            Event::TextDone { item_id: item_id(), output_index, content_index, text, logprobs }
+        }
+        Content::Refusal { refusal } => {
+            Event::RefusalDone { item_id: item_id(), output_index, content_index, refusal: refusal.as_str().into() }
+        }
+    };
+    tape.record(&done);
+    tape.record(&Event::PartDone { item_id: item_id(), output_index, content_index, part: Cow::Borrowed(part) });
+}
+
+/// Events as they become frames.
+///
+/// While a run is executed again, what was recorded before is expected again, byte for byte, and goes nowhere.
+#[derive(Debug, Default)]
+struct Tape {
+    /// The number of the next event.
+    next: u64,
+    /// The number of the first event in `frames`.
+    first: u64,
+    /// Frames that were not taken yet.
+    frames: Vec<u8>,
+    /// The frames that were recorded before and are still to come.
+    recorded: Bytes,
+    /// While there are any: all frames that were recorded before, and how many they are.
+    log: (Bytes, u64),
+    /// The first event that was another one than before.
+    diverged: Option<String>,
+}
+
+impl Tape {
+    fn record(&mut self, event: &Event<'_>) {
+        encode(event, self.next, &mut self.frames);
+        self.next += 1;
+        if self.recorded.is_empty() {
+            return;
+        }
+        if self.recorded.starts_with(&self.frames) {
+            self.advance(self.frames.len());
+        } else {
+            let number = self.next - 1;
+            let expected = skip_frames(&self.recorded, 1);
+            let (expected, got) = (shown(&self.recorded[..expected]), shown(&self.frames));
+            self.diverged.get_or_insert_with(|| format!("diverged at event {number}: expected {expected}, got {got}"));
+        }
+        self.frames.clear();
+        self.first = self.next;
+    }
+
+    fn skip(&mut self, next: u64) {
+        self.advance(skip_frames(&self.recorded, next - self.next));
+        self.next = next;
+        self.first = next;
+    }
+
+    /// So many bytes have come again.
+    fn advance(&mut self, bytes: usize) {
+        self.recorded.advance(bytes);
+        if self.recorded.is_empty() {
+            self.recorded = Bytes::new();
+            self.log = (Bytes::new(), 0);
+        }
+    }
+
+    fn take(&mut self) -> Option<Segment> {
+        if self.frames.is_empty() {
+            return None;
+        }
+        let mut frames = std::mem::take(&mut self.frames);
+        // Frames stay in memory while somebody may read them: what they do not need, they do not hold.
+        frames.shrink_to_fit();
+        let segment = Segment { first: self.first, last: self.next - 1, frames: frames.into() };
+        self.first = self.next;
+        Some(segment)
+    }
+}
+
+/// A frame, short enough for a message.
+fn shown(frame: &[u8]) -> String {
+    let text = String::from_utf8_lossy(frame);
+    let data = text.split_once("data: ").map_or(&*text, |(_, data)| data);
+    data.trim_end().chars().take(200).collect()
+}
+
+fn check(what: &'static str, got: u64, limit: u64, key: &'static str) -> Result<(), EmitError> {
+    if got > limit { Err(EmitError::Limit { what, got, limit, key }) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,46 @@
+//! Outlast: a server that runs agents as sandboxed WebAssembly components and never loses a run.
+//!
+//! The host owns HTTP, streaming, the life of a run and persistence; an agent's logic is a component behind the
+//! WIT contract in `wit/`. The rooms, and who knows whom:
+//!
+//! ```text
+//! http ──► run ──► plugin ──► model
+//!           │         │
+//!           ▼         ▼
+//!         store ──► protocol
+//! ```
+//!
+//! - [`protocol`]: the words of the Responses API. Pure data.
+//! - [`http`]: translates between HTTP and runs. Decides nothing.
+//! - [`run`]: what a run is: recorder, outbox, writer, feed, manager, journal, resume.
+//! - [`plugin`]: what an agent is: engine, registry, instance; one file per WIT interface.
+//! - [`model`]: upstream model providers.
+//! - [`store`]: what is kept. The only place with SQL.
+//! - [`lease`]: whether this server may still act for its runs. Known to whoever acts.
+//! - [`metrics`]: what an operator watches. Known to every room that measures itself.
+//! - [`config`], [`cli`]: how an operator talks to it.
+//! - `aside`: work that takes longer than a moment, beside the threads that serve.
+//! - `log`: the server's log, which no run waits for.
+//! - `text`: what somebody else wrote, where people read it.
+//! - `reload`: follows the plugin folder while the server runs.
+//! - [`server`]: puts the rooms together; `local`: the same without HTTP, for the terminal.
+
+#![deny(unsafe_code)]
+// They panic where nobody reads them: `cli::output` and `log` do not.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
+pub mod cli;
+pub mod config;
+mod local;
+mod log;
+mod machine;
+mod reload;
+pub mod server;
+
+pub use outlast_http as http;
+pub use outlast_metrics as metrics;
+pub use outlast_model as model;
+pub use outlast_plugin as plugin;
+pub use outlast_protocol as protocol;
+pub use outlast_run as run;
+pub use outlast_store as store;
