@@ -12,16 +12,11 @@ use tracing::{debug, error, warn};
 
 use super::{
     Ending, Manager, Run, StopReason,
-    manager::fold,
+    events::fold,
+    replay::{PAUSE, Unreadable, reread},
     request::StoredRequest,
-    resume::{PAUSE, Unreadable, reread},
     to_json,
 };
-
-/// How a run ends that has something to be written that the database does not take.
-pub(super) fn unwritable() -> Ending {
-    Ending::failed("The database refused what this run had to be written.")
-}
 
 /// Ends a run, or leaves it to the next start if that is why it was stopped. Returns once that is committed.
 pub(super) async fn finish(manager: &Manager, run: &Arc<Run>, ending: Ending) {
@@ -54,7 +49,7 @@ async fn try_finish(manager: &Manager, run: &Arc<Run>, mut ending: Ending) -> bo
     // The second time when the database has refused the first.
     for _ in 0..2 {
         if run.feed.is_broken() {
-            ending = unwritable();
+            ending = Ending::unwritable();
         }
         if run.feed.is_broken() || run.is_shelved() {
             match reread(manager, run).await {

@@ -104,6 +104,6 @@ fn stopped_because(reason: StopReason) -> Ending {
         StopReason::Shutdown | StopReason::Suspended => {
             Ending::failed("The server was shut down before the agent finished.")
         }
-        StopReason::Unwritable => super::ending::unwritable(),
+        StopReason::Unwritable => Ending::unwritable(),
     }
 }

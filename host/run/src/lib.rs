@@ -9,10 +9,10 @@
 //! - [`writer`](Writer) commits the outboxes of many runs in one transaction, and publishes after the commit.
 //! - [`feed`](Feed) hands committed frames to any number of subscribers.
 //! - [`subscription`](Subscription) is one reader: from the log, from the feed, or from one to the other.
-//! - [`manager`](Manager) admits, starts, finds, stops and drains runs.
+//! - [`manager`](Manager) finds, stops and drains runs; `create` checks a request, admits its run and starts it.
 //! - [`expiry`](expire) removes what has been kept long enough.
 //! - [`journal`](Journal) has what the imports of a run have answered; it is written with the events.
-//! - [`resume`] makes, at a start, the runs go on that the last stop cut off.
+//! - [`resume`] makes, at a start, the runs go on that the last stop cut off; `replay` reads what they need for it.
 //! - `logs` has what agents write for the operator.
 //! - `state` is what agents keep beyond their runs; it is written with the events too.
 //! - `life` is the task of a run: it is executed (`execution`), sleeps, is executed again, and ends (`ending`).
@@ -25,7 +25,9 @@
 
 mod admission;
 mod compaction;
+mod create;
 mod ending;
+mod events;
 mod execution;
 mod expiry;
 mod feed;
@@ -40,6 +42,7 @@ mod outbox;
 mod port;
 mod probation;
 mod recorder;
+mod replay;
 mod request;
 mod resume;
 mod seal;
@@ -50,12 +53,13 @@ mod subscription;
 mod writer;
 
 pub use admission::{Refusal, RunLimits, Shares};
+pub use create::Created;
 pub use expiry::expire;
 pub use feed::{Ended, Feed, Next, Retention};
 pub use health::Health;
 pub use history::HistoryLimits;
 pub use journal::Journal;
-pub use manager::{Agents, Created, Manager, Queues, Services};
+pub use manager::{Agents, Manager, Queues, Services};
 pub use operator::LoggedLine;
 pub use outbox::{Outbox, RunBytes, Write};
 pub use recorder::{Ending, OutputLimits, Recorder};

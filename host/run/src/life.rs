@@ -24,7 +24,7 @@ use super::{
     admission::{Place, Slot},
     ending::finish,
     execution::{self, Attempt, execute},
-    resume::{Over, PAUSE, again},
+    replay::{Over, PAUSE, again},
 };
 
 /// How a run goes on.

@@ -1,4 +1,4 @@
-//! Admits, starts, finds, stops and drains runs.
+//! Finds, stops and drains runs.
 
 use std::{
     collections::HashMap,
@@ -27,10 +27,10 @@ use super::{
     Feed, Ownership, Recorder, Refusal, Retention, Run, RunLimits, RunSecrets, Seal, StopReason, Subscription,
     WriterQueue,
     admission::{Place, Places, Shares, Slot},
-    compaction::{opened_input, opened_past},
-    history::{self, History, history, turn_items},
+    compaction::opened_input,
+    events::fold,
+    history,
     journal::Journal,
-    life::{Begin, Ready},
     milliseconds,
     port::Port,
     request::StoredRequest,
@@ -41,22 +41,11 @@ use super::{
 
 /// How long, after the drain, the ends of the remaining runs may take to be written.
 const LAST_WRITES: Duration = Duration::from_secs(10);
-/// How often a request is checked again because its conversation has changed meanwhile.
-const ATTEMPTS: usize = 5;
 /// How many runs are read at once to be executed again.
 const READS: usize = 8;
 
 /// Where the manager finds the agents.
 pub type Agents = Arc<Registry>;
-
-/// What a request led to.
-#[derive(Debug)]
-pub enum Created {
-    /// A new run, and the subscription to it.
-    Now(Subscription),
-    /// Nothing: its idempotency key names this response.
-    Before(ResponseId),
-}
 
 /// The writers' queues.
 #[derive(Clone, Debug)]
@@ -85,32 +74,32 @@ pub struct Services {
 /// The runs of this server.
 #[derive(Debug)]
 pub struct Manager {
-    store: Store,
-    agents: Agents,
-    limits: RunLimits,
-    queues: Queues,
+    pub(super) store: Store,
+    pub(super) agents: Agents,
+    pub(super) limits: RunLimits,
+    pub(super) queues: Queues,
     /// Closes and opens what is compacted.
-    seal: Seal,
-    secrets: RunSecrets,
+    pub(super) seal: Seal,
+    pub(super) secrets: RunSecrets,
     /// Where instances run: apart from HTTP and the writers, so that a busy agent holds up neither.
     guests: Handle,
-    live: Mutex<Live>,
-    places: Places,
+    pub(super) live: Mutex<Live>,
+    pub(super) places: Places,
     tasks: TaskTracker,
     /// Turns to read a run.
     reads: Semaphore,
     /// Held to read by a request that goes on from a response, until its run is admitted; held to write by whoever removes
     /// responses. So nothing goes that a run was just told of.
-    chains: Arc<RwLock<()>>,
-    metrics: Arc<Metrics>,
+    pub(super) chains: Arc<RwLock<()>>,
+    pub(super) metrics: Arc<Metrics>,
     /// What agents keep beyond their runs.
     spaces: Arc<Spaces>,
 }
 
 /// The runs that go on, and whether more may begin: one is decided with the other.
 #[derive(Debug, Default)]
-struct Live {
-    runs: HashMap<ResponseId, Arc<Run>>,
+pub(super) struct Live {
+    pub(super) runs: HashMap<ResponseId, Arc<Run>>,
     draining: bool,
 }
 
@@ -188,187 +177,13 @@ impl Manager {
         self.live.lock().runs.values().filter(|run| !run.feed.suspended()).count()
     }
 
-    /// Begins a run and subscribes to it from its first event. When this returns, the response is committed.
-    ///
-    /// With an idempotency key that was used before, no run begins: the answer is the response that the key names.
-    ///
-    /// Dropping the future does not undo the beginning: a run that is kept goes on, one that is not is stopped.
-    ///
-    /// # Errors
-    ///
-    /// The run did not begin, and nothing of it is kept.
-    pub async fn create(
-        self: &Arc<Self>,
-        principal: &str,
-        mut request: CreateRequest,
-        key: Option<IdempotencyKey>,
-    ) -> Result<Created, Refusal> {
-        for _ in 0..ATTEMPTS {
-            let again = request.conversation.is_some().then(|| request.clone());
-            match (self.try_create(principal, request, key.clone()).await, &key, again) {
-                // Another request was a moment faster in this conversation: this one is checked again.
-                (Err(Refusal::ConversationMoved), _, Some(again)) => request = again,
-                // Another request with this key was a moment faster.
-                (Err(refusal), Some(key), _) => {
-                    return self.named_by(principal, key).await?.map(Created::Before).ok_or(refusal);
-                }
-                (created, ..) => return created,
-            }
-        }
-        Err(Refusal::ConversationMoved)
-    }
-
-    async fn try_create(
-        self: &Arc<Self>,
-        principal: &str,
-        mut request: CreateRequest,
-        key: Option<IdempotencyKey>,
-    ) -> Result<Created, Refusal> {
-        if let Some(key) = &key
-            && let Some(first) = self.named_by(principal, key).await?
-        {
-            return Ok(Created::Before(first));
-        }
-        let agent = self.agents.get(request.agent()).ok_or_else(|| Refusal::UnknownModel(request.model.clone()))?;
-        let kept = match &request.previous {
-            Some(_) => Some(self.chains.clone().read_owned().await),
-            None => None,
-        };
-        let mut history = history(&self.store, principal, &mut request, self.limits.history).await?;
-        history.kept = kept;
-        history.items = opened_past(&self.seal, principal, &request, history.items)?;
-        self.begin(principal, request, history, key, agent).await.map(Created::Now)
-    }
-
-    /// Begins a run that was checked. Dropping the future does not undo the beginning.
-    pub(super) async fn begin(
-        self: &Arc<Self>,
-        principal: &str,
-        request: CreateRequest,
-        history: History,
-        key: Option<IdempotencyKey>,
-        agent: Arc<Agent>,
-    ) -> Result<Subscription, Refusal> {
-        let (manager, owner) = (self.clone(), principal.to_owned());
-        let started = tokio::spawn(async move { manager.start(owner, request, history, key, agent).await });
-        match started.await {
-            Ok(started) => started,
-            Err(error) => {
-                error!(%error, "starting a run panicked");
-                Err(Refusal::Defect)
-            }
-        }
-    }
-
     /// The seal of this server.
     pub(super) fn seal(&self) -> &Seal {
         &self.seal
     }
 
-    /// The items before the input of a request: what it goes on from. Puts stored items where the input refers to them.
-    ///
-    /// # Errors
-    ///
-    /// Something that the request names is not there, is another principal's, or is not finished.
-    pub async fn history(&self, principal: &str, request: &mut CreateRequest) -> Result<Vec<Value>, Refusal> {
-        Ok(history(&self.store, principal, request, self.limits.history).await?.items)
-    }
-
-    /// How many tokens the agent of `request` is given, estimated. Nothing is started.
-    ///
-    /// # Errors
-    ///
-    /// The request is refused as one that begins a run.
-    pub async fn input_tokens(&self, principal: &str, mut request: CreateRequest) -> Result<u64, Refusal> {
-        self.agents.get(request.agent()).ok_or_else(|| Refusal::UnknownModel(request.model.clone()))?;
-        let past = self.history(principal, &mut request).await?;
-        let past = opened_past(&self.seal, principal, &request, past)?;
-        let input = opened_input(&self.seal, principal, &request.input)?.unwrap_or(request.input);
-        Ok(input_tokens(past.iter().chain(&input), &request.fields))
-    }
-
-    /// The response that an idempotency key names, if it was used for the same request.
-    async fn named_by(&self, principal: &str, key: &IdempotencyKey) -> Result<Option<ResponseId>, Refusal> {
-        match self.store.response_of_key(principal, &key.key).await? {
-            None => Ok(None),
-            // Nobody executes it, and it will be gone in a moment.
-            Some((id, _)) if self.queues.durable.has_abandoned(&id) => Err(Refusal::Unavailable),
-            Some((id, fingerprint)) if fingerprint == key.fingerprint => Ok(Some(id)),
-            Some(_) => Err(Refusal::KeyConflict),
-        }
-    }
-
-    async fn start(
-        self: Arc<Self>,
-        principal: String,
-        mut request: CreateRequest,
-        history: History,
-        key: Option<IdempotencyKey>,
-        agent: Arc<Agent>,
-    ) -> Result<Subscription, Refusal> {
-        let places = self.places.take(&principal, &agent.description.name)?;
-        if self.draining() {
-            return Err(Refusal::Draining);
-        }
-        let metrics = LiveRun::new(self.metrics.runs.agent(&agent.description.name));
-        let now = SystemTime::now();
-        let id = ResponseId::new(Uuid::now_v7());
-        identify(&mut request.input, |prefix, index| id.input_child(prefix, index));
-        let recorder = Recorder::new(id.clone(), request.response(&id, seconds(now)), self.limits.output);
-        let (retention, queue) = match (request.store, request.stream) {
-            (true, _) => (Retention::Log, &self.queues.durable),
-            (false, true) => (Retention::Reader, &self.queues.ephemeral),
-            (false, false) => (Retention::Nothing, &self.queues.ephemeral),
-        };
-        let run = Run::new(
-            Ownership {
-                id: id.clone(),
-                principal: principal.clone(),
-                agent: agent.description.name.clone(),
-                durable: request.store,
-                epoch: 1,
-            },
-            recorder,
-            Journal::new(self.limits.journal_bytes),
-            Feed::new(retention, self.limits.feed_bytes),
-            self.limits.bytes(),
-            queue.clone(),
-            metrics,
-        );
-        let context = self.context(&run, &request, &history.items, milliseconds(now))?;
-        if request.conversation.is_some() {
-            run.set_turn(turn_items(&request.input));
-        }
-        let row = NewResponse {
-            id: id.clone(),
-            principal,
-            epoch: run.epoch,
-            agent: agent.description.name.clone(),
-            component: agent.sha256.clone(),
-            status: if request.background { Status::QUEUED } else { Status::IN_PROGRESS },
-            request: if run.durable { StoredRequest::write(&request) } else { String::new() },
-            previous: request.previous,
-            turns: i64::try_from(history.turns).unwrap_or(i64::MAX),
-            conversation: request.conversation.map(|conversation| (conversation, history.position)),
-            key,
-            created_at: milliseconds(now),
-        };
-        let Some(token) = self.enter(&run) else { return Err(Refusal::Draining) };
-        // No answer means that the writer is gone.
-        if let Err(refusal) = run.admit(row).await.unwrap_or(Err(Refusal::Defect)) {
-            self.live.lock().runs.remove(&id);
-            return Err(refusal);
-        }
-        drop(history);
-        let owner = !run.durable || (self.limits.cancel_on_disconnect && !request.background);
-        let subscription = Subscription::live(run.clone(), 0, run.durable.then(|| self.store.clone()), owner);
-        let (place, slot) = places;
-        self.live(run, Begin::Now(Box::new(Ready { agent, context, slot })), Some(place), token);
-        Ok(subscription)
-    }
-
     /// Takes in a run, and counts its task; none when the server stops. A drain sees the run, or the run sees the drain.
-    fn enter(&self, run: &Arc<Run>) -> Option<TaskTrackerToken> {
+    pub(super) fn enter(&self, run: &Arc<Run>) -> Option<TaskTrackerToken> {
         let mut live = self.live.lock();
         if live.draining {
             return None;
@@ -617,20 +432,6 @@ impl Manager {
         }
         if tokio::time::timeout(LAST_WRITES, self.tasks.wait()).await.is_err() {
             error!(runs = self.live_runs(), "the ends of some runs could not be written");
-        }
-    }
-}
-
-/// Folds the log of a response.
-pub(super) async fn fold(store: &Store, id: &ResponseId) -> Result<Fold, StoreError> {
-    let mut fold = Fold::new();
-    loop {
-        let page = store.events(id, fold.next()).await?;
-        if page.is_empty() {
-            return Ok(fold);
-        }
-        for segment in page {
-            fold.extend(&segment.frames).map_err(|error| StoreError::Damaged(format!("{id}: {error}")))?;
         }
     }
 }

@@ -51,6 +51,11 @@ impl Ending {
     pub fn failed(message: impl Into<String>) -> Self {
         Self::Failed(ResponseError { code: "server_error".to_owned(), message: message.into() })
     }
+
+    /// The failure of a run that has something to be written that the database does not take.
+    pub(super) fn unwritable() -> Self {
+        Self::failed("The database refused what this run had to be written.")
+    }
 }
 
 /// How many events [`Recorder::start`] records.

@@ -12,43 +12,22 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use bytes::{Bytes, BytesMut};
-use outlast_plugin::{Agent, Entry, RunContext, Used};
-use outlast_protocol::{ApiError, ResponseId, Usage};
-use outlast_store::{ActiveRun, JournalSegment, Store, StoreError, TakenOver, TakenRun};
-use tracing::{error, info, warn};
+use outlast_protocol::ResponseId;
+use outlast_store::{TakenOver, TakenRun};
+use tracing::{info, warn};
 
 use super::{
-    Ending, Manager, Recorder, Run,
-    compaction::opened_past,
+    Manager,
     ending::failed,
-    history::{self, turn_items},
-    journal::{Journal, is_cancelled},
     life::{Begin, Later},
-    logs::KeptLog,
     milliseconds, probation,
-    request::StoredRequest,
+    replay::{PAUSE, unable},
 };
 
 /// How often a run is resumed without getting on before it is given up, unless it does no harm for a while in between.
 const ATTEMPTS: i64 = 5;
 /// How often in any case.
 const CRASHES: i64 = 25;
-/// The pause before the database is asked again for what a run needs.
-pub(super) const PAUSE: Duration = Duration::from_millis(500);
-/// The pause before it is looked again whether all of a run has been written.
-const SETTLE: Duration = Duration::from_millis(20);
-
-/// Why a run is not executed again.
-pub(super) enum Over {
-    /// It ends.
-    Ended(Ending),
-    /// The database does not answer.
-    Store(StoreError),
-}
-
-/// What is kept of a run is not what it should be.
-pub(super) struct Unreadable(pub String);
 
 /// Makes the runs go on that were taken over, and returns how many there are. When this returns, they can be found and
 /// subscribed to; they are read and replayed behind it, each when there is a place for it.
@@ -98,192 +77,5 @@ fn end_unreadable(manager: &Arc<Manager>, ids: Vec<ResponseId>) {
                 tokio::time::sleep(PAUSE).await;
             }
         });
-    }
-}
-
-/// What is kept of a run.
-struct Kept {
-    row: ActiveRun,
-    journal: Vec<JournalSegment>,
-}
-
-impl Kept {
-    /// Reads it, and puts the run back to what is committed; none while some of it is not. Only a few are read at once.
-    async fn read(manager: &Manager, run: &Arc<Run>) -> Result<Option<Self>, StoreError> {
-        let (_turn, store, limits) = (manager.reading().await, manager.store(), manager.limits());
-        let row = store.active_run(&run.id).await?;
-        let row = row.ok_or_else(|| StoreError::Damaged(format!("{}: it is not active", run.id)))?;
-        let (log, events) = log(store, &run.id).await?;
-        let journal = store.journal(&run.id).await?;
-        let again = Journal::resume(&journal, limits.journal_bytes);
-        if !run.feed.is_broken() && (events, again.next()) != run.reached() {
-            return Ok(None);
-        }
-        let recorder = Recorder::replay(run.id.clone(), log, events, limits.output)
-            .map_err(|error| StoreError::Damaged(format!("{}: {error}", run.id)))?;
-        let (used, reported, logged) = used(store, &run.id).await?;
-        run.recall(used, reported, logged);
-        run.rewind(recorder.having_used(reported), again);
-        Ok(Some(Self { row, journal }))
-    }
-}
-
-/// Puts the run back to what is committed, for its end. Waits for a database that does not answer.
-pub(super) async fn reread(manager: &Manager, run: &Arc<Run>) -> Result<(), Unreadable> {
-    loop {
-        match Kept::read(manager, run).await {
-            Ok(Some(_)) => return Ok(()),
-            Ok(None) => tokio::time::sleep(SETTLE).await,
-            Err(StoreError::Unavailable(_) | StoreError::TimedOut(_)) => tokio::time::sleep(PAUSE).await,
-            Err(error) => return Err(Unreadable(error.to_string())),
-        }
-    }
-}
-
-/// What a run needs to be executed again from its beginning; none while some of it is not committed. The run is at its
-/// beginning after this.
-pub(super) async fn again(manager: &Manager, run: &Arc<Run>) -> Result<Option<(Arc<Agent>, RunContext)>, Over> {
-    match Kept::read(manager, run).await? {
-        Some(kept) => prepare(manager, kept, run).await.map(Some),
-        None => Ok(None),
-    }
-}
-
-/// What the run needs to be executed again.
-async fn prepare(
-    manager: &Manager,
-    Kept { row, journal }: Kept,
-    run: &Arc<Run>,
-) -> Result<(Arc<Agent>, RunContext), Over> {
-    let entries = entries(&journal).ok_or_else(|| Over::unable("its journal is damaged"))?;
-    if is_cancelled(&entries) {
-        return Err(Over::Ended(Ending::Cancelled));
-    }
-    let request = StoredRequest::read(&row.request)?.into_request(row.previous.clone(), row.conversation.clone());
-    let agent = agent(manager, &row).await?;
-    let past = history::again(manager.store(), &row, &request).await?;
-    let past = past.ok_or_else(|| Over::unable("the earlier turns that it goes on from are gone"))?;
-    let past = opened_past(manager.seal(), &row.principal, &request, past)?;
-    if request.conversation.is_some() {
-        run.set_turn(turn_items(&request.input));
-    }
-    let mut context = manager.context(run, &request, &past, row.created_at)?;
-    context.entries = entries;
-    Ok((agent, context))
-}
-
-/// The component that the run began with.
-async fn agent(manager: &Manager, row: &ActiveRun) -> Result<Arc<Agent>, Over> {
-    if let Some(agent) = manager.agents().by_component(&row.component) {
-        return Ok(agent);
-    }
-    let wasm = manager.store().component(&row.component).await?;
-    let wasm = wasm.ok_or_else(|| Over::unable("its component is gone"))?;
-    let loaded = manager.agents().load_retired(&row.component, wasm, row.created_at / 1_000).await;
-    loaded.map_err(|why| Over::unable(format!("its component cannot be loaded any more: {why}")))
-}
-
-/// The entries of a journal; none when one of them is missing or cannot be read.
-fn entries(journal: &[JournalSegment]) -> Option<Vec<Entry>> {
-    let mut entries = Vec::new();
-    for segment in journal {
-        if segment.first != entries.len() as u64 {
-            return None;
-        }
-        for line in segment.lines.split_inclusive(|byte| *byte == b'\n') {
-            entries.push(serde_json::from_slice(line).ok()?);
-        }
-        if segment.last + 1 != entries.len() as u64 {
-            return None;
-        }
-    }
-    Some(entries)
-}
-
-/// What earlier lives of the run have used, what its agent has reported, and how far its log is.
-async fn used(store: &Store, id: &ResponseId) -> Result<(Used, Usage, KeptLog), StoreError> {
-    let Some(shown) = store.run(id).await? else { return Ok(Default::default()) };
-    let (usage, whole) = (shown.usage, |number: i64| number.unsigned_abs());
-    let used = Used {
-        cpu: Duration::from_micros(whole(usage.cpu)),
-        memory: whole(usage.memory),
-        input_tokens: whole(usage.input_tokens),
-        output_tokens: whole(usage.output_tokens),
-    };
-    let bytes = usize::try_from(store.log_bytes(id).await?).unwrap_or_default();
-    Ok((used, usage.reported, KeptLog { next: whole(shown.log_lines), heard: whole(usage.heard), bytes }))
-}
-
-/// The frames of a response's events, and how many they are.
-async fn log(store: &Store, id: &ResponseId) -> Result<(Bytes, u64), StoreError> {
-    let (mut bytes, mut next) = (BytesMut::new(), 0);
-    loop {
-        let page = store.events(id, next).await?;
-        if page.is_empty() {
-            return Ok((bytes.freeze(), next));
-        }
-        for segment in page {
-            if segment.first != next {
-                return Err(StoreError::Damaged(format!("{id}: event {next} is missing")));
-            }
-            bytes.extend_from_slice(&segment.frames);
-            next = segment.last + 1;
-        }
-    }
-}
-
-/// The end of a run that is not resumed. `why` is in the client's words.
-fn unable(why: impl std::fmt::Display) -> Ending {
-    Ending::failed(format!("The run could not be resumed: {why}."))
-}
-
-impl Over {
-    fn unable(why: impl std::fmt::Display) -> Self {
-        Self::Ended(unable(why))
-    }
-}
-
-impl From<StoreError> for Over {
-    fn from(error: StoreError) -> Self {
-        match error {
-            error @ (StoreError::Unavailable(_) | StoreError::TimedOut(_)) => Self::Store(error),
-            error => {
-                error!(%error, "a run cannot be resumed");
-                Self::unable("what it began with is damaged")
-            }
-        }
-    }
-}
-
-impl From<ApiError> for Over {
-    fn from(error: ApiError) -> Self {
-        Self::unable(error.message.trim_end_matches('.'))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn segment(first: u64, last: u64, lines: &str) -> JournalSegment {
-        JournalSegment { first, last, lines: lines.as_bytes().to_vec() }
-    }
-
-    #[test]
-    fn a_journal_is_whole_or_damaged() {
-        let line = "{\"name\":\"a\",\"time\":1,\"answer\":null}\n";
-        let two = line.repeat(2);
-        assert_eq!(entries(&[]).unwrap().len(), 0);
-        assert_eq!(entries(&[segment(0, 1, &two), segment(2, 2, line)]).unwrap().len(), 3);
-        for damaged in [
-            vec![segment(1, 1, line)],
-            vec![segment(0, 1, line)],
-            vec![segment(0, 0, &two)],
-            vec![segment(0, 0, line), segment(2, 2, line)],
-            vec![segment(0, 0, "{\"name\":\"a\"}\n")],
-            vec![segment(0, 0, &line[..20])],
-        ] {
-            assert!(entries(&damaged).is_none(), "{damaged:?}");
-        }
     }
 }

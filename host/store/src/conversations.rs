@@ -6,7 +6,7 @@ use sqlx::{Any, AnyConnection, Row as _, Transaction};
 
 use super::{
     Backend, Store, StoreError,
-    commit::NewResponse,
+    batch::NewResponse,
     sql::{ROWS, query, rows_of},
 };
 

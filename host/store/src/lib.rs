@@ -10,6 +10,7 @@
 #![deny(unsafe_code)]
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
+mod batch;
 mod commit;
 mod connect;
 mod conversations;
@@ -31,7 +32,8 @@ mod sql;
 mod state;
 mod wal;
 
-pub use commit::{Batch, Committed, EndedResponse, NewResponse, TurnItem, WriteConnection};
+pub use batch::{Batch, Committed, EndedResponse, NewResponse, TurnItem};
+pub use commit::WriteConnection;
 pub use conversations::{ConversationHead, ItemRange, NewItem, Written};
 pub use error::{Outage, StoreError};
 pub use journal::JournalSegment;

@@ -10,8 +10,7 @@ use tracing::error;
 
 use super::{
     Store, StoreError, WriteConnection,
-    responses::response_id,
-    sql::{ROWS, delete, placeholders, query, rows_of},
+    sql::{ROWS, delete, placeholders, query, response_id, rows_of},
 };
 
 /// The columns of an [`ActiveRun`].

@@ -10,8 +10,7 @@ use sqlx::{AnyConnection, Row as _, any::AnyRow};
 
 use super::{
     Store, StoreError,
-    commit::RESPONSE_TABLES,
-    sql::{delete, placeholders, query},
+    sql::{RESPONSE_TABLES, delete, placeholders, query, response_id},
 };
 
 /// The most responses that are removed at once, and about how many segments of events with them: few enough that the
@@ -255,8 +254,4 @@ fn stored(row: &AnyRow) -> Result<StoredResponse, StoreError> {
         epoch: row.try_get("epoch")?,
         response: row.try_get("response")?,
     })
-}
-
-pub(super) fn response_id(text: String) -> Result<ResponseId, StoreError> {
-    ResponseId::parse(&text).ok_or_else(|| StoreError::Damaged(format!("`{text}` is not an id of a response")))
 }

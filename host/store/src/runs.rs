@@ -5,9 +5,8 @@ use sqlx::{AnyConnection, Row as _, any::AnyRow};
 
 use super::{
     Store, StoreError,
-    responses::response_id,
     segments::{self, LOGS},
-    sql::{query, rows_of},
+    sql::{query, response_id, rows_of},
 };
 
 /// The most segments of one page of a log.

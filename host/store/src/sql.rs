@@ -11,6 +11,16 @@ use sqlx::{
 
 use super::StoreError;
 
+/// The tables that hold a response, and the columns with its id.
+pub(super) const RESPONSE_TABLES: [(&str, &str); 6] = [
+    ("events", "response_id"),
+    ("journal", "response_id"),
+    ("run_logs", "response_id"),
+    ("run_usage", "response_id"),
+    ("lives", "response_id"),
+    ("responses", "id"),
+];
+
 /// The most rows of one statement. PostgreSQL takes 65,535 parameters and SQLite 32,766.
 pub(super) const ROWS: usize = 1_000;
 
@@ -62,4 +72,9 @@ pub(super) fn missing<'a>(
 ) -> Result<Vec<ResponseId>, StoreError> {
     let written: HashSet<String> = written.iter().map(|row| row.try_get("id")).collect::<Result<_, _>>()?;
     Ok(ids.filter(|id| !written.contains(id.as_str())).cloned().collect())
+}
+
+/// An id as it stands in a row.
+pub(super) fn response_id(text: String) -> Result<ResponseId, StoreError> {
+    ResponseId::parse(&text).ok_or_else(|| StoreError::Damaged(format!("`{text}` is not an id of a response")))
 }

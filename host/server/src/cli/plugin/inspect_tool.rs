@@ -5,7 +5,7 @@ use outlast_plugin::{Section, ToolComponent, ToolConfig};
 use outlast_runtime::text::line as one_line;
 use serde_json::{Value, json};
 
-use super::inspect::{hosts, http, secrets};
+use super::shown_grants::{hosts, http, secrets};
 
 /// What is shown.
 pub(super) struct ShownTool<'a> {

@@ -14,6 +14,7 @@ mod new;
 mod reload;
 mod remove;
 mod run;
+mod shown_grants;
 mod sign;
 mod test;
 pub(super) mod trace;
