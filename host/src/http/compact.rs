@@ -19,7 +19,7 @@ use crate::protocol::{ApiError, CompactShape, Compaction, read_compact};
         (status = 200, description = "What is left of the conversation.", body = Compaction),
         (status = 404, description = "`model_not_found`, `conversation_not_found`"),
         (status = 409, description = "`conversation_response_not_completed`, `conversation_changed`"),
-        (status = 503, description = "`shutting_down`, `storage_unavailable`"),
+        (status = 503, description = "`shutting_down`, `storage_unavailable`, `outcome_unknown`"),
     ),
 )]
 pub(super) async fn compact(

@@ -67,7 +67,7 @@ struct RetrieveQuery {
             status = 409,
             description = "`idempotency_key_conflict`, `conversation_response_not_completed`, `conversation_changed`",
         ),
-        (status = 503, description = "`shutting_down`, `storage_unavailable`"),
+        (status = 503, description = "`shutting_down`, `storage_unavailable`, `outcome_unknown`"),
     ),
 )]
 pub(super) async fn create(
@@ -209,7 +209,7 @@ pub(super) async fn retrieve(
     responses(
         (status = 200, description = "The response.", body = protocol::Response),
         (status = 404, description = "`response_not_found`"),
-        (status = 503, description = "`shutting_down`, `storage_unavailable`"),
+        (status = 503, description = "`shutting_down`, `storage_unavailable`, `outcome_unknown`"),
     ),
 )]
 pub(super) async fn cancel(
@@ -240,7 +240,7 @@ pub(super) async fn cancel(
     responses(
         (status = 200, description = "It is removed.", body = Deleted),
         (status = 404, description = "`response_not_found`"),
-        (status = 503, description = "`shutting_down`, `storage_unavailable`"),
+        (status = 503, description = "`shutting_down`, `storage_unavailable`, `outcome_unknown`"),
     ),
 )]
 pub(super) async fn delete(

@@ -186,6 +186,12 @@ pub enum Refusal {
     /// The database does not take writes.
     #[error("The database is not available right now; nothing was started. Repeat the request.")]
     Unavailable,
+    /// The database did not say whether it stored the response.
+    #[error(
+        "The database did not say in time whether the response was stored. It is removed if it was; repeat the request, \
+         with its Idempotency-Key if it has one."
+    )]
+    Unknown,
     /// A defect.
     #[error("The request could not be started.")]
     Defect,
@@ -244,6 +250,7 @@ impl From<Refusal> for ApiError {
             }
             Refusal::Invalid(error) => error,
             Refusal::Unavailable => Self::storage_unavailable(),
+            Refusal::Unknown => Self::new(ErrorKind::Unavailable, "outcome_unknown", message).with_retry_after(1),
             Refusal::Defect => Self::new(ErrorKind::Internal, "internal_error", message),
         }
     }

@@ -360,6 +360,8 @@ impl Manager {
         // No answer means that the writer is gone.
         if let Err(refusal) = run.admit(row).await.unwrap_or(Err(Refusal::Defect)) {
             self.live.lock().runs.remove(&id);
+            // Somebody may have found it by its idempotency key.
+            run.feed.suspend();
             return Err(refusal);
         }
         drop(history);

@@ -7,7 +7,7 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::sync::oneshot;
@@ -41,7 +41,7 @@ pub struct Outbox {
     /// The input of the run, where it is a turn of a conversation.
     turn: Option<Vec<TurnItem>>,
     queued: bool,
-    admission: Option<(NewResponse, oneshot::Sender<Result<(), Refusal>>)>,
+    admission: Option<Admission>,
     /// Where the run stands, if that has changed, and who waits until that is committed.
     phase: Option<(Phase, Option<oneshot::Sender<()>>)>,
     /// Whether it has been anywhere else than where it began: see [`EndedResponse::lived`].
@@ -107,13 +107,32 @@ impl Outbox {
     }
 }
 
+/// The admission of a run.
+#[derive(Debug)]
+pub struct Admission {
+    /// Its row.
+    pub row: NewResponse,
+    /// Who waits to hear whether it was made.
+    pub waiting: oneshot::Sender<Result<(), Refusal>>,
+    /// Since when it has not been known whether it was made.
+    pub unknown_since: Option<Instant>,
+}
+
+impl Admission {
+    /// Says that it was made, or why it was not.
+    pub fn answer(self, result: Result<(), Refusal>) {
+        // Nobody waits any more: the server ends.
+        let _ = self.waiting.send(result);
+    }
+}
+
 /// What the writer takes out of an outbox.
 #[derive(Debug)]
 pub struct Write {
     /// The run.
     pub run: Arc<Run>,
-    /// Its admission, and who waits for it.
-    pub admission: Option<(NewResponse, oneshot::Sender<Result<(), Refusal>>)>,
+    /// Its admission.
+    pub admission: Option<Admission>,
     /// Its new events.
     pub segment: Option<Segment>,
     /// The new entries of its journal.
@@ -135,7 +154,7 @@ pub struct Write {
 impl Write {
     /// About how many bytes it has.
     pub fn bytes(&self) -> usize {
-        self.admission.as_ref().map_or(0, |(row, _)| row.request.len())
+        self.admission.as_ref().map_or(0, |admission| admission.row.request.len())
             + self.segment.as_ref().map_or(0, |segment| segment.frames.len())
             + self.entries.as_ref().map_or(0, |entries| entries.lines.len())
             + self.logs.as_ref().map_or(0, |logs| logs.lines.len())
@@ -165,7 +184,7 @@ impl Run {
         if let Some(recorder) = &mut outbox.recorder {
             recorder.start();
         }
-        outbox.admission = Some((row, sender));
+        outbox.admission = Some(Admission { row, waiting: sender, unknown_since: None });
         self.queue(&mut outbox);
         receiver
     }
@@ -400,8 +419,8 @@ impl Run {
     }
 
     /// Takes the admission alone, to refuse it.
-    pub fn take_admission(&self) -> Option<oneshot::Sender<Result<(), Refusal>>> {
-        self.outbox.lock().admission.take().map(|(_, sender)| sender)
+    pub fn take_admission(&self) -> Option<Admission> {
+        self.outbox.lock().admission.take()
     }
 
     pub(super) fn queue(self: &Arc<Self>, outbox: &mut Outbox) {

@@ -14,7 +14,7 @@ use super::{
     ownership::Ownership,
     runs,
     segments::{self, EVENTS, JOURNAL, LOGS, Row},
-    sql::{ROWS, delete, missing, query, rows_of},
+    sql::{self, ROWS, delete, missing, placeholders, query, rows_of},
     state,
 };
 use crate::protocol::{ConversationId, IdempotencyKey, ResponseId, Segment, Status, TerminalStatus};
@@ -77,6 +77,16 @@ pub struct Committed {
     pub homeless: HashSet<ResponseId>,
 }
 
+/// A batch that is not in the database, as far as is known.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct Uncommitted {
+    /// Why.
+    pub error: StoreError,
+    /// Whether the database was asked to commit and its answer did not come: then it may have done so.
+    pub unknown: bool,
+}
+
 impl Committed {
     /// Whether the admission of this response was not made.
     fn refused(&self, id: &ResponseId) -> bool {
@@ -117,7 +127,7 @@ pub struct TurnItem {
 /// What one transaction writes.
 #[derive(Debug, Default)]
 pub struct Batch<'a> {
-    /// Responses whose admission was reported as failed: should they be there after all, they go.
+    /// Responses whose admission was given up when it was not known whether it was made: should they be there after all, they go.
     pub abandoned: Vec<&'a ResponseId>,
     /// Responses to admit.
     pub admitted: Vec<&'a NewResponse>,
@@ -194,9 +204,17 @@ impl WriteConnection {
     /// Writes `batch`, all of it or nothing, but for what [`Committed`] names.
     ///
     /// Writing the same batch again, after an error that left its fate unknown, changes nothing.
-    pub async fn commit(&mut self, batch: &Batch<'_>) -> Result<Committed, StoreError> {
-        let committed = within(self.ownership.commit_limit(), self.try_commit(batch)).await;
-        self.drop_after(committed).await
+    ///
+    /// # Errors
+    ///
+    /// [`Uncommitted`] says whether the batch may be in the database all the same.
+    pub async fn commit(&mut self, batch: &Batch<'_>) -> Result<Committed, Uncommitted> {
+        let mut asked = false;
+        let committed = within(self.ownership.commit_limit(), self.try_commit(batch, &mut asked)).await;
+        self.drop_after(committed).await.map_err(|error| {
+            let unknown = asked && !error.denies_a_commit();
+            Uncommitted { error, unknown }
+        })
     }
 
     /// After an error the state of the connection is unknown, a transaction may be open on it. A new one is cheap beside
@@ -220,7 +238,8 @@ impl WriteConnection {
         result
     }
 
-    async fn try_commit(&mut self, batch: &Batch<'_>) -> Result<Committed, StoreError> {
+    /// Sets `asked` before the database is asked to commit: from then on, an error does not say that it has not.
+    async fn try_commit(&mut self, batch: &Batch<'_>, asked: &mut bool) -> Result<Committed, StoreError> {
         let backend = self.backend;
         let (ownership, connection) = self.owned().await?;
         let mut transaction = match backend {
@@ -232,12 +251,13 @@ impl WriteConnection {
         for (table, column) in RESPONSE_TABLES {
             delete(&mut transaction, table, column, &batch.abandoned).await?;
         }
-        let mut committed = Committed::default();
+        let (mut committed, mut known) = (Committed::default(), HashSet::new());
         for rows in batch.admitted.chunks(ROWS) {
-            committed.taken.extend(admit(&mut transaction, rows).await?);
+            admit(&mut transaction, rows, &mut committed.taken, &mut known).await?;
         }
         let turns = batch.admitted.iter().copied().filter(|row| row.conversation.is_some());
-        let turns: Vec<_> = turns.filter(|row| !committed.taken.contains(&row.id)).collect();
+        let turns: Vec<_> =
+            turns.filter(|row| !committed.taken.contains(&row.id) && !known.contains(&row.id)).collect();
         conversations::begin_named(&mut transaction, &turns).await?;
         let places: Vec<_> = turns
             .iter()
@@ -289,6 +309,7 @@ impl WriteConnection {
             let lived: Vec<_> = over.iter().filter(|row| row.lived).map(|row| &row.id).collect();
             lives::remove(&mut transaction, &lived).await?;
         }
+        *asked = true;
         transaction.commit().await?;
         ownership.tidy(connection).await;
         Ok(committed)
@@ -314,8 +335,14 @@ async fn within<T>(limit: Duration, call: impl Future<Output = Result<T, StoreEr
     tokio::time::timeout(limit, call).await.unwrap_or(Err(StoreError::TimedOut(limit)))
 }
 
-/// Admits responses and returns those that were not, because their keys are taken.
-async fn admit(connection: &mut AnyConnection, rows: &[&NewResponse]) -> Result<Vec<ResponseId>, StoreError> {
+/// Admits responses: all but those whose keys are `taken`, and those that are `known` already, from a commit whose answer
+/// did not come.
+async fn admit(
+    connection: &mut AnyConnection,
+    rows: &[&NewResponse],
+    taken: &mut HashSet<ResponseId>,
+    known: &mut HashSet<ResponseId>,
+) -> Result<(), StoreError> {
     let sql = format!(
         "INSERT INTO responses (id, principal, status, epoch, agent, component, previous_response_id, \
          history_turns, idempotency_key, fingerprint, created_at, request, conversation_id) VALUES {} \
@@ -339,7 +366,15 @@ async fn admit(connection: &mut AnyConnection, rows: &[&NewResponse]) -> Result<
             .bind(row.request.clone())
             .bind(row.conversation.as_ref().map(|(id, _)| id.as_str().to_owned()));
     }
-    missing(&query.fetch_all(connection).await?, rows.iter().map(|row| &row.id))
+    let absent = missing(&query.fetch_all(&mut *connection).await?, rows.iter().map(|row| &row.id))?;
+    if absent.is_empty() {
+        return Ok(());
+    }
+    let sql = format!("SELECT id FROM responses WHERE id IN ({})", placeholders(absent.len()));
+    let there = absent.iter().fold(sql::query(sql), |query, id| query.bind(id.as_str().to_owned()));
+    taken.extend(missing(&there.fetch_all(connection).await?, absent.iter())?);
+    known.extend(absent.into_iter().filter(|id| !taken.contains(id)));
+    Ok(())
 }
 
 /// Sets the write guards of the conversations of these responses, which are locked, and returns the responses for which

@@ -28,7 +28,7 @@ mod sql;
 mod state;
 mod wal;
 
-pub use commit::{Batch, Committed, EndedResponse, NewResponse, TurnItem, WriteConnection};
+pub use commit::{Batch, Committed, EndedResponse, NewResponse, TurnItem, Uncommitted, WriteConnection};
 pub use conversations::{ConversationHead, ItemRange, NewItem, Written};
 pub use error::{Outage, StoreError};
 pub use journal::JournalSegment;
