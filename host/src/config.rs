@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     http::{ConnectionLimits, Origins, WebSocketLimits},
-    machine::LiveRuns,
+    machine::{self, LiveRuns},
     model::{ModelsConfig, ProviderConfig},
     plugin::{
         AgentConfig, Allocator, CallLimits, FetchLimits, HttpLimits, McpConfig, PluginLimits, Pool, PublicKey,
@@ -56,6 +56,8 @@ const MOST_EVENTS: u64 = 1_000_000_000_000;
 const MOST_HEADERS: usize = 32_768;
 /// What has to fit into memory.
 const MOST_BYTES: ByteSize = ByteSize::tib(1);
+/// The least memory to compile with: less is not enough to begin.
+const LEAST_COMPILE_MEMORY: ByteSize = ByteSize::mib(64);
 /// The memory of an instance, whose addresses have 32 bits.
 const MOST_MEMORY: ByteSize = ByteSize::gib(4);
 
@@ -212,8 +214,8 @@ pub struct Limits {
     /// The longest that a run may take. Default `10m`.
     #[serde(with = "humantime_serde")]
     pub run_timeout: Duration,
-    /// How much time of a processor a run may take. It counts anew when the run is executed again: after a stop of the
-    /// server, and after a long sleep. Default `1m`.
+    /// How much time of a processor a run may take, all its executions together; what a stop of the server makes it do once
+    /// more does not count. Default `1m`.
     #[serde(with = "humantime_serde")]
     pub cpu_time: Duration,
     /// How long an agent that is asked to stop may take to return before its instance is dropped. At most `1s`.
@@ -222,14 +224,19 @@ pub struct Limits {
     pub cancel_grace: Duration,
     /// The largest component of a plugin. Default `128MiB`.
     pub plugin_bytes: ByteSize,
-    /// The longest that compiling a plugin is waited for. Default `10m`.
+    /// The longest that compiling a plugin may take. Default `10m`.
     #[serde(with = "humantime_serde")]
     pub plugin_compile_timeout: Duration,
+    /// The most memory that compiling a plugin may take. Default: a quarter of this machine's, or of the narrowest control
+    /// group's, from `1GiB` to `4GiB`.
+    pub plugin_compile_memory: Option<ByteSize>,
     /// The longest that fetching a plugin from a registry may take. Default `5m`.
     #[serde(with = "humantime_serde")]
     pub plugin_fetch_timeout: Duration,
-    /// The memory of a run. Default `64MiB`.
+    /// The memory of a run, its tables included. Default `64MiB`.
     pub memory: ByteSize,
+    /// The memory of all instances together. Default: half of this machine's, or of the narrowest control group's.
+    pub instances_memory: Option<ByteSize>,
     /// The largest text that an agent may write at once. Default `1MiB`.
     pub event_bytes: ByteSize,
     /// All that an agent may write in a run. Default `16MiB`.
@@ -363,8 +370,10 @@ impl Default for Limits {
             cancel_grace: Duration::from_millis(300),
             plugin_bytes: ByteSize::mib(128),
             plugin_compile_timeout: Duration::from_secs(600),
+            plugin_compile_memory: None,
             plugin_fetch_timeout: Duration::from_secs(300),
             memory: ByteSize::mib(64),
+            instances_memory: None,
             event_bytes: ByteSize::mib(1),
             output_bytes: ByteSize::mib(16),
             output_items: 1_000,
@@ -585,7 +594,14 @@ impl Config {
             ("history_bytes", limits.history_bytes, 0, MOST_BYTES),
             ("text_bytes", limits.text_bytes, 0, MOST_BYTES),
             ("plugin_bytes", limits.plugin_bytes, 1, MOST_BYTES),
+            (
+                "plugin_compile_memory",
+                limits.plugin_compile_memory.unwrap_or(LEAST_COMPILE_MEMORY),
+                LEAST_COMPILE_MEMORY.as_u64(),
+                MOST_BYTES,
+            ),
             ("memory", limits.memory, 1, MOST_MEMORY),
+            ("instances_memory", limits.instances_memory.unwrap_or(ByteSize::b(1)), 1, MOST_BYTES),
             ("event_bytes", limits.event_bytes, 1, MOST_BYTES),
             ("output_bytes", limits.output_bytes, 0, MOST_BYTES),
             ("journal_bytes", limits.journal_bytes, 1, MOST_BYTES),
@@ -673,6 +689,7 @@ impl Config {
         PluginLimits {
             plugin_bytes: bytes(limits.plugin_bytes),
             compile_timeout: limits.plugin_compile_timeout,
+            compile_memory: limits.plugin_compile_memory.map_or_else(machine::compile_memory, bytes),
             memory: bytes(limits.memory),
             cpu_time: limits.cpu_time,
             run_timeout: limits.run_timeout,
@@ -727,6 +744,11 @@ impl Config {
     /// How many runs may have an instance, and why not more.
     pub fn live_runs(&self) -> LiveRuns {
         self.limits.max_live_runs.map_or_else(|| LiveRuns::allowed(self.allocator), LiveRuns::said)
+    }
+
+    /// The memory of all instances together, in bytes.
+    pub fn instances_memory(&self) -> usize {
+        self.limits.instances_memory.map_or_else(machine::instances_memory, bytes)
     }
 
     /// The pool for the memory of instances, if there is to be one.

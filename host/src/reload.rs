@@ -48,7 +48,12 @@ const REMOVE: Duration = Duration::from_secs(600);
 /// # Errors
 ///
 /// The folder cannot be read, or the database does not keep a component. Nothing has changed then.
-pub async fn look(folder: &mut Folder, registry: &Registry, store: &Store, trust: Trust) -> Result<Looked, LookError> {
+pub async fn look(
+    folder: &mut Folder,
+    registry: &Arc<Registry>,
+    store: &Store,
+    trust: Trust,
+) -> Result<Looked, LookError> {
     let now = std::time::SystemTime::now();
     let change = folder.look(registry, trust, seconds(now)).await?;
     for (sha256, wasm) in &change.components {

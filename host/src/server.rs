@@ -129,12 +129,14 @@ impl Server {
         let writers = [durable, ephemeral].map(|writer| writer.run(keep, close.clone())).into_iter().collect();
 
         let engine = config.pool().map_or_else(Engine::new, Engine::pooled);
-        let engine = cached(engine.map_err(|error| StartError::Engine(format!("{error:#}")))?, &config)?;
+        let engine = engine.map_err(|error| StartError::Engine(format!("{error:#}")))?;
+        let engine = cached(engine.with_memory(config.instances_memory()), &config)?;
         let now = run::seconds(SystemTime::now());
         let mut registry = Registry::new(engine, models.clone(), grants, config.signatures());
         for (sha256, wasm) in registry.add_bundled(now).await.map_err(StartError::Bundled)? {
             store.keep_component(&sha256, &wasm, run::milliseconds(SystemTime::now())).await?;
         }
+        let registry = Arc::new(registry);
         registry.toolbox().start();
         let (paths, missing) = plugins(&config).await?;
         let mut folder = (!paths.is_empty()).then(|| Folder::new(paths));
@@ -155,7 +157,7 @@ impl Server {
         let secrets = RunSecrets::of(&store, run::milliseconds(SystemTime::now())).await?;
         let manager = Manager::new(
             store,
-            Arc::new(registry),
+            registry,
             limits,
             config.shares(),
             Services {

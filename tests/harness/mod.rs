@@ -10,6 +10,7 @@
 //! | [`pgbouncer`] | a throw-away PgBouncer in front of it |
 //! | [`proxy`] | a connection that dies without being closed |
 //! | [`database`] | which database a test runs on, and the macro that runs it on both |
+//! | [`agents`] | agents in core WebAssembly, as text |
 //! | [`cli`] | the binary's other subcommands |
 //! | [`client`] | HTTP requests and their answers |
 //! | [`events`] | server-sent events, read strictly |
@@ -32,6 +33,7 @@
 // Each of the programs that share this uses a part of it.
 #![allow(dead_code, unused_imports, unused_macros)]
 
+pub mod agents;
 pub mod cli;
 pub mod client;
 pub mod database;

@@ -14,6 +14,7 @@
 
 mod bindings;
 mod cache;
+mod compiler;
 mod component;
 mod context;
 mod engine;
@@ -28,6 +29,7 @@ mod json;
 mod kept;
 mod limits;
 mod log;
+mod memory;
 mod meter;
 mod model;
 mod oci;
@@ -45,6 +47,7 @@ mod tasks;
 mod tools;
 
 pub use cache::{CacheError, CodeCache};
+pub use compiler::{COMMAND, ChildLimits, Settings, compile, compile_in_children};
 pub use component::{Description, Refused};
 pub use engine::Engine;
 pub use failure::RunFailure;
@@ -59,7 +62,7 @@ pub use http::{HostPattern, HttpLimits, PrivateNetworks};
 pub use instance::{Agent, Outcome, RunContext};
 pub use journal::Entry;
 pub use limits::{CallLimits, PluginLimits};
-pub use meter::{Meter, Used, thread_time};
+pub use meter::{Held, Meter, Used, thread_time};
 pub use oci::{Artifact, FetchLimits, OciReference, SIGNATURE, pull};
 pub use pool::{Allocator, Pool};
 pub use port::{LogLine, LogPort, RunPort, StateChange, StateError, StatePort, StateSpot};

@@ -10,11 +10,12 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures::future::join_all;
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 use tracing::info;
 
 use super::{
     component::Refused,
-    engine::Engine,
+    engine::{Engine, cores},
     grants::Grants,
     instance::Agent,
     signature::Signatures,
@@ -89,8 +90,10 @@ pub struct Registry {
     served: ArcSwap<Agents>,
     /// Components that are not served any more, for the runs that began with them; by their sha256.
     retired: Mutex<HashMap<String, Retired>>,
-    /// One component at a time is loaded again, and not once for each of its runs.
-    loading: tokio::sync::Mutex<()>,
+    /// A component is loaded again once, and not once for each of its runs; by its sha256, while it is loaded.
+    loading: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    /// For beginning to load files: as many as there are cores.
+    turns: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
@@ -111,8 +114,14 @@ impl Registry {
             bundled: Agents::new(),
             served: ArcSwap::default(),
             retired: Mutex::default(),
-            loading: tokio::sync::Mutex::default(),
+            loading: Mutex::default(),
+            turns: Arc::new(Semaphore::new(cores())),
         }
+    }
+
+    /// Turns to begin to load a file.
+    pub(super) fn turns(&self) -> Arc<Semaphore> {
+        self.turns.clone()
     }
 
     /// Loads the agents that come with the server, and serves them. Their components: the sha256 and the bytes of each.
@@ -272,11 +281,14 @@ impl Registry {
     ///
     /// It does not fit.
     pub async fn load_retired(&self, sha256: &str, wasm: Vec<u8>, loaded_at: i64) -> Result<Arc<Agent>, Refused> {
-        let _one = self.loading.lock().await;
+        let turn = self.loading.lock().entry(sha256.to_owned()).or_default().clone();
+        let _one = turn.lock().await;
         if let Some(agent) = self.by_component(sha256) {
             return Ok(agent);
         }
-        let agent = Arc::new(self.load("a component that a run began with", wasm.into(), loaded_at).await?);
+        let loaded = self.load("a component that a run began with", wasm.into(), loaded_at).await;
+        self.loading.lock().remove(sha256);
+        let agent = Arc::new(loaded?);
         let retired = Retired { agent: agent.clone(), idle: false };
         self.retired.lock().insert(agent.sha256.clone(), retired);
         Ok(agent)

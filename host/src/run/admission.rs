@@ -53,7 +53,7 @@ pub(super) struct Places {
     runs: (usize, Arc<Semaphore>),
     instances: (usize, Arc<Semaphore>),
     /// Those of instances that runs may have that are executed again: the others are for admissions.
-    again: Arc<Semaphore>,
+    again: (usize, Arc<Semaphore>),
     principals: HashMap<String, (usize, Arc<Semaphore>)>,
     agents: HashMap<String, (usize, Arc<Semaphore>)>,
 }
@@ -93,14 +93,16 @@ impl Places {
         Self {
             runs: places(limits.max_runs),
             instances: places(limits.max_live_runs),
-            again: places((limits.max_live_runs - limits.max_live_runs / RESERVED).max(1)).1,
+            again: places((limits.max_live_runs - limits.max_live_runs / RESERVED).max(1)),
             principals: each(shares.principals),
             agents: each(shares.agents),
         }
     }
 
     /// Takes a place for a run of `agent` for `principal`.
-    pub fn take(&self, principal: &str, agent: &str) -> Result<(Place, Slot), Refusal> {
+    ///
+    /// Its instance takes as many `places` as it takes mappings, or all that there are.
+    pub fn take(&self, principal: &str, agent: &str, count: u32) -> Result<(Place, Slot), Refusal> {
         let principal = match self.principals.get(principal) {
             Some((most, places)) => {
                 Some(places.clone().try_acquire_owned().map_err(|_| Refusal::FullForPrincipal(*most))?)
@@ -117,7 +119,7 @@ impl Places {
         let (most, places) = &self.runs;
         let run = places.clone().try_acquire_owned().map_err(|_| Refusal::FullOfRuns(*most))?;
         let (most, places) = &self.instances;
-        let instance = places.clone().try_acquire_owned().map_err(|_| Refusal::Full(*most))?;
+        let instance = places.clone().try_acquire_many_owned(self.at_most(count)).map_err(|_| Refusal::Full(*most))?;
         Ok((
             Place { _run: Some(run), _principal: principal, _agent: agent },
             Slot { _again: None, _instance: Some(instance) },
@@ -138,10 +140,16 @@ impl Places {
         }
     }
 
-    /// Waits for a place for an instance of a run that is executed again.
-    pub async fn slot_again(&self) -> Slot {
-        let again = self.again.clone().acquire_owned().await.ok();
-        Slot { _again: again, _instance: self.instances.1.clone().acquire_owned().await.ok() }
+    /// Waits for so many places for an instance of a run that is executed again.
+    pub async fn slot_again(&self, count: u32) -> Slot {
+        let count = self.at_most(count);
+        let again = self.again.1.clone().acquire_many_owned(count).await.ok();
+        Slot { _again: again, _instance: self.instances.1.clone().acquire_many_owned(count).await.ok() }
+    }
+
+    /// No more places than a run that is executed again can ever have.
+    fn at_most(&self, count: u32) -> u32 {
+        count.min(u32::try_from(self.again.0).unwrap_or(u32::MAX))
     }
 }
 

@@ -309,7 +309,7 @@ impl Manager {
         key: Option<IdempotencyKey>,
         agent: Arc<Agent>,
     ) -> Result<Subscription, Refusal> {
-        let places = self.places.take(&principal, &agent.description.name)?;
+        let places = self.places.take(&principal, &agent.description.name, agent.places())?;
         if self.draining() {
             return Err(Refusal::Draining);
         }
@@ -368,7 +368,7 @@ impl Manager {
         let owner = !run.durable || (self.limits.cancel_on_disconnect && !request.background);
         let subscription = Subscription::live(run.clone(), 0, run.durable.then(|| self.store.clone()), owner);
         let (place, slot) = places;
-        self.live(run, Begin::Now(Box::new(Ready { agent, context, slot })), Some(place), token);
+        self.live(run, Begin::Now(Box::new(Ready { agent, context, slot, repeating: false })), Some(place), token);
         Ok(subscription)
     }
 
@@ -429,9 +429,9 @@ impl Manager {
         &self.guests
     }
 
-    /// Waits for a place for an instance of a run that is executed again.
-    pub(super) async fn slot_again(&self) -> Slot {
-        self.places.slot_again().await
+    /// Waits for so many places for an instance of a run that is executed again.
+    pub(super) async fn slot_again(&self, count: u32) -> Slot {
+        self.places.slot_again(count).await
     }
 
     /// Waits for a place for a run that was taken over.

@@ -19,7 +19,7 @@ use super::{
     state::KeptWrite,
 };
 use crate::{
-    plugin::{LogLine, Used},
+    plugin::{Held, LogLine, Meter, Used},
     protocol::{Emission, EmitError, Emitted, Segment, TerminalStatus, Usage},
     store::{EndedResponse, JournalSegment, LogSegment, NewResponse, Phase, RunUsage, TurnItem},
 };
@@ -29,6 +29,8 @@ use crate::{
 pub struct Outbox {
     /// None while the run has no instance and does not need it: the log has its events.
     recorder: Option<Box<Recorder>>,
+    /// What the recorder takes.
+    said: Held,
     /// The number of the next event, while there is no recorder.
     events: u64,
     journal: Journal,
@@ -58,10 +60,17 @@ pub struct Outbox {
 
 impl Outbox {
     /// An empty one, of a run that has a recorder, or `events` events that are all in the database.
-    pub(super) fn new(recorder: Option<Box<Recorder>>, events: u64, journal: Journal, log_bytes: usize) -> Self {
+    pub(super) fn new(
+        recorder: Option<Box<Recorder>>,
+        events: u64,
+        journal: Journal,
+        log_bytes: usize,
+        meter: &Arc<Meter>,
+    ) -> Self {
         let new = recorder.is_some();
         Self {
             recorder,
+            said: meter.hold(0),
             events,
             journal,
             state: Vec::new(),
@@ -264,7 +273,9 @@ impl Run {
         let mut outbox = self.outbox.lock();
         let recorder = outbox.recorder.as_mut().ok_or(EmitError::Ended)?;
         let emitted = recorder.emit(emission)?;
-        if recorder.pending_bytes() > 0 {
+        let (held, pending) = (recorder.held_bytes(), recorder.pending_bytes() > 0);
+        outbox.said.resize(held);
+        if pending {
             self.queue(&mut outbox);
         }
         Ok(emitted)
@@ -355,6 +366,7 @@ impl Run {
         if std::mem::take(&mut outbox.shelving) {
             outbox.events = outbox.recorder.take().map_or(outbox.events, |recorder| recorder.next());
             outbox.turn = None;
+            outbox.said.resize(0);
         }
         let broken = outbox.broken;
         drop(outbox);
@@ -386,6 +398,13 @@ impl Run {
             heard: whole(heard),
             reported,
         })
+    }
+
+    /// Writes what the run has used so far, so that it does not begin anew after a stop.
+    pub fn save_usage(self: &Arc<Self>) {
+        if self.durable {
+            self.queue(&mut self.outbox.lock());
+        }
     }
 
     /// Goes on from what an earlier server has counted and logged, unless that is known.
