@@ -12,7 +12,10 @@ use std::{
     future::Future as _,
     io,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -34,6 +37,8 @@ const CONTROL_FRAME: usize = 6;
 pub(super) struct Wire {
     patience: Mutex<Patience>,
     message: Mutex<Unfinished>,
+    /// Whether there is something to send that the client does not take.
+    stalled: AtomicBool,
 }
 
 /// How long a client that sends no more is taken to be there.
@@ -59,6 +64,11 @@ impl Wire {
     /// Says how long a client that sends no more is waited for.
     pub fn wait(&self, patience: Patience) {
         *self.patience.lock() = patience;
+    }
+
+    /// Whether something that is to be sent waits for the client to take it.
+    pub fn is_stalled(&self) -> bool {
+        self.stalled.load(Ordering::Relaxed)
     }
 
     /// A message has come; what follows is another one.
@@ -128,6 +138,7 @@ impl Transport {
 
     /// Ends a write that has waited too long.
     fn timed<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        self.wire.stalled.store(written.is_pending(), Ordering::Relaxed);
         if written.is_ready() {
             self.stalled = None;
             return written;
