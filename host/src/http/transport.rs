@@ -54,7 +54,7 @@ pub(super) enum Patience {
 }
 
 /// What has come of a message.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Unfinished {
     bytes: usize,
     since: Option<Instant>,
@@ -85,23 +85,34 @@ impl Wire {
         }
     }
 
-    /// Ends when a message has been unfinished for this long. It sees the beginning of one only when it is polled.
-    pub async fn message_overdue(&self, limit: Duration) {
+    /// How much has come of a message that is not complete, in bytes.
+    pub fn unfinished(&self) -> usize {
+        self.message.lock().bytes
+    }
+
+    /// Ends when a message has been unfinished for this long, or with the error of `grow`, which is told how much of it has
+    /// come. It sees the beginning of one, and more of it, only when it is polled.
+    pub async fn message_overdue<E>(
+        &self,
+        limit: Duration,
+        mut grow: impl FnMut(usize) -> Result<(), E>,
+    ) -> Result<(), E> {
         let mut waiting: Option<(Instant, Pin<Box<Sleep>>)> = None;
         std::future::poll_fn(|context| {
-            let Some(since) = self.message.lock().since else {
+            let Unfinished { bytes, since: Some(since) } = *self.message.lock() else {
                 waiting = None;
                 return Poll::Pending;
             };
+            grow(bytes)?;
             if waiting.as_ref().is_none_or(|(begun, _)| *begun != since) {
                 waiting = Some((since, Box::pin(sleep_until(since + limit))));
             }
             match &mut waiting {
-                Some((_, sleep)) => sleep.as_mut().poll(context),
+                Some((_, sleep)) => sleep.as_mut().poll(context).map(Ok),
                 None => Poll::Pending,
             }
         })
-        .await;
+        .await
     }
 
     fn came(&self, bytes: usize) {
