@@ -56,6 +56,7 @@ mod poison;
 mod properties;
 mod registry;
 mod reload;
+mod quota;
 mod restart;
 mod resume;
 mod retention;
