@@ -33,7 +33,7 @@ use crate::{
         Signatures, Source, ToolConfig, ToolLimits, ToolsConfig, one_or_many,
     },
     protocol::RequestLimits,
-    run::{HistoryLimits, OutputLimits, RunLimits, Shares},
+    run::{HistoryLimits, OutputLimits, Quotas, Retentions, RunLimits, Shares},
     store::LEASE,
 };
 
@@ -108,6 +108,10 @@ pub struct Config {
     /// Default `30d`.
     #[serde(with = "humantime_serde")]
     pub retention: Duration,
+    /// How long a conversation is kept after its last change, with its items and what agents keep for it. At least `1s`.
+    /// Default: until it is deleted.
+    #[serde(with = "humantime_serde::option")]
+    pub conversation_retention: Option<Duration>,
     /// Who may use the server. Default: nobody needs a key, and only loopback is served.
     pub keys: Vec<Key>,
     /// The model that agents get when nothing names one: `provider/model`. Default: none.
@@ -177,6 +181,8 @@ pub struct Key {
     pub max_live_runs: Option<usize>,
     /// The most requests of this principal in a second. Default: no limit.
     pub requests_per_second: Option<NonZeroU32>,
+    /// How much this principal may keep. Default: `stored_bytes` of the limits.
+    pub stored_bytes: Option<ByteSize>,
     /// Whether this key, and not every other one of its principal, may read `/metrics`. Default false.
     #[serde(default)]
     pub metrics: bool,
@@ -204,6 +210,9 @@ pub struct Limits {
     pub history_items: usize,
     /// How large that may be together, as it is stored. Default `32MiB`.
     pub history_bytes: ByteSize,
+    /// How much a principal may keep: responses with their events and logs, conversations, and 100 bytes for each row that
+    /// they are. Default: any amount.
+    pub stored_bytes: Option<ByteSize>,
     /// The most runs that have an instance. Default: what `vm.max_map_count` of this machine allows.
     pub max_live_runs: Option<usize>,
     /// The most runs, those that sleep without an instance included. Default 100000.
@@ -340,6 +349,7 @@ impl Default for Config {
             drain_timeout: Duration::from_secs(30),
             on_disconnect: OnDisconnect::Detach,
             retention: DAY * 30,
+            conversation_retention: None,
             keys: Vec::new(),
             default_model: None,
             providers: BTreeMap::new(),
@@ -362,6 +372,7 @@ impl Default for Limits {
             input_items: crate::protocol::MAX_INPUT_ITEMS,
             history_items: 10_000,
             history_bytes: ByteSize::mib(32),
+            stored_bytes: None,
             max_live_runs: None,
             run_timeout: Duration::from_secs(600),
             cpu_time: Duration::from_secs(60),
@@ -500,7 +511,8 @@ impl Config {
                 let runs = key.max_live_runs.is_some_and(|most| other.max_live_runs.is_some_and(|other| other != most));
                 let rate = key.requests_per_second;
                 let rate = rate.is_some_and(|most| other.requests_per_second.is_some_and(|other| other != most));
-                other.name == key.name && (runs || rate)
+                let bytes = key.stored_bytes.is_some_and(|most| other.stored_bytes.is_some_and(|other| other != most));
+                other.name == key.name && (runs || rate || bytes)
             };
             if self.keys.iter().any(differs) {
                 return fail(format!("keys: the keys of \"{}\" state different limits", key.name));
@@ -515,6 +527,11 @@ impl Config {
         }
         if self.retention < Duration::from_secs(1) || self.retention > DAY * 36_500 {
             return fail(format!("retention = \"{:?}\" must be 1s to 36500d", self.retention));
+        }
+        if let Some(kept) = self.conversation_retention
+            && (kept < Duration::from_secs(1) || kept > DAY * 36_500)
+        {
+            return fail(format!("conversation_retention = \"{kept:?}\" must be 1s to 36500d"));
         }
         if self.drain_timeout > DAY * 365 {
             return fail(format!("drain_timeout = \"{:?}\" must be 0s to 365d", self.drain_timeout));
@@ -738,7 +755,19 @@ impl Config {
         Shares {
             principals: self.keys.iter().filter_map(|key| Some((key.name.clone(), key.max_live_runs?))).collect(),
             agents: agents.filter_map(|(name, agent)| Some((name.clone(), agent.max_live_runs?))).collect(),
+            quotas: Quotas {
+                each: self.limits.stored_bytes.map(|size| size.as_u64()),
+                principals: {
+                    let own = |key: &Key| Some((key.name.clone(), key.stored_bytes?.as_u64()));
+                    self.keys.iter().filter_map(own).collect()
+                },
+            },
         }
+    }
+
+    /// How long what is kept.
+    pub fn retentions(&self) -> Retentions {
+        Retentions { responses: self.retention, conversations: self.conversation_retention }
     }
 
     /// How many runs may have an instance, and why not more.
@@ -939,6 +968,7 @@ mod tests {
             ("allowed_hosts = [\"*\"]", "without a port: `outlast.lan`"),
             ("cors_origins = [\"https://a.example\"]", "outlast key new"),
             ("cors_origins = [\"localhost:5173\"]", "an origin as browsers send it"),
+            ("conversation_retention = \"1ms\"", "conversation_retention = \"1ms\" must be 1s to 36500d"),
             ("[[keys]]\nname = \"a\"\nsha256 = \"12\"", "64 hexadecimal digits"),
         ] {
             let error = read(toml).unwrap_err();

@@ -229,7 +229,7 @@ impl Server {
         let limits = config.connection_limits();
         let metrics = api.metrics.clone();
         let mut connections = tokio::spawn(http::serve(listener, http::router(api), limits, metrics, closing.clone()));
-        let expiry = tokio::spawn(run::expire(manager.clone(), config.retention, stop.clone()));
+        let expiry = tokio::spawn(run::expire(manager.clone(), config.retentions(), stop.clone()));
         let reload = tokio::spawn(reload::follow(manager.clone(), folder, missing, hangup));
         let stopped = async {
             stop.cancelled().await;

@@ -22,6 +22,7 @@
 //! | [`mcp`] | an MCP server that agents are granted tools of |
 //! | [`metrics`] | what `/metrics` says, read strictly |
 //! | [`keys`] | API keys |
+//! | [`page`] | a page in a real browser |
 //! | [`plugins`] | components for the plugin folder |
 //! | [`registry`] | a throw-away OCI registry |
 //! | [`upstream`] | a model provider with a script |
@@ -44,6 +45,7 @@ pub mod keys;
 pub mod mcp;
 pub mod metrics;
 pub mod notice;
+pub mod page;
 pub mod pgbouncer;
 pub mod plugins;
 pub mod postgres;

@@ -11,6 +11,7 @@ mod migrations;
 mod needed;
 mod outage;
 mod ownership;
+mod unchanged;
 
 use std::time::Duration;
 

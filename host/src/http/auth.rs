@@ -181,6 +181,7 @@ mod tests {
             name: name.to_owned(),
             sha256: Sha256::digest(key).into(),
             max_live_runs: None,
+            stored_bytes: None,
             requests_per_second: rate.and_then(NonZeroU32::new),
             metrics: false,
             admin: false,

@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    future::ready,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -208,7 +209,7 @@ fn accept(stream: TcpStream, connection: Arc<Connection>, app: Router, limits: C
         debug!(%error, "TCP_NODELAY");
     }
     tokio::spawn(async move {
-        let (closing, place) = (connection.closing.clone(), connection.place.clone());
+        let (closing, place, wire) = (connection.closing.clone(), connection.place.clone(), connection.wire.clone());
         let mut first = [0];
         tokio::select! {
             // Not `readable`, which may be true without a byte.
@@ -236,7 +237,10 @@ fn accept(stream: TcpStream, connection: Arc<Connection>, app: Router, limits: C
                 connection.as_mut().graceful_shutdown();
                 loop {
                     tokio::select! {
+                        biased;
                         ended = connection.as_mut() => break ended,
+                        // There is nothing left that it waits for but the rest of a request.
+                        () = ready(()), if !place.is_answering() && !wire.is_stalled() => break Ok(()),
                         // A request that came at the last moment is answered.
                         () = sleep(LAST_ANSWER) => if !place.is_busy() {
                             break Ok(());

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{error, warn};
 
-use super::{Broken, HistoryLimits, OutputLimits, RunBytes};
+use super::{Broken, HistoryLimits, OutputLimits, Quotas, RunBytes};
 use crate::{
     protocol::{ApiError, ErrorKind},
     store::StoreError,
@@ -58,13 +58,15 @@ pub(super) struct Places {
     agents: HashMap<String, (usize, Arc<Semaphore>)>,
 }
 
-/// How many runs at once those may have that have a limit of their own, by their names.
+/// How many runs at once those may have that have a limit of their own, by their names, and how much they may keep.
 #[derive(Clone, Debug, Default)]
 pub struct Shares {
     /// `max_live_runs` of a key.
     pub principals: HashMap<String, usize>,
     /// `max_live_runs` of an agent.
     pub agents: HashMap<String, usize>,
+    /// How much principals may keep.
+    pub quotas: Quotas,
 }
 
 /// The place of a run, until it is dropped.
@@ -176,6 +178,17 @@ pub enum Refusal {
          later."
     )]
     FullForAgent(usize, String),
+    /// The principal keeps as much as it may.
+    #[error(
+        "You keep {kept} bytes, and this would be more than the {most} that you may (limits.stored_bytes, or stored_bytes of \
+         the key). Delete responses or conversations, or send `store: false`; what is deleted has room again seconds later."
+    )]
+    FullOfBytes {
+        /// What it keeps, in bytes.
+        kept: u64,
+        /// What it may.
+        most: u64,
+    },
     /// The server stops.
     #[error("The server is shutting down and starts no new runs. Repeat the request.")]
     Draining,
@@ -248,6 +261,9 @@ impl From<Refusal> for ApiError {
             Refusal::UnknownModel(_) => Self::new(ErrorKind::NotFound, "model_not_found", message).with_param("model"),
             Refusal::Full(_) | Refusal::FullOfRuns(_) | Refusal::FullForPrincipal(_) | Refusal::FullForAgent(..) => {
                 Self::new(ErrorKind::RateLimited, "rate_limit_exceeded", message).with_retry_after(1)
+            }
+            Refusal::FullOfBytes { .. } => {
+                Self::new(ErrorKind::RateLimited, "storage_quota_exceeded", message).never_retry()
             }
             Refusal::Draining => Self::new(ErrorKind::Unavailable, "shutting_down", message).with_retry_after(1),
             Refusal::KeyTaken | Refusal::KeyConflict => {

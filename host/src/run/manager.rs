@@ -18,7 +18,7 @@ use tracing::{debug, error, info};
 use uuid::Uuid;
 
 use super::{
-    Feed, Ownership, Recorder, Refusal, Retention, Run, RunLimits, RunSecrets, Seal, StopReason, Subscription,
+    Feed, Ownership, Quotas, Recorder, Refusal, Retention, Run, RunLimits, RunSecrets, Seal, StopReason, Subscription,
     WriterQueue,
     admission::{Place, Places, Shares, Slot},
     compaction::{opened_input, opened_past},
@@ -99,6 +99,7 @@ pub struct Manager {
     guests: Handle,
     live: Mutex<Live>,
     places: Places,
+    quotas: Quotas,
     tasks: TaskTracker,
     /// Turns to read a run.
     reads: Semaphore,
@@ -121,6 +122,7 @@ impl Manager {
     /// A manager without runs.
     pub fn new(store: Store, agents: Agents, limits: RunLimits, shares: Shares, services: Services) -> Arc<Self> {
         let Services { queues, seal, secrets, guests, metrics } = services;
+        let quotas = shares.quotas.clone();
         let manager = Arc::new(Self {
             spaces: Spaces::new(store.clone()),
             store,
@@ -131,6 +133,7 @@ impl Manager {
             guests,
             live: Mutex::default(),
             places: Places::new(&limits, shares),
+            quotas,
             limits,
             tasks: TaskTracker::new(),
             reads: Semaphore::new(READS),
@@ -356,6 +359,9 @@ impl Manager {
             key,
             created_at: milliseconds(now),
         };
+        if run.durable {
+            self.reserve(&row.principal, row.request.len()).await?;
+        }
         let Some(token) = self.enter(&run) else { return Err(Refusal::Draining) };
         // No answer means that the writer is gone.
         if let Err(refusal) = run.admit(row).await.unwrap_or(Err(Refusal::Defect)) {
@@ -571,6 +577,15 @@ impl Manager {
         Ok(deleted)
     }
 
+    /// Removes a conversation that nobody has changed since `time` (milliseconds since 1970); false when somebody has.
+    pub(super) async fn remove_unchanged(&self, principal: &str, id: &str, time: i64) -> Result<bool, StoreError> {
+        let removed = self.store.remove_unchanged(principal, id, time).await?;
+        if removed {
+            self.spaces.recount(principal);
+        }
+        Ok(removed)
+    }
+
     /// The input items of a response, oldest first; none when there is no such response for this principal.
     pub async fn input_items(&self, principal: &str, id: &ResponseId) -> Result<Option<Vec<Value>>, StoreError> {
         match self.store.turns(principal, id, 1).await?.pop() {
@@ -591,6 +606,15 @@ impl Manager {
         }
         self.wait(principal, id).await?;
         Ok(self.store.response(principal, id).await?.map(|row| row.status))
+    }
+
+    /// Lets a principal keep so many bytes more.
+    ///
+    /// # Errors
+    ///
+    /// It would have more than it may, or the database does not answer.
+    pub async fn reserve(&self, principal: &str, bytes: usize) -> Result<(), Refusal> {
+        self.queues.durable.stored.reserve(&self.quotas, &self.store, principal, bytes).await
     }
 
     /// Refuses new runs, waits for those that go on, at most `timeout`, and then stops the others: what is kept goes on

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     plugin::{Held, LogLine, Meter, Used},
     protocol::{Emission, EmitError, Emitted, Segment, TerminalStatus, Usage},
-    store::{EndedResponse, JournalSegment, LogSegment, NewResponse, Phase, RunUsage, TurnItem},
+    store::{EndedResponse, JournalSegment, LogSegment, NewResponse, Phase, RunUsage, STORED_ROW, TurnItem},
 };
 
 /// What a run has to be written.
@@ -169,6 +169,17 @@ impl Write {
             + self.logs.as_ref().map_or(0, |logs| logs.lines.len())
             + self.state.iter().map(KeptWrite::bytes).sum::<usize>()
             + self.ended.as_ref().map_or(0, |(row, _)| row.response.len())
+    }
+
+    /// How much it keeps beyond its admission and beyond its run.
+    pub(super) fn stored_bytes(&self) -> u64 {
+        let items = self.ended.iter().flat_map(|(row, _)| &row.items).map(|item| item.item.len() as u64 + STORED_ROW);
+        let rows = [
+            self.segment.as_ref().map(|segment| segment.frames.len()),
+            self.logs.as_ref().map(|logs| logs.lines.len()),
+        ];
+        let rows: u64 = rows.into_iter().flatten().map(|bytes| bytes as u64 + STORED_ROW).sum();
+        rows + items.sum::<u64>() + self.ended.as_ref().map_or(0, |(row, _)| row.response.len() as u64)
     }
 }
 

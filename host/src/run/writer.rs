@@ -26,7 +26,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-use super::{Refusal, Run, Write, health::Health, milliseconds};
+use super::{Refusal, Run, Write, health::Health, milliseconds, stored::Stored};
 use crate::{
     metrics::{CommitMetrics, Published, WriterKind},
     protocol::ResponseId,
@@ -52,6 +52,8 @@ pub struct WriterQueue {
     runs: mpsc::UnboundedSender<Arc<Run>>,
     abandoned: Arc<Abandoned>,
     health: Health,
+    /// How much principals keep.
+    pub(super) stored: Stored,
 }
 
 impl WriterQueue {
@@ -85,6 +87,7 @@ pub struct Writer {
     /// Runs that came while the database did not take writes.
     deferred: Vec<Arc<Run>>,
     health: Health,
+    stored: Stored,
     metrics: CommitMetrics,
     published: Published,
 }
@@ -95,9 +98,10 @@ impl Writer {
         let (sender, queue) = mpsc::unbounded_channel();
         let kind = if connection.is_some() { WriterKind::Durable } else { WriterKind::Ephemeral };
         let (metrics, published) = (metrics.clone(), metrics.published(kind));
-        let (abandoned, health) = (Arc::<Abandoned>::default(), Health::default());
-        let front = WriterQueue { runs: sender, abandoned: abandoned.clone(), health: health.clone() };
-        (Self { queue, connection, abandoned, deferred: Vec::new(), health, metrics, published }, front)
+        let (abandoned, health, stored) = (Arc::<Abandoned>::default(), Health::default(), Stored::default());
+        let front =
+            WriterQueue { runs: sender, abandoned: abandoned.clone(), health: health.clone(), stored: stored.clone() };
+        (Self { queue, connection, abandoned, deferred: Vec::new(), health, stored, metrics, published }, front)
     }
 
     /// Writes until `stop`, and then what is left in the queue; closes its connection. In silence, keeps the database this
@@ -169,6 +173,7 @@ impl Writer {
             let Uncommitted { error, unknown } = match self.commit(&writes).await {
                 Ok(committed) => {
                     self.health.succeeded();
+                    self.stored.wrote(&writes);
                     publish(writes, &committed, &self.published);
                     return Ok(());
                 }

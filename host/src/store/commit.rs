@@ -440,12 +440,13 @@ async fn end_turn(
 ) -> Result<(), StoreError> {
     if ended.status != TerminalStatus::Completed {
         sqlx::query(
-            "UPDATE conversations SET active_response_id = NULL WHERE principal = $1 AND id = $2 \
+            "UPDATE conversations SET active_response_id = NULL, changed_at = $4 WHERE principal = $1 AND id = $2 \
              AND active_response_id = $3",
         )
         .bind(principal.to_owned())
         .bind(conversation.to_owned())
         .bind(ended.id.as_str().to_owned())
+        .bind(ended.ended_at)
         .execute(connection)
         .await?;
         return Ok(());
@@ -454,13 +455,14 @@ async fn end_turn(
     let count = conversations::count(&items);
     let row = sqlx::query(
         "UPDATE conversations SET active_response_id = NULL, latest_completed_response_id = $3, \
-         next_position = next_position + $4 WHERE principal = $1 AND id = $2 AND active_response_id = $3 \
+         next_position = next_position + $4, changed_at = $5 WHERE principal = $1 AND id = $2 AND active_response_id = $3 \
          RETURNING next_position",
     )
     .bind(principal.to_owned())
     .bind(conversation.to_owned())
     .bind(ended.id.as_str().to_owned())
     .bind(count)
+    .bind(ended.ended_at)
     .fetch_optional(&mut *connection)
     .await?;
     let Some(row) = row else { return Ok(()) };

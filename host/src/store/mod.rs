@@ -36,7 +36,7 @@ pub use lives::{ActiveRun, Phase, TakenOver, TakenRun};
 pub use open::{Backend, LEASE, Store};
 pub use responses::{StoredResponse, Swept, Turn};
 pub use runs::{LogSegment, RunFilter, RunRow, RunUsage};
-pub use size::StoreSize;
+pub use size::{STORED_ROW, StoreSize};
 pub use state::{StateOwner, StatePlace, StateWrite};
 
 #[cfg(test)]

@@ -63,7 +63,8 @@ impl Session {
         let connection = self.connection.clone();
         // What came before was no message.
         connection.wire.message_came();
-        let mut receiver = Receiver { stream, connection, message_timeout: self.api.limits.body_timeout };
+        let room = self.api.bodies.room(&self.principal);
+        let mut receiver = Receiver { stream, connection, message_timeout: self.api.limits.body_timeout, room };
         let mut sender = Sender { sink, metrics: self.api.metrics.clone() };
         let Ok(Close(code, reason)) = self.turns(&mut sender, &mut receiver).await else {
             // Answers the client's close, if that is what came.
