@@ -37,8 +37,10 @@ use crate::{
     store::LEASE,
 };
 
+mod database;
 mod environment;
 
+pub use database::{DatabaseConfig, DatabaseFile};
 use environment::Environment;
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -71,8 +73,9 @@ pub struct Config {
     /// The pages that may use the server from a browser, by their origin: `https://app.example.com`. Without keys, only
     /// those of this machine. Default: none.
     pub cors_origins: Vec<String>,
-    /// The path of an SQLite file, or a PostgreSQL URL. Default `outlast.db`.
-    pub database: String,
+    /// The path of an SQLite file, or a PostgreSQL URL; `${NAME}` stands for an environment variable, and `{ file = "PATH" }`
+    /// for what is in a file. Default `outlast.db`.
+    pub database: DatabaseConfig,
     /// How long this server may be silent before another one takes over its PostgreSQL database, `1s` to `1h`. Default
     /// `15s`.
     #[serde(with = "humantime_serde")]
@@ -320,7 +323,7 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 8642)),
             allowed_hosts: Vec::new(),
             cors_origins: Vec::new(),
-            database: "outlast.db".to_owned(),
+            database: "outlast.db".into(),
             plugins: Vec::new(),
             cache: CacheConfig::default(),
             allocator: Allocator::default(),
@@ -858,7 +861,7 @@ mod tests {
             jail.set_env("OUTLAST_AGENTS__ECHO__STATE", "2KiB");
             let flags = Flags { listen: "127.0.0.1:2".parse().ok(), ..Flags::default() };
             let config = Config::read(Some(Path::new("outlast.toml")), &flags).unwrap();
-            assert_eq!(config.database, "b");
+            assert_eq!(config.database.resolve(|_| None).unwrap(), "b");
             assert_eq!(config.listen.port(), 2);
             assert_eq!(config.limits.run_timeout, Duration::from_secs(5));
             assert_eq!(bytes(config.limits.memory), 1 << 20);

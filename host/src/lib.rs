@@ -40,6 +40,7 @@ mod machine;
 pub mod metrics;
 pub mod model;
 pub mod plugin;
+mod private;
 pub mod protocol;
 mod reload;
 pub mod run;

@@ -43,6 +43,9 @@ pub enum StartError {
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Where it is.
+    #[error("configuration: database {0}")]
+    Database(String),
     /// A model provider.
     #[error(transparent)]
     Models(#[from] ModelConfigError),
@@ -118,7 +121,8 @@ impl Server {
         let listener =
             TcpListener::bind(config.listen).await.map_err(|error| StartError::Listen(config.listen, error))?;
         let address = listener.local_addr().map_err(|error| StartError::Listen(config.listen, error))?;
-        let store = Store::open(&config.database).await?.leased_for(config.lease);
+        let database = config.database.resolve(|name| std::env::var(name).ok()).map_err(StartError::Database)?;
+        let store = Store::open(&database).await?.leased_for(config.lease);
         let mut connection = store.writer().await?;
         let active = connection.take_over().await?;
         // From here on they keep the database this server's, however long the rest takes.
@@ -361,7 +365,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut config = Config {
             listen: ([127, 0, 0, 1], 0).into(),
-            database: folder.path().join("outlast.db").display().to_string(),
+            database: folder.path().join("outlast.db").display().to_string().as_str().into(),
             cache: CacheConfig::Enabled(false),
             ..Config::default()
         };

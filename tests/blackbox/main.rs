@@ -24,6 +24,7 @@ mod conversations;
 mod description;
 mod disconnect;
 mod drain;
+mod files;
 mod foreseen;
 mod forged;
 mod functions;

@@ -26,18 +26,37 @@ pub const BINARY: &str = env!("CARGO_BIN_EXE_outlast");
 #[derive(Clone, Debug)]
 pub struct Options {
     database: Database,
+    /// Whether the configuration names it, and not `--database`.
+    configured: bool,
     plugins: Option<PathBuf>,
     config: Option<String>,
     env: Vec<(String, String)>,
     args: Vec<String>,
     ignored: Option<i32>,
     stderr: Option<Arc<OwnedFd>>,
+    inherited: Option<Arc<OwnedFd>>,
 }
 
 impl Options {
     /// Defaults, on this database.
     pub fn new(database: Database) -> Self {
-        Self { database, plugins: None, config: None, env: Vec::new(), args: Vec::new(), ignored: None, stderr: None }
+        let (env, args) = (Vec::new(), Vec::new());
+        Self {
+            database,
+            configured: false,
+            plugins: None,
+            config: None,
+            env,
+            args,
+            ignored: None,
+            stderr: None,
+            inherited: None,
+        }
+    }
+
+    /// Defaults, on this database, which the configuration or the environment names.
+    pub fn configured(database: Database) -> Self {
+        Self { configured: true, ..Self::new(database) }
     }
 
     /// Defaults, with these words for `--database`. Nothing is known of the database.
@@ -154,7 +173,9 @@ impl Server {
         if !options.args.iter().any(|argument| argument == "--listen") {
             command.args(["--listen", "127.0.0.1:0"]);
         }
-        command.arg("--database").arg(options.database.argument(self.dir.path()));
+        if !options.configured {
+            command.arg("--database").arg(options.database.argument(self.dir.path()));
+        }
         if let Some(folder) = &options.plugins {
             command.arg("--plugins").arg(folder);
         }

@@ -70,7 +70,7 @@ pub struct AgentConfig {
 #[serde(try_from = "String")]
 pub struct Pin([u8; 32]);
 
-/// The value of a secret header, as it stands in the configuration. Never shown: it may be the secret itself.
+/// A value that may be a secret, as it stands in the configuration. Never shown: it may be the secret itself.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Template(String);
@@ -412,9 +412,9 @@ impl TryFrom<String> for Pin {
 }
 
 /// A template with its variables filled in.
-pub(super) struct Filled {
+pub(crate) struct Filled {
     /// The whole value.
-    pub(super) value: String,
+    pub(crate) value: String,
     /// The parts that are secret: what the variables stand for, or all of it where there is none.
     pub(super) secrets: Vec<String>,
 }
@@ -426,7 +426,7 @@ impl Template {
     }
 
     /// Fills in the variables.
-    pub(super) fn fill(&self, lookup: impl Fn(&str) -> Option<String>) -> Result<Filled, String> {
+    pub(crate) fn fill(&self, lookup: impl Fn(&str) -> Option<String>) -> Result<Filled, String> {
         let (mut value, mut secrets) = (String::new(), Vec::new());
         let mut rest = self.0.as_str();
         while let Some((before, behind)) = rest.split_once("${") {
@@ -443,6 +443,12 @@ impl Template {
             secrets.push(value.clone());
         }
         Ok(Filled { value, secrets })
+    }
+}
+
+impl From<&str> for Template {
+    fn from(template: &str) -> Self {
+        Self(template.to_owned())
     }
 }
 
