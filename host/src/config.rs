@@ -11,7 +11,6 @@ use std::{
     collections::BTreeMap,
     ffi::OsString,
     net::SocketAddr,
-    num::NonZeroU32,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -39,9 +38,11 @@ use crate::{
 
 mod database;
 mod environment;
+mod key;
 
 pub use database::{DatabaseConfig, DatabaseFile};
 use environment::Environment;
+pub use key::Key;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -162,29 +163,6 @@ pub enum OnDisconnect {
     Detach,
     /// It is cancelled.
     Cancel,
-}
-
-/// An API key: only its digest is known here. `outlast key new` makes one. Several keys may have one name; they are the
-/// same principal then, with the limits that one of them states.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Key {
-    /// The principal: whose responses they are. 1 to 64 characters.
-    pub name: String,
-    /// The sha256 of the key, 64 hexadecimal digits.
-    #[serde(deserialize_with = "digest")]
-    pub sha256: [u8; 32],
-    /// The most runs of this principal at once. Default: as many as the server has.
-    pub max_live_runs: Option<usize>,
-    /// The most requests of this principal in a second. Default: no limit.
-    pub requests_per_second: Option<NonZeroU32>,
-    /// Whether this key, and not every other one of its principal, may read `/metrics`. Default false.
-    #[serde(default)]
-    pub metrics: bool,
-    /// Whether this key, and not every other one of its principal, may see and stop the runs of all principals. Default
-    /// false.
-    #[serde(default)]
-    pub admin: bool,
 }
 
 /// Limits, each with its default.
@@ -471,35 +449,7 @@ impl Config {
             ));
         }
         self.origins().map_err(ConfigError)?;
-        let mut names = std::collections::HashSet::new();
-        for key in &self.keys {
-            if key.name.is_empty() || key.name.chars().count() > 64 || key.name.chars().any(char::is_control) {
-                return fail(format!("keys: the name {:?} must have 1 to 64 characters", key.name));
-            }
-            if key.name == crate::http::LOCAL {
-                return fail(format!("keys: the name \"{}\" is taken: it is who calls without keys", key.name));
-            }
-            if !names.insert(key.sha256) {
-                return fail(format!("keys: \"{}\" has the same sha256 as another key", key.name));
-            }
-        }
-        for key in &self.keys {
-            if key.max_live_runs.is_some_and(|most| most == 0 || most > MOST_PLACES) {
-                return fail(format!(
-                    "keys: max_live_runs of \"{}\" must be at least 1 and at most {MOST_PLACES}",
-                    key.name
-                ));
-            }
-            let differs = |other: &Key| {
-                let runs = key.max_live_runs.is_some_and(|most| other.max_live_runs.is_some_and(|other| other != most));
-                let rate = key.requests_per_second;
-                let rate = rate.is_some_and(|most| other.requests_per_second.is_some_and(|other| other != most));
-                other.name == key.name && (runs || rate)
-            };
-            if self.keys.iter().any(differs) {
-                return fail(format!("keys: the keys of \"{}\" state different limits", key.name));
-            }
-        }
+        key::check(&self.keys).map_err(ConfigError)?;
         if self.require_signature && self.trusted_keys.is_empty() {
             return fail(
                 "require_signature = true needs trusted_keys: `outlast plugin keygen FILE` makes a key and prints the \
@@ -786,14 +736,6 @@ pub(crate) fn default_cache(lookup: impl Fn(&str) -> Option<OsString>) -> Option
 /// A size as a number.
 pub(crate) fn bytes(size: ByteSize) -> usize {
     usize::try_from(size.as_u64()).unwrap_or(usize::MAX)
-}
-
-fn digest<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<[u8; 32], D::Error> {
-    let text = String::deserialize(deserializer)?;
-    let mut digest = [0; 32];
-    hex::decode_to_slice(&text, &mut digest)
-        .map_err(|_| serde::de::Error::custom("a sha256 has 64 hexadecimal digits; `outlast key new` prints it"))?;
-    Ok(digest)
 }
 
 /// Every error on a line of its own, each with its key and where it was set.

@@ -22,6 +22,7 @@
 //! - `aside`: work that takes longer than a moment, beside the threads that serve.
 //! - `log`: the server's log, which no run waits for.
 //! - `text`: what somebody else wrote, where people read it.
+//! - `reconfigure`: exchanges the keys while the server runs.
 //! - `reload`: follows the plugin folder while the server runs.
 //! - [`server`]: puts the rooms together; `local`: the same without HTTP, for the terminal.
 
@@ -42,6 +43,7 @@ pub mod model;
 pub mod plugin;
 mod private;
 pub mod protocol;
+pub mod reconfigure;
 mod reload;
 pub mod run;
 pub mod server;

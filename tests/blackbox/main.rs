@@ -34,6 +34,7 @@ mod hostile;
 mod http;
 mod idempotency;
 mod input_tokens;
+mod keys;
 mod latency;
 mod lease;
 mod limits;

@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    net::IpAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -80,6 +81,11 @@ pub(super) struct Connection {
 }
 
 impl Connection {
+    /// Where it comes from.
+    pub fn address(&self) -> IpAddr {
+        self.place.address()
+    }
+
     /// It has shown a key.
     pub fn show_key(&self) {
         self.place.show_key();

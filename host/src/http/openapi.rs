@@ -126,7 +126,7 @@ fn complete(operation: &mut Operation, changes: bool) {
     // Where the security of the whole document holds.
     if operation.security.is_none() {
         common.push(("401", "`invalid_api_key`"));
-        common.push(("429", "`rate_limit_exceeded`: `retry-after` says when to repeat."));
+        common.push(("429", "`rate_limit_exceeded`, `too_many_wrong_keys`: `retry-after` says when to repeat."));
         common.push(("503", "`storage_unavailable`: `retry-after` says when to repeat."));
     }
     let responses = &mut operation.responses.responses;

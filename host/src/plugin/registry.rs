@@ -140,6 +140,12 @@ impl Registry {
         &self.grants
     }
 
+    /// The upstream model that is called where a request asks for this one, or for none: `provider/model`. None where there
+    /// is no such model.
+    pub fn upstream(&self, asked: Option<&str>) -> Option<String> {
+        Some(self.models.resolve(asked).ok()?.to_string())
+    }
+
     /// The largest component that is loaded, in bytes.
     pub(super) fn plugin_bytes(&self) -> usize {
         self.grants.limits().plugin_bytes

@@ -148,6 +148,11 @@ impl Manager {
         }
     }
 
+    /// Gives principals so many runs at once from now on, by their names.
+    pub fn share(&self, principals: HashMap<String, usize>) {
+        self.places.share(principals);
+    }
+
     /// The agents.
     pub fn agents(&self) -> &Agents {
         &self.agents
