@@ -20,6 +20,7 @@
 //! - [`metrics`]: what an operator watches. Known to every room that measures itself.
 //! - [`config`], [`cli`]: how an operator talks to it.
 //! - `aside`: work that takes longer than a moment, beside the threads that serve.
+//! - `descriptors`: what this process was given, and its children are not.
 //! - `log`: the server's log, which no run waits for.
 //! - `text`: what somebody else wrote, where people read it.
 //! - `reconfigure`: exchanges the keys while the server runs.
@@ -33,6 +34,7 @@
 mod aside;
 pub mod cli;
 pub mod config;
+mod descriptors;
 pub mod http;
 pub mod lease;
 mod local;

@@ -16,6 +16,7 @@ mod bodies;
 mod browser;
 mod cache;
 mod cancel;
+mod children;
 mod compact;
 mod configuration;
 mod connections;

@@ -102,6 +102,12 @@ impl Options {
         self
     }
 
+    /// Leaves a descriptor open for the server, and for whoever it starts.
+    pub fn inheriting(mut self, descriptor: impl Into<OwnedFd>) -> Self {
+        self.inherited = Some(Arc::new(descriptor.into()));
+        self
+    }
+
     /// Lets the server be told by an error, not by a signal, that a file may not grow: see
     /// [`Server::forbid_writes`].
     pub fn survives_full_disk(mut self) -> Self {
@@ -195,6 +201,17 @@ impl Server {
                 use std::os::unix::process::CommandExt as _;
                 command.pre_exec(move || {
                     libc::signal(signal, libc::SIG_IGN);
+                    Ok(())
+                });
+            }
+        }
+        if let Some(descriptor) = &options.inherited {
+            use std::os::{fd::AsRawFd as _, unix::process::CommandExt as _};
+            let descriptor = descriptor.as_raw_fd();
+            // SAFETY: one system call, which is allowed between fork and exec; the descriptor is open until then.
+            unsafe {
+                command.pre_exec(move || {
+                    libc::fcntl(descriptor, libc::F_SETFD, 0);
                     Ok(())
                 });
             }

@@ -11,6 +11,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::descriptors::keep_from_children;
+
 /// A server that runs agents as sandboxed WebAssembly components and never loses a run.
 ///
 /// Point an OpenAI SDK at it: it speaks the Responses API (POST /v1/responses). A run goes on when its client goes
@@ -34,6 +36,7 @@ enum Command {
 
 /// Reads the command line and does what it says.
 pub fn main() -> ExitCode {
+    keep_from_children();
     let done = match Arguments::parse().command {
         Command::Serve(serve) => serve.run(),
         Command::Key(key) => key.run(),

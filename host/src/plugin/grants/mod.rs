@@ -386,6 +386,11 @@ pub struct GrantError {
 }
 
 impl Pin {
+    /// Whether it is this sha256.
+    pub(in crate::plugin) fn is(self, sha256: [u8; 32]) -> bool {
+        self.0 == sha256
+    }
+
     /// Whether it is the sha256 that this section pins.
     pub(super) fn check(self, section: &Section, sha256: &str) -> Result<(), Refused> {
         let pinned = hex::encode(self.0);
