@@ -85,6 +85,9 @@ pub struct Config {
     /// digest, or a list of these. Default: none.
     #[serde(deserialize_with = "one_or_many")]
     pub plugins: Vec<Source>,
+    /// Hosts that may be asked for tokens of registries and are shown their credentials, beside the registry's own:
+    /// `gitlab.com` for `registry.gitlab.com`. Default: none.
+    pub registry_realms: Vec<String>,
     /// The folder for compiled code, so that a component is compiled once, and for what comes from registries, so that
     /// it is fetched once. It must be the server's own. `false`: none.
     /// Default: `outlast` in `$XDG_CACHE_HOME` or `~/.cache`.
@@ -303,6 +306,7 @@ impl Default for Config {
             cors_origins: Vec::new(),
             database: "outlast.db".into(),
             plugins: Vec::new(),
+            registry_realms: Vec::new(),
             cache: CacheConfig::default(),
             allocator: Allocator::default(),
             require_signature: false,
@@ -656,7 +660,11 @@ impl Config {
 
     /// The limits of what is fetched from registries.
     pub fn fetch_limits(&self) -> FetchLimits {
-        FetchLimits { bytes: bytes(self.limits.plugin_bytes), timeout: self.limits.plugin_fetch_timeout }
+        FetchLimits {
+            bytes: bytes(self.limits.plugin_bytes),
+            timeout: self.limits.plugin_fetch_timeout,
+            realms: self.registry_realms.clone(),
+        }
     }
 
     /// The folder for what can be made or fetched again; none where there is no place, or none is wanted.

@@ -56,6 +56,7 @@ mod plugin_test;
 mod plugins;
 mod poison;
 mod properties;
+mod realms;
 mod registry;
 mod reload;
 mod restart;
