@@ -98,6 +98,9 @@ pub struct Config {
     pub require_signature: bool,
     /// Whose signatures of plugins are trusted: `ed25519:BASE64`. Default: none.
     pub trusted_keys: Vec<PublicKey>,
+    /// Whether, with `trusted_keys`, a plugin may be served whose version is older than the one that served last. Default
+    /// false: only one that is pinned by its `sha256`.
+    pub allow_rollback: bool,
     /// A file that the server writes its process id into, and locks while it runs. Default: none.
     pub pid_file: Option<PathBuf>,
     /// What is logged, in the words of `tracing`: `info`, `debug`, `outlast=debug,plugin=info`. Default `info,genai=off`.
@@ -311,6 +314,7 @@ impl Default for Config {
             allocator: Allocator::default(),
             require_signature: false,
             trusted_keys: Vec::new(),
+            allow_rollback: false,
             pid_file: None,
             log: "info,genai=off".to_owned(),
             log_format: LogFormat::Text,
@@ -616,7 +620,11 @@ impl Config {
 
     /// Which plugins are trusted.
     pub fn signatures(&self) -> Signatures {
-        Signatures { required: self.require_signature, trusted: self.trusted_keys.clone() }
+        Signatures {
+            required: self.require_signature,
+            trusted: self.trusted_keys.clone(),
+            rollback: self.allow_rollback,
+        }
     }
 
     /// What the operator says of tools.

@@ -54,6 +54,13 @@ pub async fn look(folder: &mut Folder, registry: &Registry, store: &Store, trust
     for (sha256, wasm) in &change.components {
         store.keep_component(sha256, wasm, milliseconds(now)).await?;
     }
+    if registry.remembers_served() {
+        let begins: Vec<_> = change.begins().collect();
+        for plugin in &begins {
+            store.keep_served(plugin).await?;
+        }
+        registry.know_served(begins);
+    }
     let looked = Looked { unsettled: change.unsettled, changed: change.changed };
     let Serving { agents, tools } = folder.apply(change);
     if looked.changed {

@@ -140,6 +140,7 @@ impl Server {
         for (sha256, wasm) in registry.add_bundled(now).await.map_err(StartError::Bundled)? {
             store.keep_component(&sha256, &wasm, run::milliseconds(SystemTime::now())).await?;
         }
+        registry.know_served(store.served().await?);
         registry.toolbox().start();
         let (paths, missing) = plugins(&config).await?;
         let mut folder = (!paths.is_empty()).then(|| Folder::new(paths));

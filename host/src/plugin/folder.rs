@@ -35,6 +35,7 @@ use super::{
     source::is_file,
     tools::ToolComponent,
 };
+use crate::store::ServedPlugin;
 
 /// The folders whose `*.wasm` serve, and files that serve by themselves.
 #[derive(Debug)]
@@ -224,6 +225,18 @@ impl Folder {
 }
 
 impl Change {
+    /// What begins to serve with it.
+    pub fn begins(&self) -> impl Iterator<Item = ServedPlugin> {
+        self.news.iter().filter_map(|news| match news {
+            News::Serves(_, plugin) => Some(ServedPlugin {
+                kind: plugin.what().to_owned(),
+                name: plugin.name().to_owned(),
+                version: plugin.version().to_owned(),
+            }),
+            _ => None,
+        })
+    }
+
     fn remove_all_but(&mut self, found: &BTreeMap<PathBuf, Stamp>) {
         let (news, changed, freed) = (&mut self.news, &mut self.changed, &mut self.freed);
         self.files.retain(|path, known| {

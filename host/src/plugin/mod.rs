@@ -38,6 +38,7 @@ mod port;
 mod pull;
 mod registry;
 mod respond;
+mod rollback;
 mod secret;
 mod signature;
 mod source;

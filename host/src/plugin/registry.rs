@@ -17,10 +17,11 @@ use super::{
     engine::Engine,
     grants::Grants,
     instance::Agent,
+    rollback::LastServed,
     signature::Signatures,
     tools::{ToolComponent, Toolbox},
 };
-use crate::model::Models;
+use crate::{model::Models, store::ServedPlugin};
 
 /// The agents that come with the server: name and component.
 pub const BUNDLED: [(&str, &[u8]); 2] =
@@ -84,6 +85,7 @@ pub struct Registry {
     models: Arc<Models>,
     grants: Grants,
     signatures: Signatures,
+    last: LastServed,
     bundled: Agents,
     /// What serves. Readers wait for nobody; who changes it exchanges all of it.
     served: ArcSwap<Agents>,
@@ -108,6 +110,7 @@ impl Registry {
             models,
             grants,
             signatures,
+            last: LastServed::default(),
             bundled: Agents::new(),
             served: ArcSwap::default(),
             retired: Mutex::default(),
@@ -165,7 +168,30 @@ impl Registry {
         self.signatures.check(path, &wasm).await?;
         let plugin = self.load_unpinned(&path.display().to_string(), wasm, now).await?;
         self.fits(&plugin)?;
+        self.is_not_rolled_back(&plugin)?;
         Ok(plugin)
+    }
+
+    /// These plugins serve, or have served: older versions of them do not, where signatures are looked at.
+    pub fn know_served(&self, plugins: impl IntoIterator<Item = ServedPlugin>) {
+        self.last.know(plugins);
+    }
+
+    /// Whether the versions that serve are to be remembered.
+    pub fn remembers_served(&self) -> bool {
+        !self.signatures.trusted.is_empty()
+    }
+
+    /// Whether a plugin may take the place of the version that served last.
+    fn is_not_rolled_back(&self, plugin: &Plugin) -> Result<(), Refused> {
+        let pinned = match plugin {
+            Plugin::Agent(agent) => self.grants.is_pinned(&agent.description.name),
+            Plugin::Tool(tool) => self.toolbox().config(&tool.description.name).sha256.is_some(),
+        };
+        match pinned || self.signatures.rollback || !self.remembers_served() {
+            true => Ok(()),
+            false => self.last.check(plugin),
+        }
     }
 
     /// Whether a component that was loaded fits what the operator says of it, and is signed as it must be. Its signature

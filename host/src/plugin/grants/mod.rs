@@ -332,6 +332,11 @@ impl Grants {
         pin.map_or(Ok(()), |pin| pin.check(&Section::agent(agent), sha256))
     }
 
+    /// Whether the operator has said which component may have the name `agent`.
+    pub(super) fn is_pinned(&self, agent: &str) -> bool {
+        self.configs.get(agent).is_some_and(|config| config.sha256.is_some())
+    }
+
     /// Whether what the operator says in `config` is what this component takes.
     pub(super) fn check_config(&self, description: &Description) -> Result<(), Refused> {
         let nothing = Map::new();
