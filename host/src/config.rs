@@ -33,6 +33,7 @@ use crate::{
     },
     protocol::RequestLimits,
     run::{HistoryLimits, OutputLimits, RunLimits, Shares},
+    sandbox::Sandbox,
     store::LEASE,
 };
 
@@ -103,6 +104,8 @@ pub struct Config {
     pub allow_rollback: bool,
     /// A file that the server writes its process id into, and locks while it runs. Default: none.
     pub pid_file: Option<PathBuf>,
+    /// Whether the server gives up what it does not need, as far as the kernel has it: `on` or `off`. Default `on`.
+    pub sandbox: Sandbox,
     /// What is logged, in the words of `tracing`: `info`, `debug`, `outlast=debug,plugin=info`. Default `info,genai=off`.
     pub log: String,
     /// How log lines look. Default `text`.
@@ -316,6 +319,7 @@ impl Default for Config {
             trusted_keys: Vec::new(),
             allow_rollback: false,
             pid_file: None,
+            sandbox: Sandbox::On,
             log: "info,genai=off".to_owned(),
             log_format: LogFormat::Text,
             lease: LEASE,

@@ -22,6 +22,8 @@
 //! - `aside`: work that takes longer than a moment, beside the threads that serve.
 //! - `descriptors`: what this process was given, and its children are not.
 //! - `log`: the server's log, which no run waits for.
+//! - `private`: files that are the server's own.
+//! - [`sandbox`]: what the process gives up before it serves.
 //! - `text`: what somebody else wrote, where people read it.
 //! - `reconfigure`: exchanges the keys while the server runs.
 //! - `reload`: follows the plugin folder while the server runs.
@@ -48,6 +50,7 @@ pub mod protocol;
 pub mod reconfigure;
 mod reload;
 pub mod run;
+pub mod sandbox;
 pub mod server;
 pub mod store;
 mod text;

@@ -64,6 +64,7 @@ mod resume;
 mod retention;
 mod retrieve;
 mod runs;
+mod sandbox;
 mod secrets;
 mod state;
 mod stored;

@@ -16,7 +16,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
 
 use super::{output::print, pid_file::PidFile, plugin::trace::BINDINGS};
@@ -25,6 +25,7 @@ use crate::{
     log::{Flush, Log},
     plugin::Allocator,
     reconfigure::Reread,
+    sandbox::{self, Entered},
     server::Server,
     store::Backend,
 };
@@ -58,7 +59,10 @@ impl Serve {
         let flags = Flags { listen, database, plugins };
         let reread: Reread = Arc::new(move || Config::read(config.as_deref(), &flags));
         let config = reread().map_err(|error| format!("configuration: {error}"))?;
+        // While there is one thread, which all others come from.
+        let Entered(holds) = sandbox::enter(&config);
         let _flush = log(&config)?;
+        info!("the sandbox of this server: {}", holds.join(", "));
         for warning in &config.warnings {
             warn!("configuration: {warning}");
         }
