@@ -11,7 +11,6 @@ use std::{
     collections::BTreeMap,
     ffi::OsString,
     net::SocketAddr,
-    num::NonZeroU32,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -34,12 +33,17 @@ use crate::{
     },
     protocol::RequestLimits,
     run::{HistoryLimits, OutputLimits, Quotas, Retentions, RunLimits, Shares},
+    sandbox::Sandbox,
     store::LEASE,
 };
 
+mod database;
 mod environment;
+mod key;
 
+pub use database::{DatabaseConfig, DatabaseFile};
 use environment::Environment;
+pub use key::Key;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -73,8 +77,9 @@ pub struct Config {
     /// The pages that may use the server from a browser, by their origin: `https://app.example.com`. Without keys, only
     /// those of this machine. Default: none.
     pub cors_origins: Vec<String>,
-    /// The path of an SQLite file, or a PostgreSQL URL. Default `outlast.db`.
-    pub database: String,
+    /// The path of an SQLite file, or a PostgreSQL URL; `${NAME}` stands for an environment variable, and `{ file = "PATH" }`
+    /// for what is in a file. Default `outlast.db`.
+    pub database: DatabaseConfig,
     /// How long this server may be silent before another one takes over its PostgreSQL database, `1s` to `1h`. Default
     /// `15s`.
     #[serde(with = "humantime_serde")]
@@ -83,6 +88,9 @@ pub struct Config {
     /// digest, or a list of these. Default: none.
     #[serde(deserialize_with = "one_or_many")]
     pub plugins: Vec<Source>,
+    /// Hosts that may be asked for tokens of registries and are shown their credentials, beside the registry's own:
+    /// `gitlab.com` for `registry.gitlab.com`. Default: none.
+    pub registry_realms: Vec<String>,
     /// The folder for compiled code, so that a component is compiled once, and for what comes from registries, so that
     /// it is fetched once. It must be the server's own. `false`: none.
     /// Default: `outlast` in `$XDG_CACHE_HOME` or `~/.cache`.
@@ -93,8 +101,13 @@ pub struct Config {
     pub require_signature: bool,
     /// Whose signatures of plugins are trusted: `ed25519:BASE64`. Default: none.
     pub trusted_keys: Vec<PublicKey>,
+    /// Whether, with `trusted_keys`, a plugin may be served whose version is older than the one that served last. Default
+    /// false: only one that is pinned by its `sha256`.
+    pub allow_rollback: bool,
     /// A file that the server writes its process id into, and locks while it runs. Default: none.
     pub pid_file: Option<PathBuf>,
+    /// Whether the server gives up what it does not need, as far as the kernel has it: `on` or `off`. Default `on`.
+    pub sandbox: Sandbox,
     /// What is logged, in the words of `tracing`: `info`, `debug`, `outlast=debug,plugin=info`. Default `info,genai=off`.
     pub log: String,
     /// How log lines look. Default `text`.
@@ -165,31 +178,6 @@ pub enum OnDisconnect {
     Detach,
     /// It is cancelled.
     Cancel,
-}
-
-/// An API key: only its digest is known here. `outlast key new` makes one. Several keys may have one name; they are the
-/// same principal then, with the limits that one of them states.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Key {
-    /// The principal: whose responses they are. 1 to 64 characters.
-    pub name: String,
-    /// The sha256 of the key, 64 hexadecimal digits.
-    #[serde(deserialize_with = "digest")]
-    pub sha256: [u8; 32],
-    /// The most runs of this principal at once. Default: as many as the server has.
-    pub max_live_runs: Option<usize>,
-    /// The most requests of this principal in a second. Default: no limit.
-    pub requests_per_second: Option<NonZeroU32>,
-    /// How much this principal may keep. Default: `stored_bytes` of the limits.
-    pub stored_bytes: Option<ByteSize>,
-    /// Whether this key, and not every other one of its principal, may read `/metrics`. Default false.
-    #[serde(default)]
-    pub metrics: bool,
-    /// Whether this key, and not every other one of its principal, may see and stop the runs of all principals. Default
-    /// false.
-    #[serde(default)]
-    pub admin: bool,
 }
 
 /// Limits, each with its default.
@@ -336,13 +324,16 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 8642)),
             allowed_hosts: Vec::new(),
             cors_origins: Vec::new(),
-            database: "outlast.db".to_owned(),
+            database: "outlast.db".into(),
             plugins: Vec::new(),
+            registry_realms: Vec::new(),
             cache: CacheConfig::default(),
             allocator: Allocator::default(),
             require_signature: false,
             trusted_keys: Vec::new(),
+            allow_rollback: false,
             pid_file: None,
+            sandbox: Sandbox::On,
             log: "info,genai=off".to_owned(),
             log_format: LogFormat::Text,
             lease: LEASE,
@@ -488,36 +479,7 @@ impl Config {
             ));
         }
         self.origins().map_err(ConfigError)?;
-        let mut names = std::collections::HashSet::new();
-        for key in &self.keys {
-            if key.name.is_empty() || key.name.chars().count() > 64 || key.name.chars().any(char::is_control) {
-                return fail(format!("keys: the name {:?} must have 1 to 64 characters", key.name));
-            }
-            if key.name == crate::http::LOCAL {
-                return fail(format!("keys: the name \"{}\" is taken: it is who calls without keys", key.name));
-            }
-            if !names.insert(key.sha256) {
-                return fail(format!("keys: \"{}\" has the same sha256 as another key", key.name));
-            }
-        }
-        for key in &self.keys {
-            if key.max_live_runs.is_some_and(|most| most == 0 || most > MOST_PLACES) {
-                return fail(format!(
-                    "keys: max_live_runs of \"{}\" must be at least 1 and at most {MOST_PLACES}",
-                    key.name
-                ));
-            }
-            let differs = |other: &Key| {
-                let runs = key.max_live_runs.is_some_and(|most| other.max_live_runs.is_some_and(|other| other != most));
-                let rate = key.requests_per_second;
-                let rate = rate.is_some_and(|most| other.requests_per_second.is_some_and(|other| other != most));
-                let bytes = key.stored_bytes.is_some_and(|most| other.stored_bytes.is_some_and(|other| other != most));
-                other.name == key.name && (runs || rate || bytes)
-            };
-            if self.keys.iter().any(differs) {
-                return fail(format!("keys: the keys of \"{}\" state different limits", key.name));
-            }
-        }
+        key::check(&self.keys).map_err(ConfigError)?;
         if self.require_signature && self.trusted_keys.is_empty() {
             return fail(
                 "require_signature = true needs trusted_keys: `outlast plugin keygen FILE` makes a key and prints the \
@@ -692,7 +654,11 @@ impl Config {
 
     /// Which plugins are trusted.
     pub fn signatures(&self) -> Signatures {
-        Signatures { required: self.require_signature, trusted: self.trusted_keys.clone() }
+        Signatures {
+            required: self.require_signature,
+            trusted: self.trusted_keys.clone(),
+            rollback: self.allow_rollback,
+        }
     }
 
     /// What the operator says of tools.
@@ -737,7 +703,11 @@ impl Config {
 
     /// The limits of what is fetched from registries.
     pub fn fetch_limits(&self) -> FetchLimits {
-        FetchLimits { bytes: bytes(self.limits.plugin_bytes), timeout: self.limits.plugin_fetch_timeout }
+        FetchLimits {
+            bytes: bytes(self.limits.plugin_bytes),
+            timeout: self.limits.plugin_fetch_timeout,
+            realms: self.registry_realms.clone(),
+        }
     }
 
     /// The folder for what can be made or fetched again; none where there is no place, or none is wanted.
@@ -836,14 +806,6 @@ pub(crate) fn bytes(size: ByteSize) -> usize {
     usize::try_from(size.as_u64()).unwrap_or(usize::MAX)
 }
 
-fn digest<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<[u8; 32], D::Error> {
-    let text = String::deserialize(deserializer)?;
-    let mut digest = [0; 32];
-    hex::decode_to_slice(&text, &mut digest)
-        .map_err(|_| serde::de::Error::custom("a sha256 has 64 hexadecimal digits; `outlast key new` prints it"))?;
-    Ok(digest)
-}
-
 /// Every error on a line of its own, each with its key and where it was set.
 fn explain(error: figment::Error) -> String {
     let lines: Vec<String> = error
@@ -909,7 +871,7 @@ mod tests {
             jail.set_env("OUTLAST_AGENTS__ECHO__STATE", "2KiB");
             let flags = Flags { listen: "127.0.0.1:2".parse().ok(), ..Flags::default() };
             let config = Config::read(Some(Path::new("outlast.toml")), &flags).unwrap();
-            assert_eq!(config.database, "b");
+            assert_eq!(config.database.resolve(|_| None).unwrap(), "b");
             assert_eq!(config.listen.port(), 2);
             assert_eq!(config.limits.run_timeout, Duration::from_secs(5));
             assert_eq!(bytes(config.limits.memory), 1 << 20);

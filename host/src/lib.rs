@@ -20,8 +20,12 @@
 //! - [`metrics`]: what an operator watches. Known to every room that measures itself.
 //! - [`config`], [`cli`]: how an operator talks to it.
 //! - `aside`: work that takes longer than a moment, beside the threads that serve.
+//! - `descriptors`: what this process was given, and its children are not.
 //! - `log`: the server's log, which no run waits for.
+//! - `private`: files that are the server's own.
+//! - [`sandbox`]: what the process gives up before it serves.
 //! - `text`: what somebody else wrote, where people read it.
+//! - `reconfigure`: exchanges the keys while the server runs.
 //! - `reload`: follows the plugin folder while the server runs.
 //! - [`server`]: puts the rooms together; `local`: the same without HTTP, for the terminal.
 
@@ -32,6 +36,7 @@
 mod aside;
 pub mod cli;
 pub mod config;
+mod descriptors;
 pub mod http;
 pub mod lease;
 mod local;
@@ -40,9 +45,12 @@ mod machine;
 pub mod metrics;
 pub mod model;
 pub mod plugin;
+mod private;
 pub mod protocol;
+pub mod reconfigure;
 mod reload;
 pub mod run;
+pub mod sandbox;
 pub mod server;
 pub mod store;
 mod text;

@@ -22,9 +22,9 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
 use crate::{
-    plugin::{Fetched, Folder, FolderError, OciReference, Refused, Registry, Serving, Trust},
+    plugin::{Fetched, Folder, FolderError, OciReference, PluginVersion, Refused, Registry, Serving, Trust},
     run::{Manager, milliseconds, seconds},
-    store::{Store, StoreError},
+    store::{ServedPlugin, Store, StoreError},
 };
 
 /// How long a file must be the same to be read, and how long a change of the folder is waited on for others.
@@ -58,6 +58,13 @@ pub async fn look(
     let change = folder.look(registry, trust, seconds(now)).await?;
     for (sha256, wasm) in &change.components {
         store.keep_component(sha256, wasm, milliseconds(now)).await?;
+    }
+    if registry.remembers_served() {
+        let begins: Vec<_> = change.begins().collect();
+        for PluginVersion { kind, name, version } in begins.iter().cloned() {
+            store.keep_served(&ServedPlugin { kind, name, version }).await?;
+        }
+        registry.know_served(begins);
     }
     let looked = Looked { unsettled: change.unsettled, changed: change.changed };
     let Serving { agents, tools } = folder.apply(change);

@@ -12,7 +12,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::plugin::{COMMAND, compile_in_children};
+use crate::{
+    descriptors::keep_from_children,
+    plugin::{COMMAND, compile_in_children},
+};
 
 /// A server that runs agents as sandboxed WebAssembly components and never loses a run.
 ///
@@ -39,6 +42,7 @@ enum Command {
 
 /// Reads the command line and does what it says.
 pub fn main() -> ExitCode {
+    keep_from_children();
     let command = Arguments::parse().command;
     compile_in_children();
     let done = match command {

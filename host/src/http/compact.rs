@@ -5,7 +5,7 @@ use axum::{
     extract::{Request, State},
 };
 
-use super::{Api, Principal, body};
+use super::{Access, Api, Principal, body};
 use crate::protocol::{ApiError, CompactShape, Compaction, read_compact};
 
 /// Makes a conversation shorter. Nothing is kept.
@@ -25,10 +25,12 @@ use crate::protocol::{ApiError, CompactShape, Compaction, read_compact};
 pub(super) async fn compact(
     State(api): State<Api>,
     Extension(Principal(principal)): Extension<Principal>,
+    Extension(access): Extension<Access>,
     request: Request,
 ) -> Result<Json<Compaction>, ApiError> {
     let body = body::read_json(request, &api).await?;
     let request = body.parse(|body| read_compact(body, &api.limits.request)).await?;
+    access.check(&request, api.manager.agents())?;
     drop(body);
     Ok(Json(api.manager.compact(&principal, request).await?))
 }

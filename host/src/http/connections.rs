@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     future::ready,
+    net::IpAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -81,6 +82,11 @@ pub(super) struct Connection {
 }
 
 impl Connection {
+    /// Where it comes from.
+    pub fn address(&self) -> IpAddr {
+        self.place.address()
+    }
+
     /// It has shown a key.
     pub fn show_key(&self) {
         self.place.show_key();

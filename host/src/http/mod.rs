@@ -3,6 +3,7 @@
 //! One file per resource. Every answer that is not 2xx has the one error envelope, every answer has an
 //! `x-request-id`, and `x-content-type-options: nosniff`: none is what a browser could take it for.
 
+mod access;
 mod admin;
 mod auth;
 mod bodies;
@@ -11,6 +12,7 @@ mod compact;
 mod connections;
 mod conversations;
 mod error;
+mod guesses;
 mod health;
 mod host;
 mod input_tokens;
@@ -41,7 +43,8 @@ use tower_http::{
 use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub use auth::{Keys, LOCAL, Principal};
+pub use access::{Access, Rights};
+pub use auth::{Caller, Exchanged, Keys, LOCAL, Principal};
 pub use bodies::Bodies;
 pub use connections::{ConnectionLimits, serve};
 pub use host::Hosts;

@@ -128,7 +128,8 @@ fn complete(operation: &mut Operation, changes: bool) {
         common.push(("401", "`invalid_api_key`"));
         common.push((
             "429",
-            "`rate_limit_exceeded`: `retry-after` says when to repeat. `storage_quota_exceeded`: something must be deleted.",
+            "`rate_limit_exceeded`, `too_many_wrong_keys`: `retry-after` says when to repeat. \
+             `storage_quota_exceeded`: something must be deleted.",
         ));
         common.push(("503", "`storage_unavailable`: `retry-after` says when to repeat."));
     }

@@ -136,6 +136,11 @@ impl Place {
         Busy(self.clone())
     }
 
+    /// Where it comes from.
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
+
     /// It has shown a key.
     pub fn show_key(&self) {
         self.now.lock().key = true;

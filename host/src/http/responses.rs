@@ -13,7 +13,7 @@ use bytes::Bytes;
 use utoipa::IntoParams;
 
 use super::{
-    Api, Principal, body,
+    Access, Api, Principal, body,
     connections::Connection,
     page::{ItemList, Page, PageQuery},
     sse,
@@ -73,12 +73,14 @@ struct RetrieveQuery {
 pub(super) async fn create(
     State(api): State<Api>,
     Extension(Principal(principal)): Extension<Principal>,
+    Extension(access): Extension<Access>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let header = request.headers().get("idempotency-key").cloned();
     let connection = request.extensions().get::<Arc<Connection>>().cloned();
     let body = body::read_json(request, &api).await?;
     let request = body.parse(|body| CreateRequest::parse(body, &api.limits.request)).await?;
+    access.check(&request, api.manager.agents())?;
     let key = match header {
         Some(key) => Some(body.parse(|body| IdempotencyKey::parse(key.as_bytes(), body)).await?),
         None => None,

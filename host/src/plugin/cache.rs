@@ -236,7 +236,7 @@ impl CodeCache {
 }
 
 /// Makes sure that a folder is there, and that nobody else may write to it. The user whose it is.
-pub(super) fn private_folder(folder: &Path) -> Result<u32, CacheError> {
+pub(crate) fn private_folder(folder: &Path) -> Result<u32, CacheError> {
     let shown = || folder.display().to_string();
     let cannot = |error| CacheError::Io(shown(), error);
     DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(cannot)?;

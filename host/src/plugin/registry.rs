@@ -18,6 +18,7 @@ use super::{
     engine::{Engine, cores},
     grants::Grants,
     instance::Agent,
+    rollback::{LastServed, PluginVersion},
     signature::Signatures,
     tools::{ToolComponent, Toolbox},
 };
@@ -85,6 +86,7 @@ pub struct Registry {
     models: Arc<Models>,
     grants: Grants,
     signatures: Signatures,
+    last: LastServed,
     bundled: Agents,
     /// What serves. Readers wait for nobody; who changes it exchanges all of it.
     served: ArcSwap<Agents>,
@@ -111,6 +113,7 @@ impl Registry {
             models,
             grants,
             signatures,
+            last: LastServed::default(),
             bundled: Agents::new(),
             served: ArcSwap::default(),
             retired: Mutex::default(),
@@ -149,6 +152,12 @@ impl Registry {
         &self.grants
     }
 
+    /// The upstream model that is called where a request asks for this one, or for none: `provider/model`. None where there
+    /// is no such model.
+    pub fn upstream(&self, asked: Option<&str>) -> Option<String> {
+        Some(self.models.resolve(asked).ok()?.to_string())
+    }
+
     /// The largest component that is loaded, in bytes.
     pub(super) fn plugin_bytes(&self) -> usize {
         self.grants.limits().plugin_bytes
@@ -168,7 +177,30 @@ impl Registry {
         self.signatures.check(path, &wasm).await?;
         let plugin = self.load_unpinned(&path.display().to_string(), wasm, now).await?;
         self.fits(&plugin)?;
+        self.is_not_rolled_back(&plugin)?;
         Ok(plugin)
+    }
+
+    /// These plugins serve, or have served: older versions of them do not, where signatures are looked at.
+    pub fn know_served(&self, plugins: impl IntoIterator<Item = PluginVersion>) {
+        self.last.know(plugins);
+    }
+
+    /// Whether the versions that serve are to be remembered.
+    pub fn remembers_served(&self) -> bool {
+        !self.signatures.trusted.is_empty()
+    }
+
+    /// Whether a plugin may take the place of the version that served last.
+    fn is_not_rolled_back(&self, plugin: &Plugin) -> Result<(), Refused> {
+        let pinned = match plugin {
+            Plugin::Agent(agent) => self.grants.is_pinned(&agent.description.name),
+            Plugin::Tool(tool) => self.toolbox().config(&tool.description.name).sha256.is_some(),
+        };
+        match pinned || self.signatures.rollback || !self.remembers_served() {
+            true => Ok(()),
+            false => self.last.check(plugin),
+        }
     }
 
     /// Whether a component that was loaded fits what the operator says of it, and is signed as it must be. Its signature

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{error, warn};
 
@@ -54,9 +55,13 @@ pub(super) struct Places {
     instances: (usize, Arc<Semaphore>),
     /// Those of instances that runs may have that are executed again: the others are for admissions.
     again: (usize, Arc<Semaphore>),
-    principals: HashMap<String, (usize, Arc<Semaphore>)>,
-    agents: HashMap<String, (usize, Arc<Semaphore>)>,
+    /// Exchanged with the keys.
+    principals: ArcSwap<HashMap<String, Share>>,
+    agents: HashMap<String, Share>,
 }
+
+/// So many places, and those of them that are free.
+type Share = (usize, Arc<Semaphore>);
 
 /// How many runs at once those may have that have a limit of their own, by their names, and how much they may keep.
 #[derive(Clone, Debug, Default)]
@@ -90,22 +95,32 @@ const RESERVED: usize = 4;
 impl Places {
     /// So many places as the limits say, and so many for each of these.
     pub fn new(limits: &RunLimits, shares: Shares) -> Self {
-        let places = |most: usize| (most, Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))));
         let each = |of: HashMap<String, usize>| of.into_iter().map(|(name, most)| (name, places(most))).collect();
         Self {
             runs: places(limits.max_runs),
             instances: places(limits.max_live_runs),
             again: places((limits.max_live_runs - limits.max_live_runs / RESERVED).max(1)),
-            principals: each(shares.principals),
+            principals: ArcSwap::from_pointee(each(shares.principals)),
             agents: each(shares.agents),
         }
+    }
+
+    /// Gives principals so many places from now on. Where that is another number than before, the runs that go on are not
+    /// counted.
+    pub fn share(&self, principals: HashMap<String, usize>) {
+        let before = self.principals.load();
+        let share = |(name, most): (String, usize)| {
+            let same = before.get(&name).filter(|(before, _)| *before == most).cloned();
+            (name, same.unwrap_or_else(|| places(most)))
+        };
+        self.principals.store(Arc::new(principals.into_iter().map(share).collect()));
     }
 
     /// Takes a place for a run of `agent` for `principal`.
     ///
     /// Its instance takes as many `places` as it takes mappings, or all that there are.
     pub fn take(&self, principal: &str, agent: &str, count: u32) -> Result<(Place, Slot), Refusal> {
-        let principal = match self.principals.get(principal) {
+        let principal = match self.principals.load().get(principal) {
             Some((most, places)) => {
                 Some(places.clone().try_acquire_owned().map_err(|_| Refusal::FullForPrincipal(*most))?)
             }
@@ -131,12 +146,13 @@ impl Places {
     /// Waits for a place for a run of `agent` for `principal` that was admitted before.
     pub async fn place(&self, principal: &str, agent: &str) -> Place {
         // The semaphores are never closed.
-        let of = async |places: Option<&(usize, Arc<Semaphore>)>| match places {
+        let of = async |places: Option<&Share>| match places {
             Some((_, places)) => places.clone().acquire_owned().await.ok(),
             None => None,
         };
+        let shares = self.principals.load_full();
         Place {
-            _principal: of(self.principals.get(principal)).await,
+            _principal: of(shares.get(principal)).await,
             _agent: of(self.agents.get(agent)).await,
             _run: of(Some(&self.runs)).await,
         }
@@ -153,6 +169,11 @@ impl Places {
     fn at_most(&self, count: u32) -> u32 {
         count.min(u32::try_from(self.again.0).unwrap_or(u32::MAX))
     }
+}
+
+/// So many places, all free.
+fn places(most: usize) -> Share {
+    (most, Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))))
 }
 
 /// Why a run did not begin. Nothing of it is kept.

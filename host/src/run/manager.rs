@@ -6,6 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -99,7 +100,8 @@ pub struct Manager {
     guests: Handle,
     live: Mutex<Live>,
     places: Places,
-    quotas: Quotas,
+    /// Exchanged with the keys.
+    quotas: ArcSwap<Quotas>,
     tasks: TaskTracker,
     /// Turns to read a run.
     reads: Semaphore,
@@ -122,7 +124,7 @@ impl Manager {
     /// A manager without runs.
     pub fn new(store: Store, agents: Agents, limits: RunLimits, shares: Shares, services: Services) -> Arc<Self> {
         let Services { queues, seal, secrets, guests, metrics } = services;
-        let quotas = shares.quotas.clone();
+        let quotas = ArcSwap::from_pointee(shares.quotas.clone());
         let manager = Arc::new(Self {
             spaces: Spaces::new(store.clone()),
             store,
@@ -149,6 +151,12 @@ impl Manager {
         for agent in self.agents.served() {
             self.metrics.runs.agent(&agent.description.name);
         }
+    }
+
+    /// Gives principals so many runs at once from now on, and lets them keep so much.
+    pub fn share(&self, shares: Shares) {
+        self.places.share(shares.principals);
+        self.quotas.store(Arc::new(shares.quotas));
     }
 
     /// The agents.
@@ -614,7 +622,7 @@ impl Manager {
     ///
     /// It would have more than it may, or the database does not answer.
     pub async fn reserve(&self, principal: &str, bytes: usize) -> Result<(), Refusal> {
-        self.queues.durable.stored.reserve(&self.quotas, &self.store, principal, bytes).await
+        self.queues.durable.stored.reserve(&self.quotas.load(), &self.store, principal, bytes).await
     }
 
     /// Refuses new runs, waits for those that go on, at most `timeout`, and then stops the others: what is kept goes on

@@ -23,6 +23,7 @@ mod responses;
 mod runs;
 mod secrets;
 mod segments;
+mod served;
 mod size;
 mod sql;
 mod state;
@@ -36,6 +37,7 @@ pub use lives::{ActiveRun, Phase, TakenOver, TakenRun};
 pub use open::{Backend, LEASE, Store};
 pub use responses::{StoredResponse, Swept, Turn};
 pub use runs::{LogSegment, RunFilter, RunRow, RunUsage};
+pub use served::ServedPlugin;
 pub use size::{STORED_ROW, StoreSize};
 pub use state::{StateOwner, StatePlace, StateWrite};
 

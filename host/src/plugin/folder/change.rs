@@ -18,6 +18,7 @@ use super::{
 use crate::plugin::{
     component::Refused,
     registry::{Plugin, Registry},
+    rollback::PluginVersion,
 };
 
 /// What a look at the folder led to.
@@ -42,6 +43,18 @@ pub struct Change {
 type Looked = ((PathBuf, Stamp), Candidate);
 
 impl Change {
+    /// What begins to serve with it.
+    pub fn begins(&self) -> impl Iterator<Item = PluginVersion> {
+        self.news.iter().filter_map(|news| match news {
+            News::Serves(_, plugin) => Some(PluginVersion {
+                kind: plugin.what().to_owned(),
+                name: plugin.name().to_owned(),
+                version: plugin.version().to_owned(),
+            }),
+            _ => None,
+        })
+    }
+
     /// None yet.
     pub(super) fn of(files: BTreeMap<PathBuf, Known>, early: Option<BTreeSet<Name>>) -> Self {
         let (components, news) = (Vec::new(), Vec::new());
