@@ -2,6 +2,13 @@
 
 use futures::future::join_all;
 use serde_json::json;
+use tokio_tungstenite::tungstenite::{
+    Message,
+    protocol::frame::{
+        Frame,
+        coding::{Data, OpCode},
+    },
+};
 
 use crate::harness::{
     client::Answer,
@@ -10,6 +17,7 @@ use crate::harness::{
     raw::Connection,
     server::{Options, Server},
     wait,
+    websocket::Socket,
 };
 
 /// A body with this much that nobody reads.
@@ -57,6 +65,36 @@ async fn bodies_have_room_each_principal_its_own_and_small_ones_always() {
     of_ann.abort();
     wait::eventually("there is room again", async || {
         (eve.post_bytes(large(300 << 10)).await.status == 200).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn messages_over_sockets_have_room_as_bodies_have() {
+    let limits = "[limits]\nbody_bytes = \"1MiB\"\nbodies_bytes = \"2MiB\"";
+    let server = Server::start(Options::new(Database::Sqlite).config(limits));
+    let begun = |bytes| Message::Frame(Frame::message("x".repeat(bytes), OpCode::Data(Data::Text), false));
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        let mut socket = Socket::open(server.address()).await;
+        socket.send(begun(900 << 10)).await;
+        open.push(socket);
+    }
+    let client = server.client();
+    wait::eventually("there is no more room", async || {
+        (client.post_bytes(large(300 << 10)).await.status == 503).then_some(())
+    })
+    .await;
+    let mut socket = Socket::open(server.address()).await;
+    socket.send(begun(300 << 10)).await;
+    socket.refused(503, "server_busy").await;
+    assert_eq!(socket.closed().await, Some(1013));
+    // A short one has room, and what is given up makes some.
+    let mut socket = Socket::open(server.address()).await;
+    socket.turn(json!({"model": "echo", "input": "x"})).await;
+    drop(open);
+    wait::eventually("there is room again", async || {
+        (client.post_bytes(large(300 << 10)).await.status == 200).then_some(())
     })
     .await;
 }

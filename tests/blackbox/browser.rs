@@ -194,6 +194,24 @@ async fn no_answer_is_taken_for_another_kind_of_document() {
         let answer = client.request(Method::GET, path).send().await.unwrap();
         assert_eq!(answer.headers()["x-content-type-options"], "nosniff", "{path}");
     }
+    let local = Server::start(Options::new(Database::Sqlite).config("[limits]\nbody_bytes = \"1KiB\""));
+    let client = local.client();
+    let kind = "content-type";
+    for (request, status) in [
+        (client.request(Method::GET, "/v1/models").header(HOST, "evil.example"), 421),
+        (client.request(Method::POST, "/v1/responses").header(ORIGIN, PAGE).json(&json!({})), 403),
+        (client.request(Method::PUT, "/v1/responses"), 405),
+        (client.request(Method::GET, "/v1/responses"), 426),
+        (client.request(Method::POST, "/v1/responses").header(kind, "text/html").body("<b>"), 415),
+        (client.request(Method::POST, "/v1/responses").header(kind, "application/json").body(" ".repeat(2_000)), 413),
+        (client.request(Method::OPTIONS, "/v1/responses").header(ORIGIN, PAGE), 405),
+        (client.request(Method::HEAD, "/healthz"), 200),
+        (client.request(Method::GET, "/metrics"), 200),
+    ] {
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), status);
+        assert_eq!(answer.headers()["x-content-type-options"], "nosniff", "{status}");
+    }
     let stream = ann.request(Method::POST, "/v1/responses").header(HOST, "x");
     let stream = stream.json(&json!({"model": "echo", "input": "x", "stream": true})).send().await.unwrap();
     assert_eq!(stream.headers()["x-content-type-options"], "nosniff");

@@ -109,6 +109,36 @@ async fn memory_beyond_the_limit_is_named() {
 }
 
 #[tokio::test]
+async fn all_runs_together_have_a_limit_of_memory_and_small_ones_go_on() {
+    let server =
+        hostile(Options::new(Database::Sqlite).config("[limits]\nmemory = \"256MiB\"\ninstances_memory = \"200MiB\""));
+    let client = server.client();
+    let mut large = client.stream(json!({"model": "hostile", "input": "grow-hold 150 60000"})).await;
+    let id = events::response_id(&large.until_delta(1).await);
+    let message = failure(&server, "grow 150").await;
+    assert!(message.contains("200 MiB") && message.contains("limits.instances_memory"), "{message}");
+    client.cancel(&id).await.response();
+    wait::eventually("there is room", async || {
+        let response = client.post(json!({"model": "hostile", "input": "grow 150"})).await.response();
+        (response["status"] == "completed").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn memory_that_is_not_touched_is_not_missing() {
+    const RUNS: usize = 100;
+    // Each of them has asked for more than a MiB.
+    let server = hostile(Options::new(Database::Sqlite).config("[limits]\ninstances_memory = \"64MiB\""));
+    let client = server.client();
+    let run = async |_: usize| {
+        let response = client.post(json!({"model": "hostile", "input": "wait 5000"})).await.response();
+        assert_eq!(response["status"], "completed", "{response}");
+    };
+    futures::future::join_all((0..RUNS).map(run)).await;
+}
+
+#[tokio::test]
 async fn a_stack_that_overflows_fails_the_run() {
     let message = failure(&small(), "overflow").await;
     assert!(message.contains("stack"), "{message}");

@@ -5,8 +5,10 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::harness::{
+    agents::Agent,
+    client::Client,
     database::{Database, both_databases},
-    events, keys, process,
+    events, keys, plugins, process, scratch,
     server::{Options, Server},
     wait,
 };
@@ -16,6 +18,8 @@ both_databases!(
     a_principal_has_limits_of_its_own,
     a_run_that_takes_too_long_is_ended,
     a_thousand_waiting_runs_hold_no_threads,
+    naps_do_not_give_a_run_more_time_of_a_processor,
+    a_kill_does_not_give_a_run_more_time_of_a_processor,
 );
 
 async fn beyond_the_most_live_runs_requests_are_refused(database: Database) {
@@ -93,6 +97,102 @@ async fn a_run_that_takes_too_long_is_ended(database: Database) {
     assert!(message.contains("limits.run_timeout"), "{message}");
     assert_eq!(response["output"][0]["content"][0]["text"], "said ");
     assert_eq!(client.response(response["id"].as_str().unwrap()).await, response);
+}
+
+/// What a run has used of something.
+async fn used(client: &Client, id: &str, what: &str) -> f64 {
+    client.get_path(&format!("/admin/runs/{id}")).await.ok()[what].as_f64().unwrap()
+}
+
+/// How much time of a processor a run took that is over.
+async fn cpu_seconds(client: &Client, response: &Value) -> f64 {
+    used(client, response["id"].as_str().unwrap(), "cpu_seconds").await
+}
+
+fn ended_at(response: &Value, limit: &str) {
+    assert_eq!(response["status"], "failed", "{response}");
+    let message = response["error"]["message"].as_str().unwrap();
+    assert!(message.contains(limit), "{message}");
+}
+
+async fn naps_do_not_give_a_run_more_time_of_a_processor(database: Database) {
+    let folder = plugins::hostile_folder();
+    let options = Options::new(database).plugins(folder.path());
+    let server = Server::start(options.config("[limits]\ncpu_time = \"600ms\"\nidle_after = \"20ms\""));
+    let client = server.client();
+    // Long enough to be worth leaving memory at first, which has to be paid for, and then not any more.
+    let response = client.post(json!({"model": "hostile", "input": "laps 100000 5 100"})).await.response();
+    ended_at(&response, "0.6 seconds (limits.cpu_time)");
+    let seconds = cpu_seconds(&client, &response).await;
+    assert!((0.6..1.0).contains(&seconds), "{seconds}");
+    // What is expensive to replay stays where it is: it has half of its time left.
+    let once = client.post(json!({"model": "hostile", "input": "compute 20 0 0"})).await.response();
+    let often = client.post(json!({"model": "hostile", "input": "compute 20 10 21"})).await.response();
+    assert_eq!((&once["status"], &often["status"]), (&json!("completed"), &json!("completed")), "{often}");
+    let (once, often) = (cpu_seconds(&client, &once).await, cpu_seconds(&client, &often).await);
+    assert!(often < once * 3.0 + 0.05, "{often} for {once}");
+}
+
+async fn a_kill_does_not_give_a_run_more_time_of_a_processor(database: Database) {
+    let folder = plugins::hostile_folder();
+    let options = Options::new(database).plugins(folder.path());
+    let mut server = Server::start(options.config("[limits]\ncpu_time = \"3s\""));
+    let client = server.client();
+    let request = json!({"model": "hostile", "input": "laps 100000 5 1", "background": true});
+    let id = client.post(request).await.response()["id"].as_str().unwrap().to_owned();
+    wait::eventually("it has computed", async || (used(&client, &id, "cpu_seconds").await > 1.5).then_some(())).await;
+    let laps = |response: &Value| response["output"][0]["content"][0]["text"].as_str().unwrap_or_default().len();
+    let before = laps(&client.response(&id).await);
+    server.kill9();
+    server.restart();
+    let client = server.client();
+    let response = client.ended(&id).await;
+    ended_at(&response, "3 seconds (limits.cpu_time)");
+    let seconds = cpu_seconds(&client, &response).await;
+    assert!((3.0..3.5).contains(&seconds), "{seconds}");
+    // What it had to do once more is not its own.
+    assert!(laps(&response) * 4 > before * 5, "{} laps, {before} before the kill", laps(&response));
+}
+
+#[tokio::test]
+async fn tables_are_memory() {
+    let folder = scratch::dir("plugins-");
+    let fields = "(table 12000 funcref)".repeat(8);
+    let tables = Agent { fields: &fields, ..Agent::new("tables") }.component();
+    plugins::put(folder.path(), "tables.wasm", &tables);
+    let start = |config: &str| Server::start(Options::new(Database::Sqlite).plugins(folder.path()).config(config));
+    let request = json!({"model": "tables", "input": "x"});
+    let server = start("");
+    let response = server.client().post(request.clone()).await.response();
+    assert_eq!(response["status"], "completed", "{response}");
+    let peak = used(&server.client(), response["id"].as_str().unwrap(), "memory_peak_bytes").await;
+    assert!(peak >= f64::from(4 * 65_536 + 8 * 12_000 * 8), "{peak}");
+    let server = start("[agents.tables]\nmemory = \"512KiB\"");
+    ended_at(&server.client().post(request).await.response(), "limit 0.5 MiB (agents.tables.memory)");
+}
+
+#[tokio::test]
+async fn an_instance_with_many_memories_takes_several_places() {
+    let folder = scratch::dir("plugins-");
+    let fields = "(memory 1)".repeat(7);
+    let run = "(call $sleep (i64.const 600000) (i32.const 640))";
+    let agent = Agent { fields: &fields, run, ..Agent::new("memories") };
+    plugins::put(folder.path(), "memories.wasm", &agent.component());
+    let config = "[limits]\nmax_live_runs = 6\nidle_after = \"1h\"";
+    let server = Server::start(Options::new(Database::Sqlite).plugins(folder.path()).config(config));
+    let client = server.client();
+    let begin = async |model: &str| {
+        let metadata = json!({"delay_ms": "10000"});
+        client.post(json!({"model": model, "input": "a b c d", "background": true, "metadata": metadata})).await
+    };
+    // Its memories have mappings for four.
+    let large = begin("memories").await.response();
+    begin("memories").await.refused(429, "rate_limit_exceeded");
+    begin("echo").await.response();
+    begin("echo").await.response();
+    begin("echo").await.refused(429, "rate_limit_exceeded");
+    client.cancel(large["id"].as_str().unwrap()).await.response();
+    wait::eventually("there is room", async || (begin("echo").await.status == 200).then_some(())).await;
 }
 
 async fn a_thousand_waiting_runs_hold_no_threads(database: Database) {

@@ -98,7 +98,7 @@ async fn the_tools_of_a_child_are_tools() {
     let mcp = Mcp::child();
     let (server, _folder) = child(&mcp);
     let names = names(&server).await;
-    assert_eq!(names.len(), 11);
+    assert_eq!(names.len(), 12);
     assert!(names.contains(&"hub__echo".to_owned()) && names.contains(&"hub__odd_name".to_owned()), "{names:?}");
     assert_eq!(outcome(&server, "hub__echo", json!({"text": "hello"})).await, json!({"answer": "hello"}));
     assert_eq!(outcome(&server, "hub__odd_name", json!({"text": "odd"})).await["answer"], "odd");

@@ -150,7 +150,8 @@ async fn a_cluster_that_is_read_only_refuses_and_then_serves() {
     postgres.execute("ALTER SYSTEM SET default_transaction_read_only = on").await;
     postgres.execute("SELECT pg_reload_conf()").await;
     wait::eventually("writes are refused", async || {
-        let answer = client.post(json!({"model": "echo", "input": "x"})).await;
+        // Nobody waits for the end of one that begins at the last moment.
+        let answer = client.post(json!({"model": "echo", "input": "x", "background": true})).await;
         (answer.status != 200).then_some(())
     })
     .await;
@@ -182,10 +183,7 @@ async fn connections_that_the_database_cuts_are_made_again() {
 // The proxy forwards while the test waits for the server.
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_that_are_dead_and_not_closed_are_made_again() {
-    let Some(postgres) = Postgres::private() else { return };
-    let proxy = Proxy::to(postgres.port()).await;
-    let url = postgres.database().await.replace(&postgres.port().to_string(), &proxy.port().to_string());
-    let server = Server::start(Options::new(Database::Postgres(url)).config("lease = \"3s\""));
+    let Some((_postgres, proxy, server)) = behind_a_proxy().await else { return };
     let client = server.client();
     let (stream, seen) = a_running_stream(&client).await;
     proxy.let_die();
@@ -196,6 +194,62 @@ async fn connections_that_are_dead_and_not_closed_are_made_again() {
     wait::eventually("it is ready again", async || (client.get_path("/readyz").await.status == 200).then_some(()))
         .await;
     ends_as_it_was_shown(&client, stream, seen).await;
+}
+
+/// A server on a PostgreSQL that can be cut off.
+async fn behind_a_proxy() -> Option<(Postgres, Proxy, Server)> {
+    let postgres = Postgres::private()?;
+    let proxy = Proxy::to(postgres.port()).await;
+    let url = postgres.database().await.replace(&postgres.port().to_string(), &proxy.port().to_string());
+    let server = Server::start(Options::new(Database::Postgres(url)).config("lease = \"3s\""));
+    Some((postgres, proxy, server))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_is_admitted_when_the_answer_to_its_commit_is_lost() {
+    let Some((_postgres, proxy, server)) = behind_a_proxy().await else { return };
+    let client = server.client();
+    for body in [
+        json!({"model": "echo", "input": "once", "background": true}),
+        json!({"model": "echo", "input": "once", "conversation": "hall"}),
+    ] {
+        let lost = proxy.lost();
+        proxy.lose_an_answer_to_commit();
+        let response = client.post(body).await.response();
+        assert!(proxy.lost() > lost, "no answer was lost");
+        let response = client.ended(response["id"].as_str().unwrap()).await;
+        assert_eq!(response["status"], "completed");
+    }
+    let items = client.get_path("/v1/conversations/hall/items").await.ok();
+    assert_eq!(items["data"].as_array().map(Vec::len), Some(2), "{items}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_is_not_refused_before_it_is_known_that_it_was_not_stored() {
+    let Some((_postgres, proxy, mut server)) = behind_a_proxy().await else { return };
+    let client = server.client();
+    let request = |client: &Client| {
+        let body = json!({"model": "echo", "input": "once", "background": true});
+        client.request(reqwest::Method::POST, "/v1/responses").header("idempotency-key", "once").json(&body)
+    };
+    proxy.close();
+    proxy.lose_an_answer_to_commit();
+    let asked = tokio::spawn(request(&client).send());
+    wait::eventually("the answer is lost", async || (proxy.lost() > 0).then_some(())).await;
+    wait::eventually("the outage is seen", async || (client.get_path("/readyz").await.status == 503).then_some(()))
+        .await;
+    // Nothing has begun, and this one is not stored for sure.
+    client.post(json!({"model": "echo", "input": "x"})).await.refused(503, "storage_unavailable");
+    server.kill9();
+    let answer = asked.await.unwrap();
+    assert!(answer.is_err(), "{answer:?}");
+    proxy.open();
+    server.restart();
+    let client = server.client();
+    let answer = client.send(request(&client)).await;
+    assert_eq!(answer.headers.get("idempotency-replayed").map(|value| value.as_bytes()), Some(&b"true"[..]));
+    let response = client.ended(answer.response()["id"].as_str().unwrap()).await;
+    assert_eq!(response["status"], "completed");
 }
 
 #[tokio::test]

@@ -1,13 +1,19 @@
 //! The plugin folder: what fits serves, what does not is refused in words.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use serde_json::json;
 
 use crate::harness::{
+    agents::Agent,
+    cli,
     database::Database,
-    plugins, scratch,
+    plugins, process, scratch,
     server::{Options, Server},
+    wait,
 };
 
 /// A component in text form that needs a contract that does not exist yet.
@@ -74,9 +80,11 @@ async fn a_truncated_component_is_refused() {
 #[tokio::test]
 async fn a_component_of_a_hundred_megabytes_holds_up_nobody() {
     // As much data as code: none of it is an agent.
-    let mut large = fs::read(plugins::hostile()).unwrap();
+    let mut large = fs::read(plugins::component("keeper")).unwrap();
     large.extend(custom_section(100 << 20));
-    refused("large.wasm", &large, &["refused", "`hostile`"]).await;
+    let server = with_files(&[("large.wasm", &large)]);
+    assert_eq!(server.client().models().await, ["chat", "echo", "hostile", "keeper"]);
+    drop(server);
     let one = wat::parse_str("(component)").unwrap();
     refused("none.wasm", &[one, custom_section(100 << 20)].concat(), &["refused", "describe"]).await;
     refused("larger.wasm", &custom_section(128 << 20), &["refused", "at most 134217728"]).await;
@@ -130,6 +138,90 @@ async fn a_component_that_takes_for_ever_to_compile_is_not_waited_for() {
     assert_eq!(server.client().models().await, ["chat", "echo", "hostile"]);
     let response = server.client().post(json!({"model": "hostile", "input": "say fine"})).await.response();
     assert_eq!(response["output"][0]["content"][0]["text"], "fine");
+}
+
+/// The process that this server has started to compile, and what it says of itself: its environment, how many files it has
+/// open, and its folder.
+fn compiler(server: u32) -> Option<(u32, String, usize, PathBuf)> {
+    let started_by = |id: u32| -> Option<u32> {
+        let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+        stat.rsplit(')').next()?.split_whitespace().nth(1)?.parse().ok()
+    };
+    let all = fs::read_dir("/proc").unwrap();
+    let mut ids = all.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let child = ids.find(|id| started_by(*id) == Some(server))?;
+    let environment = fs::read(format!("/proc/{child}/environ")).ok()?;
+    let environment = String::from_utf8_lossy(&environment).replace('\0', " ");
+    let files = fs::read_dir(format!("/proc/{child}/fd")).ok()?.count();
+    Some((child, environment, files, fs::read_link(format!("/proc/{child}/cwd")).ok()?))
+}
+
+#[tokio::test]
+async fn what_takes_long_to_compile_holds_up_neither_the_start_nor_the_others_and_sees_no_secrets() {
+    let folder = plugins::hostile_folder();
+    fs::write(folder.path().join("a-heavy.wasm"), heavy(40)).unwrap();
+    let options = Options::new(Database::Sqlite).plugins(folder.path());
+    let mut server = Server::start(options.env("RAYON_NUM_THREADS", "1").env("OPENAI_API_KEY", "sk-secret"));
+    assert_eq!(server.client().models().await, ["chat", "echo", "hostile"]);
+    let (child, environment, files, cwd) =
+        wait::eventually("it is confined", async || compiler(server.id()).filter(|(_, _, files, _)| *files == 3)).await;
+    assert_eq!((environment.trim(), files, cwd), ("RAYON_NUM_THREADS=1", 3, PathBuf::from("/")));
+    let limits = fs::read_to_string(format!("/proc/{child}/limits")).unwrap();
+    for limit in ["Max data size", "Max address space", "Max cpu time"] {
+        let line = limits.lines().find(|line| line.starts_with(limit)).unwrap();
+        assert!(!line.contains("unlimited"), "{line}");
+    }
+    fs::write(folder.path().join("new.wasm"), Agent::new("new").component()).unwrap();
+    wait::eventually("a new one serves", async || {
+        (server.client().models().await == ["chat", "echo", "hostile", "new"]).then_some(())
+    })
+    .await;
+    assert_eq!(compiler(server.id()).map(|(id, ..)| id), Some(child), "it is being compiled still");
+    // Nobody waits for it any more.
+    server.kill9();
+    wait::eventually("the compiler ends", async || {
+        let gone = fs::read_to_string(format!("/proc/{child}/stat")).is_ok_and(|stat| stat.contains(") Z "));
+        (gone || !Path::new(&format!("/proc/{child}")).exists()).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_takes_too_much_memory_to_compile_is_refused_and_takes_none_of_the_servers() {
+    let folder = plugins::hostile_folder();
+    let heavy = heavy(8);
+    fs::write(folder.path().join("heavy.wasm"), &heavy).unwrap();
+    let limit = "[limits]\nplugin_compile_memory = \"128MiB\"";
+    let server = Server::start(Options::new(Database::Sqlite).plugins(folder.path()).config(limit));
+    server.logged(&["heavy.wasm", "refused", "takes more than 128 MiB of memory (limits.plugin_compile_memory)"]);
+    assert_eq!(server.client().models().await, ["chat", "echo", "hostile"]);
+    let highest = process::highest_rss(server.id());
+    assert!(highest < 512 << 10, "{highest} KiB");
+
+    let file = folder.path().join("heavy.wasm");
+    let mut check = cli::command(["plugin", "check"]);
+    check.arg(file).env("OUTLAST_LIMITS__PLUGIN_COMPILE_MEMORY", "128MiB");
+    let checked = tokio::task::spawn_blocking(move || check.output().unwrap()).await.unwrap();
+    let said = String::from_utf8(checked.stdout).unwrap();
+    assert!(!checked.status.success() && said.contains("limits.plugin_compile_memory"), "{said}");
+}
+
+#[tokio::test]
+async fn a_component_has_few_memories_and_tables() {
+    let with = |fields: &str| Agent { fields, ..Agent::new("many") }.component();
+    let most = with(&["(memory 1)".repeat(7), "(table 1 funcref)".repeat(32)].concat());
+    let server = with_files(&[("most.wasm", &most)]);
+    assert_eq!(server.client().models().await, ["chat", "echo", "hostile", "many"]);
+    server.client().post(json!({"model": "many", "input": "x"})).await.response();
+    for (fields, why) in [
+        ("(memory 1)".repeat(8), "9 memories, and a component may have 8"),
+        ("(table 1 funcref)".repeat(33), "33 tables, and a component may have 32"),
+    ] {
+        let server = with_files(&[("many.wasm", &with(&fields))]);
+        server.logged(&["many.wasm", "refused", why]);
+        let compiled = server.stderr().lines().any(|line| line.contains("many.wasm") && line.contains("compil"));
+        assert!(!compiled, "{}", server.stderr());
+    }
 }
 
 #[tokio::test]
@@ -227,39 +319,7 @@ fn a_folder_that_is_not_there_is_an_error_that_names_it() {
 
 /// An agent that says of itself that its configuration has this schema.
 fn with_schema(schema: &str) -> Vec<u8> {
-    let hexadecimal = |bytes: &[u8]| bytes.iter().map(|byte| format!("\\{byte:02x}")).collect::<String>();
-    let texts = ["bomb", "0", "a", schema];
-    let mut place = 2_048;
-    let mut spans = Vec::new();
-    for text in texts {
-        spans.push([place, text.len() as u32]);
-        place += text.len() as u32;
-    }
-    // Name, version, about, the schema that is there, and no wants.
-    let words = [spans[0], spans[1], spans[2]].concat();
-    let words: Vec<u32> = [words, vec![1], spans[3].to_vec(), vec![0; 3]].concat();
-    let record: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-    let text = format!(
-        r#"(module
-            (memory (export "memory") 4)
-            (global $top (mut i32) (i32.const 131072))
-            (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (local i32)
-                (local.set 4 (global.get $top))
-                (global.set $top (i32.add (global.get $top) (i32.and (i32.add (local.get 3) (i32.const 15)) (i32.const -16))))
-                (local.get 4))
-            (func (export "describe") (result i32) (i32.const 1024))
-            (func (export "run") (param i32 i32 i32 i32 i32 i32 i32) (result i32) (i32.const 512))
-            (data (i32.const 1024) "{}")
-            (data (i32.const 2048) "{}"))"#,
-        hexadecimal(&record),
-        hexadecimal(texts.concat().as_bytes()),
-    );
-    let mut resolve = wit_parser::Resolve::default();
-    let (package, _) = resolve.push_path(concat!(env!("CARGO_MANIFEST_DIR"), "/../../wit")).unwrap();
-    let world = resolve.select_world(&[package], Some("agent")).unwrap();
-    let mut module = wat::parse_str(text).unwrap();
-    wit_component::embed_component_metadata(&mut module, &resolve, world, wit_component::StringEncoding::UTF8).unwrap();
-    wit_component::ComponentEncoder::default().module(&module).unwrap().encode().unwrap()
+    Agent { schema: Some(schema), ..Agent::new("bomb") }.component()
 }
 
 #[tokio::test]

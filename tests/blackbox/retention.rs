@@ -2,15 +2,55 @@
 
 use reqwest::Method;
 use serde_json::json;
+use sqlx::Row as _;
 
 use crate::harness::{
     database::{Database, both_databases},
-    events,
+    events, plugins,
     server::{Options, Server},
     wait,
 };
 
-both_databases!(what_was_kept_long_enough_goes_with_all_that_belongs_to_it);
+both_databases!(
+    what_was_kept_long_enough_goes_with_all_that_belongs_to_it,
+    a_conversation_that_nobody_changes_goes_with_all_that_belongs_to_it,
+);
+
+/// How many rows a table has for a conversation.
+async fn rows(server: &Server, table: &str, conversation: &str) -> i64 {
+    let sql = format!("SELECT COUNT(*) FROM {table} WHERE conversation_id = $1");
+    let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(conversation.to_owned());
+    query.fetch_one(&mut server.database().await).await.unwrap().get(0)
+}
+
+async fn a_conversation_that_nobody_changes_goes_with_all_that_belongs_to_it(database: Database) {
+    let config = "conversation_retention = \"1s\"\n[agents.keeper]\nstate = true";
+    let folder = plugins::folder("keeper");
+    let server = Server::start(Options::new(database).plugins(folder.path()).config(config));
+    let client = server.client();
+    // It is older than the others, and a response is being made in it.
+    let slow = json!({"model": "echo", "input": "a b", "conversation": "busy", "metadata": {"delay_ms": "10000"}});
+    let active = events::response_id(&client.stream(slow).await.until_delta(1).await);
+    let made = client.send(client.request(Method::POST, "/v1/conversations").json(&json!({}))).await.ok();
+    let made = format!("/v1/conversations/{}", made["id"].as_str().unwrap());
+    let keeping = json!({"model": "keeper", "input": "set conversation k v", "conversation": "old"});
+    let response = client.post(keeping).await.response();
+    for path in [&*made, "/v1/conversations/old"] {
+        wait::eventually("it goes", async || (client.get_path(path).await.status == 404).then_some(())).await;
+    }
+    for table in ["conversation_items", "state"] {
+        assert_eq!(rows(&server, table, "old").await, 0, "{table}");
+    }
+    // Its response has a time of its own.
+    client.response(response["id"].as_str().unwrap()).await;
+    let busy = client.get_path("/v1/conversations/busy").await.ok();
+    assert_eq!(busy["active_response_id"], active);
+    client.cancel(&active).await.response();
+    wait::eventually("it goes, too", async || {
+        (client.get_path("/v1/conversations/busy").await.status == 404).then_some(())
+    })
+    .await;
+}
 
 async fn what_was_kept_long_enough_goes_with_all_that_belongs_to_it(database: Database) {
     let server = Server::start(Options::new(database).config("retention = \"1s\""));

@@ -22,7 +22,7 @@ async fn a_running_response_shows_the_output_so_far(database: Database) {
     let server = Server::start(database);
     let client = server.client();
     let input = "a b c d e f g h";
-    let mut stream = client.stream(json!({"model": "echo", "input": input, "metadata": {"delay_ms": "60"}})).await;
+    let mut stream = client.stream(json!({"model": "echo", "input": input, "metadata": {"delay_ms": "300"}})).await;
     let mut seen = Vec::new();
     let mut id = String::new();
     for _ in 0..6 {

@@ -15,11 +15,13 @@ use crate::harness::{
     server::{Options, Server},
     upstream::{self, Upstream},
     wait,
+    web::Web,
 };
 
 both_databases!(
     what_an_agent_logs_is_kept_with_its_run,
     a_run_that_is_executed_again_logs_nothing_twice,
+    what_the_host_holds_for_a_run_shows_in_its_peak,
     runs_are_listed_in_pages_and_by_what_they_are,
     a_run_of_another_principal_is_stopped,
     logs_go_with_their_response,
@@ -315,4 +317,24 @@ async fn the_command_line_shows_and_stops_runs() {
         let error = String::from_utf8(output.stderr).unwrap();
         assert!(!output.status.success() && error.contains(message), "{error}");
     }
+}
+
+async fn what_the_host_holds_for_a_run_shows_in_its_peak(database: Database) {
+    const BYTES: u64 = 3_000_000;
+    let web = Web::start().await;
+    let grant = format!("[agents.hostile.http]\nhosts = [\"{}\"]\nprivate = true", web.address());
+    let server = server(Options::new(database).config(&grant));
+    let client = server.client();
+    let peak = async |input: &str| {
+        let id = run(&client, "hostile", input).await;
+        shown(&client, &id).await["memory_peak_bytes"].as_u64().unwrap()
+    };
+    let own = peak("say x").await;
+    // The answer is there, and the agent does not take it.
+    let url = web.url(&format!("/bytes/{BYTES}"));
+    let with_answer = peak(&format!("http-at-most 60000 {}", json!({"url": url}))).await;
+    assert!((own + BYTES..own + 3 * BYTES).contains(&with_answer), "{with_answer} for {own}");
+    let said = peak(&format!("big {}", 1 << 20)).await;
+    let said_and_had = own + (3 << 20);
+    assert!(said >= said_and_had, "{said} for {own}");
 }

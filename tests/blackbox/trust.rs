@@ -133,6 +133,54 @@ async fn where_signatures_are_required_only_signed_files_serve() {
     until_serves(&server, 2).await;
 }
 
+/// `hostile` as it would be in this version, five letters.
+fn of_version(number: u8, version: &str) -> Vec<u8> {
+    let mut wasm = plugins::version(number);
+    let own: Vec<_> =
+        (1..wasm.len() - 5).filter(|at| wasm[*at..].starts_with(b"0.1.0") && wasm[at - 1] != b'@').collect();
+    assert!(version.len() == 5 && own.len() == 1, "{own:?}");
+    wasm[own[0]..own[0] + 5].copy_from_slice(version.as_bytes());
+    wasm
+}
+
+#[tokio::test]
+async fn an_older_version_that_is_signed_does_not_come_back_unless_it_is_told_to() {
+    let (folder, keys) = (scratch::dir("plugins-"), scratch::dir("keys-"));
+    let (key, config) = keygen(&keys, "key.pem");
+    let put = |number: u8, version: &str| {
+        // The signature comes first, for a file that is not there yet.
+        let signed = keys.path().join(FILE);
+        fs::write(&signed, of_version(number, version)).unwrap();
+        sign(&signed, &key);
+        fs::copy(keys.path().join(format!("{FILE}.sig")), folder.path().join(format!("{FILE}.sig"))).unwrap();
+        plugins::put(folder.path(), FILE, &fs::read(&signed).unwrap());
+    };
+    put(1, "0.2.0");
+    let mut server = Server::start(options(&folder, &config));
+    until_serves(&server, 1).await;
+    put(2, "0.1.9");
+    let line = server.logged(&["refused", FILE, "version 0.1.9", "0.2.0 has served already", "allow_rollback = true"]);
+    assert!(line.contains("agents.hostile.sha256") && line.contains("the version before goes on serving"), "{line}");
+    until_serves(&server, 1).await;
+    // Nor by a restart.
+    server.restart();
+    server.logged(&["refused", FILE, "version 0.1.9", "0.2.0 has served already"]);
+    assert_eq!(server.client().models().await, ["chat", "echo"]);
+    // A later one, and then the old one by its pin, after which it is the one that served last.
+    put(3, "0.3.0");
+    until_serves(&server, 3).await;
+    put(2, "0.1.9");
+    let pin = hex::encode(Sha256::digest(of_version(2, "0.1.9")));
+    server.restart_with(options(&folder, &format!("{config}\n[agents.hostile]\nsha256 = \"{pin}\"")));
+    until_serves(&server, 2).await;
+    server.restart_with(options(&folder, &config));
+    until_serves(&server, 2).await;
+    put(4, "0.1.8");
+    server.logged(&["refused", FILE, "version 0.1.8", "0.1.9 has served already"]);
+    server.restart_with(options(&folder, &format!("allow_rollback = true\n{config}")));
+    until_serves(&server, 4).await;
+}
+
 #[test]
 fn a_key_is_secret_and_never_overwritten() {
     use std::os::unix::fs::PermissionsExt as _;

@@ -276,7 +276,7 @@ impl Client {
             // Who waits for the end of a run is told that the server stops, and the run goes on.
             let may_go_on = !stream && !seen.plan.background() && code == "shutting_down";
             if seen.plan.key.is_none() {
-                seen.fate = if may_go_on { Fate::Lost } else { Fate::Refused };
+                seen.fate = if may_go_on || code == "outcome_unknown" { Fate::Lost } else { Fate::Refused };
             }
             return Err(Trouble);
         }

@@ -15,6 +15,7 @@ that OUTLAST_TEST_FOLDER names, and its process id is in the file `pid`.
 | `die` | ends the process |
 | `more` | offers one tool more from now on |
 | `picture` | answers with a text and a picture |
+| `where` | answers with its folder, what is in it, and the descriptors that it has |
 """
 
 import json
@@ -30,7 +31,7 @@ FOLDER = Path(os.environ["OUTLAST_TEST_FOLDER"])
 ANYTHING = {"type": "object", "properties": {"text": {"type": "string"}, "bytes": {"type": "integer"}}}
 HINTS = {"echo": {"readOnlyHint": True}, "wait_again": {"idempotentHint": True}}
 LOCK = threading.Lock()
-tools = ["echo", "wait", "wait_again", "secret", "fail", "refuse", "big", "die", "more", "picture", "odd.name"]
+tools = ["echo", "wait", "wait_again", "secret", "fail", "refuse", "big", "die", "more", "picture", "odd.name", "where"]
 
 
 def record(line):
@@ -41,6 +42,17 @@ def record(line):
 def described(name):
     tool = {"name": name, "description": f"The tool {name}.", "inputSchema": ANYTHING}
     return {**tool, "annotations": HINTS[name]} if name in HINTS else tool
+
+
+def descriptors():
+    """The open descriptors, without the one that they are listed with."""
+    found = {}
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            found[number] = os.readlink("/proc/self/fd/" + number)
+        except FileNotFoundError:
+            pass
+    return found
 
 
 def call(name, arguments, notify):
@@ -62,6 +74,8 @@ def call(name, arguments, notify):
     elif name == "more":
         tools.append("one_more")
         notify({"method": "notifications/tools/list_changed"})
+    elif name == "where":
+        text = json.dumps({"cwd": os.getcwd(), "files": os.listdir("."), "open": descriptors()})
     elif name == "picture":
         return [{"type": "text", "text": "look:"}, {"type": "image", "data": "AAAA", "mimeType": "image/png"}], False
     return [{"type": "text", "text": text}], False

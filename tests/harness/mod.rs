@@ -10,6 +10,7 @@
 //! | [`pgbouncer`] | a throw-away PgBouncer in front of it |
 //! | [`proxy`] | a connection that dies without being closed |
 //! | [`database`] | which database a test runs on, and the macro that runs it on both |
+//! | [`agents`] | agents in core WebAssembly, as text |
 //! | [`cli`] | the binary's other subcommands |
 //! | [`client`] | HTTP requests and their answers |
 //! | [`events`] | server-sent events, read strictly |
@@ -21,6 +22,7 @@
 //! | [`mcp`] | an MCP server that agents are granted tools of |
 //! | [`metrics`] | what `/metrics` says, read strictly |
 //! | [`keys`] | API keys |
+//! | [`page`] | a page in a real browser |
 //! | [`plugins`] | components for the plugin folder |
 //! | [`registry`] | a throw-away OCI registry |
 //! | [`upstream`] | a model provider with a script |
@@ -32,6 +34,7 @@
 // Each of the programs that share this uses a part of it.
 #![allow(dead_code, unused_imports, unused_macros)]
 
+pub mod agents;
 pub mod cli;
 pub mod client;
 pub mod database;
@@ -42,6 +45,7 @@ pub mod keys;
 pub mod mcp;
 pub mod metrics;
 pub mod notice;
+pub mod page;
 pub mod pgbouncer;
 pub mod plugins;
 pub mod postgres;

@@ -69,6 +69,11 @@ pub fn rss(id: u32) -> u64 {
     status(id, "VmRSS:")
 }
 
+/// The most resident memory that a process has had, in KiB.
+pub fn highest_rss(id: u32) -> u64 {
+    status(id, "VmHWM:")
+}
+
 /// How many mappings of memory a process has.
 pub fn mappings(id: u32) -> usize {
     std::fs::read_to_string(format!("/proc/{id}/maps")).unwrap().lines().count()

@@ -26,18 +26,37 @@ pub const BINARY: &str = env!("CARGO_BIN_EXE_outlast");
 #[derive(Clone, Debug)]
 pub struct Options {
     database: Database,
+    /// Whether the configuration names it, and not `--database`.
+    configured: bool,
     plugins: Option<PathBuf>,
     config: Option<String>,
     env: Vec<(String, String)>,
     args: Vec<String>,
     ignored: Option<i32>,
     stderr: Option<Arc<OwnedFd>>,
+    inherited: Option<Arc<OwnedFd>>,
 }
 
 impl Options {
     /// Defaults, on this database.
     pub fn new(database: Database) -> Self {
-        Self { database, plugins: None, config: None, env: Vec::new(), args: Vec::new(), ignored: None, stderr: None }
+        let (env, args) = (Vec::new(), Vec::new());
+        Self {
+            database,
+            configured: false,
+            plugins: None,
+            config: None,
+            env,
+            args,
+            ignored: None,
+            stderr: None,
+            inherited: None,
+        }
+    }
+
+    /// Defaults, on this database, which the configuration or the environment names.
+    pub fn configured(database: Database) -> Self {
+        Self { configured: true, ..Self::new(database) }
     }
 
     /// Defaults, with these words for `--database`. Nothing is known of the database.
@@ -80,6 +99,12 @@ impl Options {
     /// Lets the server write its log there, and not to the test.
     pub fn stderr(mut self, file: impl Into<OwnedFd>) -> Self {
         self.stderr = Some(Arc::new(file.into()));
+        self
+    }
+
+    /// Leaves a descriptor open for the server, and for whoever it starts.
+    pub fn inheriting(mut self, descriptor: impl Into<OwnedFd>) -> Self {
+        self.inherited = Some(Arc::new(descriptor.into()));
         self
     }
 
@@ -154,7 +179,9 @@ impl Server {
         if !options.args.iter().any(|argument| argument == "--listen") {
             command.args(["--listen", "127.0.0.1:0"]);
         }
-        command.arg("--database").arg(options.database.argument(self.dir.path()));
+        if !options.configured {
+            command.arg("--database").arg(options.database.argument(self.dir.path()));
+        }
         if let Some(folder) = &options.plugins {
             command.arg("--plugins").arg(folder);
         }
@@ -174,6 +201,17 @@ impl Server {
                 use std::os::unix::process::CommandExt as _;
                 command.pre_exec(move || {
                     libc::signal(signal, libc::SIG_IGN);
+                    Ok(())
+                });
+            }
+        }
+        if let Some(descriptor) = &options.inherited {
+            use std::os::{fd::AsRawFd as _, unix::process::CommandExt as _};
+            let descriptor = descriptor.as_raw_fd();
+            // SAFETY: one system call, which is allowed between fork and exec; the descriptor is open until then.
+            unsafe {
+                command.pre_exec(move || {
+                    libc::fcntl(descriptor, libc::F_SETFD, 0);
                     Ok(())
                 });
             }

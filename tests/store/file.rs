@@ -100,14 +100,14 @@ async fn a_file_that_was_removed_or_replaced_takes_no_writes() {
     let batch = Batch { admitted: vec![&row], ..Batch::default() };
     std::fs::rename(&path, &away).unwrap();
     let gone = |error: StoreError| matches!(error, StoreError::Unavailable(Outage::FileGone(_)));
-    assert!(gone(writer.commit(&batch).await.unwrap_err()));
+    assert!(gone(writer.commit(&batch).await.unwrap_err().error));
     assert!(gone(writer.keep().await.unwrap_err()));
     assert!(gone(store.check().await.unwrap_err()));
     assert!(!path.exists(), "another one was made");
 
     std::fs::write(&path, "").unwrap();
     let replaced = |error: StoreError| matches!(error, StoreError::Unavailable(Outage::FileReplaced(_)));
-    assert!(replaced(writer.commit(&batch).await.unwrap_err()));
+    assert!(replaced(writer.commit(&batch).await.unwrap_err().error));
     assert!(replaced(store.check().await.unwrap_err()));
 
     std::fs::rename(&away, &path).unwrap();

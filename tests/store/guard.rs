@@ -81,7 +81,7 @@ async fn items_that_waited_for_a_turn_do_not_get_into_it() {
     let Some(turn) = Turn::new().await else { return };
     let (store, conversation) = (turn.store(), turn.conversation.clone());
     let items = [NewItem { id: "msg_2", item: "{}" }];
-    let (written, ()) = tokio::join!(store.add_items("ann", &conversation, &items), turn.begins_meanwhile());
+    let (written, ()) = tokio::join!(store.add_items("ann", &conversation, &items, 1), turn.begins_meanwhile());
     assert_eq!(written.unwrap(), Written::Guarded);
     assert_eq!(store.history("ann", &conversation, 10).await.unwrap().len(), 1);
 }
@@ -90,7 +90,7 @@ async fn items_that_waited_for_a_turn_do_not_get_into_it() {
 async fn an_item_is_not_removed_from_under_a_turn_that_it_waited_for() {
     let Some(turn) = Turn::new().await else { return };
     let (store, conversation) = (turn.store(), turn.conversation.clone());
-    let (written, ()) = tokio::join!(store.delete_item("ann", &conversation, "msg_1"), turn.begins_meanwhile());
+    let (written, ()) = tokio::join!(store.delete_item("ann", &conversation, "msg_1", 1), turn.begins_meanwhile());
     assert_eq!(written.unwrap(), Written::Guarded);
     assert_eq!(store.history("ann", &conversation, 10).await.unwrap().len(), 1);
 }
@@ -120,7 +120,7 @@ async fn turns_and_items_that_meet_do_not_lock_each_other_out() {
         let mut added = Vec::new();
         for name in &names {
             let item = NewItem { id: "msg_1", item: "{}" };
-            added.push(store.add_items("ann", name, &[item]).await.unwrap());
+            added.push(store.add_items("ann", name, &[item], 1).await.unwrap());
         }
         added
     };

@@ -11,6 +11,7 @@ mod migrations;
 mod needed;
 mod outage;
 mod ownership;
+mod unchanged;
 
 use std::time::Duration;
 
@@ -124,7 +125,14 @@ async fn a_batch_that_is_written_again_changes_nothing(database: Database) {
     let Opened { store, .. } = &open(&database).await;
     let mut writer = store.writer().await.unwrap();
     let id = id();
-    writer.commit(&Batch { admitted: vec![&row(&id)], ..Batch::default() }).await.unwrap();
+    let mut row = row(&id);
+    row.conversation = Some((ConversationId::parse("hall").unwrap(), 0));
+    row.key = Some(IdempotencyKey { key: "k".to_owned(), fingerprint: "f".to_owned() });
+    for _ in 0..2 {
+        let committed = writer.commit(&Batch { admitted: vec![&row], ..Batch::default() }).await.unwrap();
+        assert!(committed.taken.is_empty() && committed.guarded.is_empty(), "{committed:?}");
+        assert!(store.response("ann", &id).await.unwrap().is_some());
+    }
     let (segment, end) = (segment(0, 1), ended(&id, TerminalStatus::Completed, 1));
     let batch = Batch { segments: vec![(&id, &segment)], ended: vec![&end], ..Batch::default() };
     for _ in 0..2 {

@@ -24,7 +24,7 @@ async fn a_table_that_is_gone_is_an_outage_and_no_fault_of_a_run(database: Datab
     writer.commit(&Batch { admitted: vec![&row(&id)], ..Batch::default() }).await.unwrap();
     database.connect(folder.path()).await.execute("DROP TABLE events").await.unwrap();
     let batch = Batch { segments: vec![(&id, &segment)], ..Batch::default() };
-    let error = writer.commit(&batch).await.unwrap_err();
+    let error = writer.commit(&batch).await.unwrap_err().error;
     assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
     let error = store.check().await.unwrap_err();
     assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
@@ -47,7 +47,7 @@ async fn data_that_cannot_be_kept_are_the_fault_of_their_run() {
     // Larger than an entry of an index can be, and not to be compressed.
     let key: String = (0..300).map(|_| uuid::Uuid::new_v4().simple().to_string()).collect();
     row.key = Some(IdempotencyKey { key, fingerprint: String::new() });
-    let error = writer.commit(&Batch { admitted: vec![&row], ..Batch::default() }).await.unwrap_err();
+    let error = writer.commit(&Batch { admitted: vec![&row], ..Batch::default() }).await.unwrap_err().error;
     assert!(matches!(error, StoreError::Rejected(_)), "{error}");
 }
 

@@ -1,7 +1,9 @@
 //! `/admin/runs`: the runs of all principals, for the operator.
 
+use std::sync::Arc;
+
 use axum::{
-    Json,
+    Extension, Json,
     extract::{Path, Query, Request, State},
     middleware::Next,
     response::Response,
@@ -10,10 +12,11 @@ use outlast_protocol::{ApiError, ErrorKind, ResponseId, Status, TerminalStatus};
 use outlast_run::LoggedLine;
 use outlast_store::{RunFilter, RunRow};
 use serde::{Deserialize, Serialize};
+use tracing::info;
 use utoipa::{IntoParams, ToSchema};
 
 use super::error::Failure;
-use super::{Api, auth::turned_away};
+use super::{Api, Caller, Principal, auth::turned_away, connections::Connection};
 
 /// A run, as an operator sees it.
 #[derive(Debug, Serialize, ToSchema)]
@@ -141,9 +144,15 @@ pub(super) struct LogQuery {
 }
 
 /// Lets a request through whose key has the right, or answers 401, 403 or 429.
-pub(super) async fn authenticate(State(api): State<Api>, request: Request, next: Next) -> Response {
-    match api.keys.admit_to_admin(request.headers()) {
-        Ok(()) => next.run(request).await,
+pub(super) async fn authenticate(State(api): State<Api>, mut request: Request, next: Next) -> Response {
+    match api.keys.admit_to_admin(Caller::of(request.headers(), request.extensions())) {
+        Ok(principal) => {
+            if let Some(connection) = request.extensions().get::<Arc<Connection>>() {
+                connection.show_key();
+            }
+            request.extensions_mut().insert(principal);
+            next.run(request).await
+        }
         Err(error) => turned_away(error),
     }
 }
@@ -264,8 +273,14 @@ pub(super) async fn logs(
         (status = 503, description = "`shutting_down`, `storage_unavailable`"),
     ),
 )]
-pub(super) async fn cancel(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<AdminRun>, Failure> {
+pub(super) async fn cancel(
+    State(api): State<Api>,
+    Extension(Principal(operator)): Extension<Principal>,
+    Extension(connection): Extension<Arc<Connection>>,
+    Path(id): Path<String>,
+) -> Result<Json<AdminRun>, Failure> {
     let run = parse(&id)?;
+    info!(operator, address = %connection.address(), %run, "a run is cancelled by an operator");
     match api.manager.cancel_any(&run).await? {
         None => Err(ApiError::response_not_found(&id).into()),
         Some(Status::Terminal(TerminalStatus::Cancelled)) => show(State(api), Path(id)).await,

@@ -3,12 +3,16 @@
 //! A key is known only by its sha256. The digest of what the caller sends is compared in constant time with every
 //! key, so that an answer's time tells nothing. Without keys there is one local principal, and the configuration
 //! makes sure that only loopback is served then.
+//!
+//! The keys can be exchanged while the server serves. A key that stays keeps what goes on for it; of one that is gone, or
+//! whose time is over, it [ends](super::access).
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, net::IpAddr, sync::Arc, time::SystemTime};
 
+use arc_swap::ArcSwap;
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, HeaderValue, header},
+    http::{Extensions, HeaderMap, HeaderValue, header},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
@@ -16,13 +20,20 @@ use governor::{
     DefaultDirectRateLimiter, Quota, RateLimiter,
     clock::{Clock as _, DefaultClock},
 };
+use outlast_metrics::HttpMetrics;
 use outlast_protocol::{ApiError, ErrorKind};
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
+use tracing::warn;
 
 use super::error::Failure;
-use super::key::Key;
-use super::{Api, connections::Connection};
+use super::{
+    Api,
+    access::{Access, Rights},
+    connections::Connection,
+    guesses::{Guesses, TooMany},
+    key::Key,
+};
 
 /// The principal of a server without keys.
 pub const LOCAL: &str = "local";
@@ -32,85 +43,163 @@ pub const LOCAL: &str = "local";
 pub struct Principal(pub String);
 
 /// The keys of a server.
-#[derive(Clone, Debug, Default)]
-pub struct Keys(Vec<Known>);
+#[derive(Debug, Default)]
+pub struct Keys {
+    known: ArcSwap<Vec<Known>>,
+    guesses: Guesses,
+    metrics: HttpMetrics,
+}
+
+/// What an exchange of keys did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exchanged {
+    /// Keys that are known now.
+    pub keys: usize,
+    /// Of them, those that were not known before.
+    pub new: usize,
+    /// Keys that are not known any more.
+    pub gone: usize,
+}
 
 /// A key, as it is known: by its digest.
 #[derive(Clone, Debug)]
 struct Known {
     principal: Principal,
     sha256: [u8; 32],
+    expires: Option<SystemTime>,
     /// Shared by the keys of one principal.
     rate: Option<Arc<DefaultDirectRateLimiter>>,
     /// Whether it may read the metrics.
     metrics: bool,
     /// Whether it may see and stop all runs.
     admin: bool,
+    access: Access,
+}
+
+impl Known {
+    fn is_over(&self, now: SystemTime) -> bool {
+        self.expires.is_some_and(|expires| expires <= now)
+    }
+}
+
+/// Who calls: what they sent, and from where.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller<'a> {
+    /// The headers of the request.
+    headers: &'a HeaderMap,
+    /// Where it comes from.
+    address: Option<IpAddr>,
+}
+
+impl<'a> Caller<'a> {
+    /// The caller of a request with these headers and extensions.
+    pub(super) fn of(headers: &'a HeaderMap, extensions: &Extensions) -> Self {
+        Self { headers, address: extensions.get::<Arc<Connection>>().map(|connection| connection.address()) }
+    }
 }
 
 impl Keys {
     /// The keys of a configuration.
-    pub fn new(keys: &[Key]) -> Self {
-        let mut rates = HashMap::new();
-        for key in keys {
-            if let Some(rate) = key.requests_per_second {
-                rates.entry(&key.name).or_insert_with(|| Arc::new(RateLimiter::direct(Quota::per_second(rate))));
-            }
-        }
-        let known = keys.iter().map(|key| Known {
-            principal: Principal(key.name.clone()),
-            sha256: key.sha256,
-            rate: rates.get(&key.name).cloned(),
-            metrics: key.metrics,
-            admin: key.admin,
-        });
-        Self(known.collect())
+    pub fn new(keys: &[Key], metrics: HttpMetrics) -> Self {
+        Self { known: ArcSwap::from_pointee(known(keys, &[])), guesses: Guesses::default(), metrics }
     }
 
-    /// The principal of a request with these headers.
+    /// Takes these keys from now on. What goes on for those that are not among them ends.
     ///
     /// # Errors
     ///
-    /// 401 when the key is missing or wrong, 429 when its principal has made too many requests.
-    pub fn admit(&self, headers: &HeaderMap) -> Result<Principal, ApiError> {
-        Ok(self.known(headers)?.map_or_else(|| Principal(LOCAL.to_owned()), |known| known.principal.clone()))
+    /// The server had keys and would have none, or the other way round: more than its keys would have to change. Nothing
+    /// has changed then.
+    pub fn exchange(&self, keys: &[Key]) -> Result<Exchanged, String> {
+        let before = self.known.load_full();
+        match (before.is_empty(), keys.is_empty()) {
+            (false, true) => {
+                return Err("a server with keys would let everybody in without them: restart it for that".to_owned());
+            }
+            (true, false) => return Err("a server without keys gets them by a restart".to_owned()),
+            _ => {}
+        }
+        let now = known(keys, &before);
+        let stays = |known: &&Known, among: &[Known]| among.iter().any(|other| known.sha256 == other.sha256);
+        let exchanged = Exchanged {
+            keys: now.len(),
+            new: now.iter().filter(|key| !stays(key, &before)).count(),
+            gone: before.iter().filter(|key| !stays(key, &now)).count(),
+        };
+        let ended: Vec<_> = before
+            .iter()
+            .filter(|key| !now.iter().any(|other| other.sha256 == key.sha256 && other.principal == key.principal))
+            .collect();
+        // First nobody gets in with one, then those go that are in.
+        self.known.store(Arc::new(now));
+        for key in ended {
+            key.access.revoked.cancel();
+        }
+        Ok(exchanged)
     }
 
-    /// Lets a request with these headers read the metrics.
+    /// Ends what goes on for keys whose time is over. When that of the next one is.
+    pub fn expire(&self, now: SystemTime) -> Option<SystemTime> {
+        let known = self.known.load();
+        for key in known.iter().filter(|key| key.is_over(now)) {
+            key.access.revoked.cancel();
+        }
+        known.iter().filter_map(|key| key.expires).filter(|expires| *expires > now).min()
+    }
+
+    /// Whose a request is, and what it may do.
+    ///
+    /// # Errors
+    ///
+    /// 401 when the key is missing or wrong or its time is over, 429 when its principal has made too many requests, or its
+    /// address has sent too many wrong keys.
+    pub fn admit(&self, caller: Caller<'_>) -> Result<(Principal, Access), ApiError> {
+        let local = || (Principal(LOCAL.to_owned()), Access::default());
+        Ok(self.known(caller)?.map_or_else(local, |known| (known.principal, known.access)))
+    }
+
+    /// Lets a request read the metrics.
     ///
     /// # Errors
     ///
     /// Those of [`admit`](Self::admit), and 403 when the key has not this right.
-    pub fn admit_to_metrics(&self, headers: &HeaderMap) -> Result<(), ApiError> {
-        if self.known(headers)?.is_none_or(|known| known.metrics) {
+    pub fn admit_to_metrics(&self, caller: Caller<'_>) -> Result<(), ApiError> {
+        if self.known(caller)?.is_none_or(|known| known.metrics) {
             return Ok(());
         }
         let message = "This key may not read the metrics. `metrics = true` in its entry of [[keys]] allows it.";
         Err(ApiError::new(ErrorKind::Forbidden, "metrics_not_allowed", message))
     }
 
-    /// Lets a request with these headers see and stop the runs of all principals.
+    /// Lets a request see and stop the runs of all principals. Whose it is.
     ///
     /// # Errors
     ///
     /// Those of [`admit`](Self::admit), and 403 when the key has not this right.
-    pub fn admit_to_admin(&self, headers: &HeaderMap) -> Result<(), ApiError> {
-        if self.known(headers)?.is_none_or(|known| known.admin) {
-            return Ok(());
+    pub fn admit_to_admin(&self, caller: Caller<'_>) -> Result<Principal, ApiError> {
+        match self.known(caller)? {
+            None => Ok(Principal(LOCAL.to_owned())),
+            Some(known) if known.admin => Ok(known.principal),
+            Some(_) => {
+                let message =
+                    "This key may not see the runs of others. `admin = true` in its entry of [[keys]] allows it.";
+                Err(ApiError::new(ErrorKind::Forbidden, "admin_not_allowed", message))
+            }
         }
-        let message = "This key may not see the runs of others. `admin = true` in its entry of [[keys]] allows it.";
-        Err(ApiError::new(ErrorKind::Forbidden, "admin_not_allowed", message))
     }
 
     /// The key of a request; none on a server without keys.
-    fn known(&self, headers: &HeaderMap) -> Result<Option<&Known>, ApiError> {
-        if self.0.is_empty() {
+    fn known(&self, caller: Caller<'_>) -> Result<Option<Known>, ApiError> {
+        let keys = self.known.load();
+        if keys.is_empty() {
             return Ok(None);
         }
-        let known = self.find(headers).ok_or_else(|| {
-            let message = "The API key is missing or not valid. Send it as `Authorization: Bearer KEY`.";
-            ApiError::new(ErrorKind::Authentication, "invalid_api_key", message)
-        })?;
+        let Some(known) = find(&keys, caller.headers) else { return Err(self.unknown(caller)) };
+        if known.is_over(SystemTime::now()) {
+            let (principal, address) = (&known.principal.0, shown(caller));
+            warn!(principal, address, "a key was refused whose time is over (`expires`)");
+            return Err(not_valid());
+        }
         if let Some(rate) = &known.rate
             && let Err(until) = rate.check()
         {
@@ -122,34 +211,95 @@ impl Keys {
             let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
             return Err(ApiError::new(ErrorKind::RateLimited, "rate_limit_exceeded", message).with_retry_after(seconds));
         }
-        Ok(Some(known))
+        Ok(Some(known.clone()))
     }
 
-    fn find(&self, headers: &HeaderMap) -> Option<&Known> {
-        let value = headers.get(header::AUTHORIZATION)?.as_bytes();
-        let (scheme, key) = value.split_at_checked(7)?;
-        if !scheme.eq_ignore_ascii_case(b"bearer ") {
-            return None;
+    /// The error for a request without a right key. A wrong one is told in the log, but not what it is.
+    fn unknown(&self, caller: Caller<'_>) -> ApiError {
+        if !caller.headers.contains_key(header::AUTHORIZATION) {
+            return not_valid();
         }
-        let digest: [u8; 32] = Sha256::digest(key.trim_ascii()).into();
-        let mut found = u64::MAX;
-        for (index, known) in (0_u64..).zip(&self.0) {
-            let same: Choice = digest.ct_eq(&known.sha256);
-            found.conditional_assign(&index, same);
+        self.metrics.wrong_key();
+        // Without an address it comes from within.
+        match caller.address.map_or(Ok(()), |address| self.guesses.count(address)) {
+            Ok(()) => {
+                warn!(address = shown(caller), "a wrong key was refused");
+                not_valid()
+            }
+            Err(TooMany { seconds }) => {
+                let message = "Too many wrong API keys have come from your address. Repeat the request later, with a \
+                               valid key.";
+                ApiError::new(ErrorKind::RateLimited, "too_many_wrong_keys", message).with_retry_after(seconds)
+            }
         }
-        self.0.get(usize::try_from(found).ok()?)
     }
 }
 
-/// Lets a request through with its [`Principal`], or answers 401 or 429.
+/// The keys of a configuration. Those that were known before keep what goes on for them.
+fn known(keys: &[Key], before: &[Known]) -> Vec<Known> {
+    let mut rates = HashMap::new();
+    for key in keys {
+        if let Some(rate) = key.requests_per_second {
+            rates.entry(&key.name).or_insert_with(|| Arc::new(RateLimiter::direct(Quota::per_second(rate))));
+        }
+    }
+    let known = keys.iter().map(|key| {
+        let same = before.iter().find(|known| known.sha256 == key.sha256 && known.principal.0 == key.name);
+        let rights = Rights { agents: key.agents.clone(), models: key.models.clone() };
+        // One whose time was over may have got more of it.
+        let access = match same.filter(|known| !known.access.revoked.is_cancelled()) {
+            Some(known) => known.access.clone(),
+            None => Access::default(),
+        };
+        access.rights.store(Arc::new(rights));
+        Known {
+            principal: Principal(key.name.clone()),
+            sha256: key.sha256,
+            expires: key.expires,
+            rate: rates.get(&key.name).cloned(),
+            metrics: key.metrics,
+            admin: key.admin,
+            access,
+        }
+    });
+    known.collect()
+}
+
+fn find<'a>(keys: &'a [Known], headers: &HeaderMap) -> Option<&'a Known> {
+    let value = headers.get(header::AUTHORIZATION)?.as_bytes();
+    let (scheme, key) = value.split_at_checked(7)?;
+    if !scheme.eq_ignore_ascii_case(b"bearer ") {
+        return None;
+    }
+    let digest: [u8; 32] = Sha256::digest(key.trim_ascii()).into();
+    let mut found = u64::MAX;
+    for (index, known) in (0_u64..).zip(keys) {
+        let same: Choice = digest.ct_eq(&known.sha256);
+        found.conditional_assign(&index, same);
+    }
+    keys.get(usize::try_from(found).ok()?)
+}
+
+fn shown(caller: Caller<'_>) -> String {
+    caller.address.map_or_else(|| "?".to_owned(), |address| address.to_string())
+}
+
+/// The error for whoever has no key that is one.
+pub(super) fn not_valid() -> ApiError {
+    let message = "The API key is missing or not valid. Send it as `Authorization: Bearer KEY`.";
+    ApiError::new(ErrorKind::Authentication, "invalid_api_key", message)
+}
+
+/// Lets a request through with its [`Principal`] and its [`Access`], or answers 401 or 429.
 pub(super) async fn authenticate(State(api): State<Api>, mut request: Request, next: Next) -> Response {
-    match api.keys.admit(request.headers()) {
-        Ok(principal) => {
+    match api.keys.admit(Caller::of(request.headers(), request.extensions())) {
+        Ok((principal, access)) => {
             if let Some(connection) = request.extensions().get::<Arc<Connection>>() {
                 connection.show_key();
             }
             request.extensions_mut().insert(principal);
-            next.run(request).await
+            request.extensions_mut().insert(access.clone());
+            access.answer(next.run(request)).await
         }
         Err(error) => turned_away(error),
     }
@@ -167,7 +317,7 @@ pub(super) fn turned_away(error: ApiError) -> Response {
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroU32;
+    use std::{num::NonZeroU32, time::Duration};
 
     use super::*;
 
@@ -179,58 +329,110 @@ mod tests {
         Key {
             name: name.to_owned(),
             sha256: Sha256::digest(key).into(),
+            expires: None,
+            agents: None,
+            models: None,
             max_live_runs: None,
+            stored_bytes: None,
             requests_per_second: rate.and_then(NonZeroU32::new),
             metrics: false,
             admin: false,
         }
     }
 
+    fn keys(keys: &[Key]) -> Keys {
+        Keys::new(keys, HttpMetrics::default())
+    }
+
+    fn caller(headers: &HeaderMap) -> Caller<'_> {
+        Caller { headers, address: Some(std::net::Ipv4Addr::LOCALHOST.into()) }
+    }
+
+    fn admitted(keys: &Keys, headers: HeaderMap) -> Result<String, ApiError> {
+        keys.admit(caller(&headers)).map(|(principal, _)| principal.0)
+    }
+
     #[test]
     fn a_key_is_known_by_its_digest() {
-        let keys = Keys::new(&[key("ann", b"ol-1", None), key("bob", b"ol-2", None)]);
-        assert_eq!(keys.admit(&with("Bearer ol-2")), Ok(Principal("bob".to_owned())));
-        assert_eq!(keys.admit(&with("bearer ol-1")), Ok(Principal("ann".to_owned())));
+        let keys = keys(&[key("ann", b"ol-1", None), key("bob", b"ol-2", None)]);
+        assert_eq!(admitted(&keys, with("Bearer ol-2")), Ok("bob".to_owned()));
+        assert_eq!(admitted(&keys, with("bearer ol-1")), Ok("ann".to_owned()));
         for wrong in ["Bearer ol-3", "Bearer ", "Bearer", "Basic ol-1", "ol-1", ""] {
-            assert_eq!(keys.admit(&with(wrong)).unwrap_err().code, "invalid_api_key", "{wrong}");
+            assert_eq!(admitted(&keys, with(wrong)).unwrap_err().code, "invalid_api_key", "{wrong}");
         }
-        assert!(keys.admit(&HeaderMap::new()).is_err());
+        assert!(admitted(&keys, HeaderMap::new()).is_err());
     }
 
     #[test]
     fn the_keys_of_a_principal_share_its_rate() {
-        let keys = Keys::new(&[key("ann", b"ol-1", Some(2)), key("ann", b"ol-2", None), key("bob", b"ol-3", None)]);
-        keys.admit(&with("Bearer ol-1")).unwrap();
-        keys.admit(&with("Bearer ol-2")).unwrap();
-        let error = keys.admit(&with("Bearer ol-2")).unwrap_err();
+        let keys = keys(&[key("ann", b"ol-1", Some(2)), key("ann", b"ol-2", None), key("bob", b"ol-3", None)]);
+        admitted(&keys, with("Bearer ol-1")).unwrap();
+        admitted(&keys, with("Bearer ol-2")).unwrap();
+        let error = admitted(&keys, with("Bearer ol-2")).unwrap_err();
         assert_eq!(
             (error.kind, error.code, error.retry_after),
             (ErrorKind::RateLimited, "rate_limit_exceeded", Some(1))
         );
-        assert!(keys.admit(&with("Bearer ol-3")).is_ok());
+        assert!(admitted(&keys, with("Bearer ol-3")).is_ok());
     }
 
     #[test]
     fn a_right_is_the_keys_own() {
         let reader = Key { metrics: true, ..key("ann", b"ol-2", None) };
         let admin = Key { admin: true, ..key("ann", b"ol-4", None) };
-        let keys = Keys::new(&[key("ann", b"ol-1", None), reader, admin]);
-        assert_eq!(keys.admit_to_admin(&with("Bearer ol-4")), Ok(()));
+        let keys = keys(&[key("ann", b"ol-1", None), reader, admin]);
+        let to_admin = |value| keys.admit_to_admin(caller(&with(value))).map_err(|error| error.code);
+        assert_eq!(to_admin("Bearer ol-4"), Ok(Principal("ann".to_owned())));
         for other in ["Bearer ol-1", "Bearer ol-2"] {
-            assert_eq!(keys.admit_to_admin(&with(other)).unwrap_err().code, "admin_not_allowed");
+            assert_eq!(to_admin(other), Err("admin_not_allowed"));
         }
-        assert_eq!(keys.admit_to_metrics(&with("Bearer ol-4")).unwrap_err().code, "metrics_not_allowed");
-        assert_eq!(keys.admit_to_metrics(&with("Bearer ol-2")), Ok(()));
-        let code = |headers: HeaderMap| keys.admit_to_metrics(&headers).unwrap_err().code;
-        assert_eq!(code(with("Bearer ol-1")), "metrics_not_allowed");
-        assert_eq!(code(with("Bearer ol-3")), "invalid_api_key");
-        assert_eq!(code(HeaderMap::new()), "invalid_api_key");
+        let to_metrics = |headers: HeaderMap| keys.admit_to_metrics(caller(&headers)).map_err(|error| error.code);
+        assert_eq!(to_metrics(with("Bearer ol-4")), Err("metrics_not_allowed"));
+        assert_eq!(to_metrics(with("Bearer ol-2")), Ok(()));
+        assert_eq!(to_metrics(with("Bearer ol-1")), Err("metrics_not_allowed"));
+        assert_eq!(to_metrics(with("Bearer ol-3")), Err("invalid_api_key"));
+        assert_eq!(to_metrics(HeaderMap::new()), Err("invalid_api_key"));
     }
 
     #[test]
     fn without_keys_everybody_is_local() {
-        assert_eq!(Keys::default().admit(&HeaderMap::new()), Ok(Principal(LOCAL.to_owned())));
-        assert_eq!(Keys::default().admit_to_metrics(&HeaderMap::new()), Ok(()));
-        assert_eq!(Keys::default().admit_to_admin(&HeaderMap::new()), Ok(()));
+        let keys = Keys::default();
+        assert_eq!(admitted(&keys, HeaderMap::new()), Ok(LOCAL.to_owned()));
+        assert_eq!(keys.admit_to_metrics(caller(&HeaderMap::new())), Ok(()));
+        assert_eq!(keys.admit_to_admin(caller(&HeaderMap::new())), Ok(Principal(LOCAL.to_owned())));
+    }
+
+    #[test]
+    fn what_goes_on_for_a_key_ends_with_it_alone() {
+        let keys = keys(&[key("ann", b"ol-1", None), key("bob", b"ol-2", None)]);
+        let access = |value| keys.admit(caller(&with(value))).unwrap().1;
+        let (ann, bob) = (access("Bearer ol-1"), access("Bearer ol-2"));
+        let exchanged = keys.exchange(&[key("bob", b"ol-2", None), key("eve", b"ol-3", None)]).unwrap();
+        assert_eq!(exchanged, Exchanged { keys: 2, new: 1, gone: 1 });
+        assert!(ann.revoked.is_cancelled() && !bob.revoked.is_cancelled());
+        assert_eq!(admitted(&keys, with("Bearer ol-1")).unwrap_err().code, "invalid_api_key");
+        // Another principal's now.
+        keys.exchange(&[key("eve", b"ol-2", None)]).unwrap();
+        assert!(bob.revoked.is_cancelled());
+        assert!(keys.exchange(&[]).unwrap_err().contains("restart"));
+        assert!(Keys::default().exchange(&[key("eve", b"ol-2", None)]).unwrap_err().contains("restart"));
+    }
+
+    #[test]
+    fn a_key_has_its_time() {
+        let now = SystemTime::now();
+        let hour = Duration::from_secs(3_600);
+        let old = Key { expires: Some(now - hour), ..key("ann", b"ol-1", None) };
+        let young = Key { expires: Some(now + hour), ..key("ann", b"ol-2", None) };
+        let keys = keys(&[old, young.clone()]);
+        assert_eq!(admitted(&keys, with("Bearer ol-1")).unwrap_err().code, "invalid_api_key");
+        let access = keys.admit(caller(&with("Bearer ol-2"))).unwrap().1;
+        assert_eq!(keys.expire(now), young.expires);
+        assert!(!access.revoked.is_cancelled());
+        assert_eq!(keys.expire(now + hour), None);
+        assert!(access.revoked.is_cancelled());
+        // More time, for new requests.
+        keys.exchange(&[Key { expires: Some(now + hour * 2), ..young }]).unwrap();
+        assert!(!keys.admit(caller(&with("Bearer ol-2"))).unwrap().1.revoked.is_cancelled());
     }
 }

@@ -1,6 +1,7 @@
 //! How much of request bodies the server holds at once.
 //!
-//! A body is held from its first byte until it is parsed, and what is parsed is larger than it. One body has its limit;
+//! A body is held from its first byte until it is parsed, and what is parsed is larger than it; so is a message over a
+//! WebSocket. One body has its limit;
 //! many together have this one: `limits.bodies_bytes`, and on a server with keys half of it for each principal, so that
 //! nobody keeps the others from sending. Small bodies do not count: they always find room. Parsing a large one takes
 //! long: it is done by few at once, and by none of the threads that serve everybody.
@@ -110,21 +111,27 @@ impl Room {
         self.bytes = bytes;
         Ok(())
     }
-}
 
-impl Drop for Room {
-    fn drop(&mut self) {
-        if self.bytes == 0 {
+    /// Gives it back. It can be taken again.
+    pub fn release(&mut self) {
+        let bytes = std::mem::take(&mut self.bytes);
+        if bytes == 0 {
             return;
         }
         let mut held = self.bodies.held.lock();
-        held.bytes -= self.bytes;
+        held.bytes -= bytes;
         if let Some(own) = held.principals.get_mut(&self.principal) {
-            *own -= self.bytes;
+            *own -= bytes;
             if *own == 0 {
                 held.principals.remove(&self.principal);
             }
         }
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.release();
     }
 }
 

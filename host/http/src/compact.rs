@@ -7,7 +7,7 @@ use axum::{
 use outlast_protocol::{CompactShape, Compaction, read_compact};
 
 use super::error::Failure;
-use super::{Api, Principal, body};
+use super::{Access, Api, Principal, body};
 
 /// Makes a conversation shorter. Nothing is kept.
 #[utoipa::path(
@@ -20,16 +20,18 @@ use super::{Api, Principal, body};
         (status = 200, description = "What is left of the conversation.", body = Compaction),
         (status = 404, description = "`model_not_found`, `conversation_not_found`"),
         (status = 409, description = "`conversation_response_not_completed`, `conversation_changed`"),
-        (status = 503, description = "`shutting_down`, `storage_unavailable`"),
+        (status = 503, description = "`shutting_down`, `storage_unavailable`, `outcome_unknown`"),
     ),
 )]
 pub(super) async fn compact(
     State(api): State<Api>,
     Extension(Principal(principal)): Extension<Principal>,
+    Extension(access): Extension<Access>,
     request: Request,
 ) -> Result<Json<Compaction>, Failure> {
     let body = body::read_json(request, &api).await?;
     let request = body.parse(|body| read_compact(body, &api.limits.request)).await?;
+    access.check(&request, api.manager.agents())?;
     drop(body);
     Ok(Json(api.manager.compact(&principal, request).await?))
 }

@@ -2,6 +2,8 @@
 
 use std::{
     convert::Infallible,
+    future::ready,
+    net::IpAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -78,6 +80,11 @@ pub(super) struct Connection {
 }
 
 impl Connection {
+    /// Where it comes from.
+    pub fn address(&self) -> IpAddr {
+        self.place.address()
+    }
+
     /// It has shown a key.
     pub fn show_key(&self) {
         self.place.show_key();
@@ -206,7 +213,7 @@ fn accept(stream: TcpStream, connection: Arc<Connection>, app: Router, limits: C
         debug!(%error, "TCP_NODELAY");
     }
     tokio::spawn(async move {
-        let (closing, place) = (connection.closing.clone(), connection.place.clone());
+        let (closing, place, wire) = (connection.closing.clone(), connection.place.clone(), connection.wire.clone());
         let mut first = [0];
         tokio::select! {
             // Not `readable`, which may be true without a byte.
@@ -234,7 +241,10 @@ fn accept(stream: TcpStream, connection: Arc<Connection>, app: Router, limits: C
                 connection.as_mut().graceful_shutdown();
                 loop {
                     tokio::select! {
+                        biased;
                         ended = connection.as_mut() => break ended,
+                        // There is nothing left that it waits for but the rest of a request.
+                        () = ready(()), if !place.is_answering() && !wire.is_stalled() => break Ok(()),
                         // A request that came at the last moment is answered.
                         () = sleep(LAST_ANSWER) => if !place.is_busy() {
                             break Ok(());

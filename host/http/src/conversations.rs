@@ -12,7 +12,7 @@ use outlast_protocol::{
     parse_metadata,
 };
 use outlast_run as run;
-use outlast_store::{NewItem, Store, StoreError, Written};
+use outlast_store::{NewItem, STORED_ROW, Store, StoreError, Written};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -42,10 +42,11 @@ pub(super) async fn create(
     let CreateConversation { metadata, mut items } =
         body.parse(|body| CreateConversation::parse(body, &api.limits.request)).await?;
     let id = ConversationId::new(Uuid::now_v7());
-    let created_at = run::milliseconds(SystemTime::now());
     let texts = with_ids(&mut items);
     let items = new_items(&texts);
-    api.manager.store().create_conversation(&principal, &id, created_at, &metadata.to_string(), &items).await?;
+    let metadata = metadata.to_string();
+    api.manager.reserve(&principal, metadata.len() + size(&texts)).await?;
+    api.manager.store().create_conversation(&principal, &id, now(), &metadata, &items).await?;
     found(&api, &principal, &id).await
 }
 
@@ -90,8 +91,9 @@ pub(super) async fn update(
 ) -> Result<Json<Conversation>, Failure> {
     let id = parse(&id)?;
     let body = body::read_json(request, &api).await?;
-    let metadata = body.parse(parse_metadata).await?;
-    api.manager.store().set_conversation_metadata(&principal, &id, &metadata.to_string()).await?;
+    let metadata = body.parse(parse_metadata).await?.to_string();
+    api.manager.reserve(&principal, metadata.len()).await?;
+    api.manager.store().set_conversation_metadata(&principal, &id, &metadata, now()).await?;
     found(&api, &principal, &id).await
 }
 
@@ -148,7 +150,8 @@ pub(super) async fn create_items(
     let body = body::read_json(request, &api).await?;
     let mut items = body.parse(|body| parse_items(body, &api.limits.request)).await?;
     let texts = with_ids(&mut items);
-    match api.manager.store().add_items(&principal, &id, &new_items(&texts)).await? {
+    api.manager.reserve(&principal, size(&texts)).await?;
+    match api.manager.store().add_items(&principal, &id, &new_items(&texts), now()).await? {
         Written::Yes => Ok(Json(Page::list(items, false))),
         refused => Err((not_written(&api, &principal, &id, refused).await?).into()),
     }
@@ -239,7 +242,7 @@ pub(super) async fn delete_item(
     Path((id, item)): Path<(String, String)>,
 ) -> Result<Json<Conversation>, Failure> {
     let id = parse(&id)?;
-    match api.manager.store().delete_item(&principal, &id, &item).await? {
+    match api.manager.store().delete_item(&principal, &id, &item, now()).await? {
         Written::Yes => found(&api, &principal, &id).await,
         Written::NotFound if api.manager.store().conversation_head(&principal, &id).await?.is_some() => {
             Err(item_not_found(&item).into())
@@ -261,6 +264,16 @@ async fn found(api: &Api, principal: &str, id: &ConversationId) -> Result<Json<C
 fn with_ids(items: &mut [Value]) -> Vec<(String, String)> {
     identify(items, |prefix, _| format!("{prefix}_{}", Uuid::now_v7().simple()));
     items.iter().map(|item| (item["id"].as_str().unwrap_or_default().to_owned(), item.to_string())).collect()
+}
+
+/// How much the ids and items are that are added, as the quota counts them.
+fn size(texts: &[(String, String)]) -> usize {
+    texts.iter().map(|(_, item)| item.len() + STORED_ROW as usize).sum()
+}
+
+/// In milliseconds since 1970.
+fn now() -> i64 {
+    run::milliseconds(SystemTime::now())
 }
 
 fn new_items(texts: &[(String, String)]) -> Vec<NewItem<'_>> {

@@ -9,7 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::error::Failure;
-use super::{Api, Principal, body};
+use super::{Access, Api, Principal, body};
 
 /// How many tokens a request has.
 #[derive(Debug, Serialize, ToSchema)]
@@ -39,10 +39,12 @@ pub(super) struct InputTokens {
 pub(super) async fn count(
     State(api): State<Api>,
     Extension(Principal(principal)): Extension<Principal>,
+    Extension(access): Extension<Access>,
     request: Request,
 ) -> Result<Json<InputTokens>, Failure> {
     let body = body::read_json(request, &api).await?;
     let request = body.parse(|body| CreateRequest::parse(body, &api.limits.request)).await?;
+    access.check(&request, api.manager.agents())?;
     drop(body);
     let tokens = api.manager.input_tokens(&principal, request).await?;
     Ok(Json(InputTokens { object: "response.input_tokens", input_tokens: tokens }))

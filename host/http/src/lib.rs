@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
+mod access;
 mod admin;
 mod auth;
 mod bodies;
@@ -14,6 +15,7 @@ mod compact;
 mod connections;
 mod conversations;
 mod error;
+mod guesses;
 mod health;
 mod host;
 mod input_tokens;
@@ -49,11 +51,12 @@ use tower_http::{
 use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub use auth::{Keys, LOCAL, Principal};
+pub use access::{Access, Rights};
+pub use auth::{Caller, Exchanged, Keys, LOCAL, Principal};
 pub use bodies::Bodies;
 pub use connections::{ConnectionLimits, serve};
 pub use host::Hosts;
-pub use key::Key;
+pub use key::{Key, check_keys};
 pub use origin::Origins;
 pub use websocket::WebSocketLimits;
 

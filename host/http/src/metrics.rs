@@ -4,14 +4,14 @@ use std::{sync::Arc, time::Instant};
 
 use axum::{
     extract::{MatchedPath, Request, State},
-    http::{HeaderMap, Method, header},
+    http::{Method, header},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
 use outlast_metrics::{CONTENT_TYPE, Kept, Metrics, Transport};
 use outlast_store::{StoreError, StoreSize};
 
-use super::{Api, auth::turned_away, error::Code};
+use super::{Api, Caller, auth::turned_away, error::Code};
 
 /// The route of a request that has none, and the method of one that is not of HTTP's own: a client may invent both.
 const OTHER: &str = "other";
@@ -29,11 +29,11 @@ const OTHER: &str = "other";
         (status = 200, description = "All metrics.", body = String, content_type = "text/plain; version=0.0.4"),
         (status = 401, description = "`invalid_api_key`"),
         (status = 403, description = "`metrics_not_allowed`"),
-        (status = 429, description = "`rate_limit_exceeded`: `retry-after` says when to repeat."),
+        (status = 429, description = "`rate_limit_exceeded`, `too_many_wrong_keys`: `retry-after` says when to repeat."),
     ),
 )]
-pub(super) async fn show(State(api): State<Api>, headers: HeaderMap) -> Response {
-    if let Err(error) = api.keys.admit_to_metrics(&headers) {
+pub(super) async fn show(State(api): State<Api>, request: Request) -> Response {
+    if let Err(error) = api.keys.admit_to_metrics(Caller::of(request.headers(), request.extensions())) {
         return turned_away(error);
     }
     let kept = async {

@@ -1,7 +1,7 @@
 //! `/v1/models`: one for each agent.
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::{Path, State},
 };
 use outlast_plugin::Agent;
@@ -9,8 +9,8 @@ use outlast_run::Refusal;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::Api;
 use super::error::Failure;
+use super::{Access, Api};
 
 /// The agents of this server.
 #[derive(Debug, Serialize, ToSchema)]
@@ -35,6 +35,8 @@ pub(super) struct Model {
 }
 
 /// Lists the agents.
+///
+/// Those that the key may use.
 #[utoipa::path(
     get,
     path = "/v1/models",
@@ -42,8 +44,9 @@ pub(super) struct Model {
     tag = "Models",
     responses((status = 200, description = "The agents.", body = ModelList)),
 )]
-pub(super) async fn list(State(api): State<Api>) -> Json<ModelList> {
-    let data = api.manager.agents().served().iter().map(|agent| model(agent)).collect();
+pub(super) async fn list(State(api): State<Api>, Extension(access): Extension<Access>) -> Json<ModelList> {
+    let served = api.manager.agents().served();
+    let data = served.iter().filter(|agent| access.sees(&agent.description.name)).map(|agent| model(agent)).collect();
     Json(ModelList { object: "list", data })
 }
 
@@ -59,8 +62,12 @@ pub(super) async fn list(State(api): State<Api>) -> Json<ModelList> {
         (status = 404, description = "`model_not_found`"),
     ),
 )]
-pub(super) async fn retrieve(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Model>, Failure> {
-    match api.manager.agents().get(&id) {
+pub(super) async fn retrieve(
+    State(api): State<Api>,
+    Extension(access): Extension<Access>,
+    Path(id): Path<String>,
+) -> Result<Json<Model>, Failure> {
+    match api.manager.agents().get(&id).filter(|_| access.sees(&id)) {
         Some(agent) => Ok(Json(model(&agent))),
         None => Err(Refusal::UnknownModel(id.chars().take(80).collect()).into()),
     }

@@ -125,7 +125,11 @@ fn complete(operation: &mut Operation, changes: bool) {
     // Where the security of the whole document holds.
     if operation.security.is_none() {
         common.push(("401", "`invalid_api_key`"));
-        common.push(("429", "`rate_limit_exceeded`: `retry-after` says when to repeat."));
+        common.push((
+            "429",
+            "`rate_limit_exceeded`, `too_many_wrong_keys`: `retry-after` says when to repeat. \
+             `storage_quota_exceeded`: something must be deleted.",
+        ));
         common.push(("503", "`storage_unavailable`: `retry-after` says when to repeat."));
     }
     let responses = &mut operation.responses.responses;
@@ -149,7 +153,10 @@ fn complete_response(status: &str, response: &mut Response) {
     header("x-request-id", "The client's, or a new one.", Type::String);
     match status {
         "401" => header("www-authenticate", "`Bearer`", Type::String),
-        "409" => header("x-should-retry", "`false` where a repeat is of no use.", Type::String),
+        "409" | "429" => header("x-should-retry", "`false` where a repeat is of no use.", Type::String),
+        _ => {}
+    }
+    match status {
         "429" | "503" => header("retry-after", "When to repeat, in seconds.", Type::Integer),
         _ => {}
     }

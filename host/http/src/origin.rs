@@ -26,6 +26,9 @@ const PREFLIGHT: std::time::Duration = std::time::Duration::from_secs(600);
 /// The headers of answers that a page may read beyond those that it always may.
 const EXPOSED: [&str; 4] = ["x-request-id", "retry-after", "x-should-retry", "idempotency-replayed"];
 
+/// Refuses pages of other origins.
+pub(super) type Guard = CsrfLayer<fn(ProtectionError) -> Response>;
+
 /// The pages that may use the server.
 #[derive(Clone, Debug)]
 pub struct Origins {
@@ -62,7 +65,7 @@ impl Origins {
     }
 
     /// What refuses pages of other origins; none where the key counts.
-    pub(super) fn guard(&self) -> Option<CsrfLayer<fn(ProtectionError) -> Response>> {
+    pub(super) fn guard(&self) -> Option<Guard> {
         if self.keys {
             return None;
         }

@@ -14,11 +14,16 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
+    time::sleep,
+};
 use tokio_util::sync::CancellationToken;
 
 /// How long a connection that gives up its place may take for what it is being sent.
 pub(super) const LAST_ANSWER: Duration = Duration::from_secs(1);
+/// How long somebody who waits for a place leaves whoever gives up one alone, before another one is asked for its own.
+const PRESSING: Duration = Duration::from_millis(200);
 
 /// All places.
 #[derive(Debug)]
@@ -95,14 +100,13 @@ impl Places {
             if let Ok(permit) = self.free.clone().try_acquire_owned() {
                 break permit;
             }
-            let oldest = self.state.lock().idle.pop_first();
-            if let Some((_, evicted)) = oldest {
-                evicted.cancel();
-            }
+            // One for one: who is asked to go has a moment before the next one is.
+            let asked = self.evict();
             tokio::select! {
                 // The semaphore is never closed.
                 Ok(permit) = self.free.clone().acquire_owned() => break permit,
-                () = self.idled.notified() => {}
+                () = sleep(PRESSING), if asked => {}
+                () = self.idled.notified(), if !asked => {}
             }
         };
         let place = Place {
@@ -116,6 +120,12 @@ impl Places {
         place.review();
         Ok(Arc::new(place))
     }
+
+    /// Asks whoever is idle for longest to go; false when nobody is.
+    fn evict(&self) -> bool {
+        let oldest = self.state.lock().idle.pop_first();
+        oldest.inspect(|(_, evicted)| evicted.cancel()).is_some()
+    }
 }
 
 impl Place {
@@ -124,6 +134,11 @@ impl Place {
         self.now.lock().requests += 1;
         self.review();
         Busy(self.clone())
+    }
+
+    /// Where it comes from.
+    pub fn address(&self) -> IpAddr {
+        self.address
     }
 
     /// It has shown a key.
@@ -136,6 +151,11 @@ impl Place {
     pub fn is_busy(&self) -> bool {
         let now = self.now.lock();
         now.requests > 0 && (!self.places.keys || now.key)
+    }
+
+    /// Whether a request is being answered at all.
+    pub fn is_answering(&self) -> bool {
+        self.now.lock().requests > 0
     }
 
     /// Puts it among the idle, or takes it from there.
@@ -213,7 +233,23 @@ mod tests {
         drop(three);
         let next = next.await.unwrap();
         drop(busy);
-        assert!(!evicted(&next) && !evicted(&one));
+        assert!(!evicted(&next) && !evicted(&one) && !evicted(&two));
+    }
+
+    #[tokio::test]
+    async fn for_one_who_comes_one_goes_and_another_only_when_that_takes_long() {
+        let places = Places::new(3, None, false);
+        let all = [place(&places).await, place(&places).await, place(&places).await];
+        let evicted = || all.iter().filter(|place| place.evicted.is_cancelled()).count();
+        let mut next = Box::pin(places.take(ONE));
+        for _ in 0..3 {
+            assert!(next.as_mut().now_or_never().is_none());
+            // Somebody who becomes idle meanwhile is no reason to ask one more.
+            drop(all[2].begin());
+        }
+        assert_eq!(evicted(), 1);
+        assert!(tokio::time::timeout(PRESSING * 3 / 2, next).await.is_err());
+        assert_eq!(evicted(), 2);
     }
 
     #[tokio::test]

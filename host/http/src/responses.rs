@@ -19,7 +19,7 @@ use utoipa::IntoParams;
 
 use super::error::Failure;
 use super::{
-    Api, Principal, body,
+    Access, Api, Principal, body,
     connections::Connection,
     page::{ItemList, Page, PageQuery},
     sse,
@@ -66,18 +66,20 @@ struct RetrieveQuery {
             status = 409,
             description = "`idempotency_key_conflict`, `conversation_response_not_completed`, `conversation_changed`",
         ),
-        (status = 503, description = "`shutting_down`, `storage_unavailable`"),
+        (status = 503, description = "`shutting_down`, `storage_unavailable`, `outcome_unknown`"),
     ),
 )]
 pub(super) async fn create(
     State(api): State<Api>,
     Extension(Principal(principal)): Extension<Principal>,
+    Extension(access): Extension<Access>,
     request: Request,
 ) -> Result<Response, Failure> {
     let header = request.headers().get("idempotency-key").cloned();
     let connection = request.extensions().get::<Arc<Connection>>().cloned();
     let body = body::read_json(request, &api).await?;
     let request = body.parse(|body| CreateRequest::parse(body, &api.limits.request)).await?;
+    access.check(&request, api.manager.agents())?;
     let key = match header {
         Some(key) => Some(body.parse(|body| IdempotencyKey::parse(key.as_bytes(), body)).await?),
         None => None,
@@ -208,7 +210,7 @@ pub(super) async fn retrieve(
     responses(
         (status = 200, description = "The response.", body = outlast_protocol::Response),
         (status = 404, description = "`response_not_found`"),
-        (status = 503, description = "`shutting_down`, `storage_unavailable`"),
+        (status = 503, description = "`shutting_down`, `storage_unavailable`, `outcome_unknown`"),
     ),
 )]
 pub(super) async fn cancel(
@@ -239,7 +241,7 @@ pub(super) async fn cancel(
     responses(
         (status = 200, description = "It is removed.", body = Deleted),
         (status = 404, description = "`response_not_found`"),
-        (status = 503, description = "`shutting_down`, `storage_unavailable`"),
+        (status = 503, description = "`shutting_down`, `storage_unavailable`, `outcome_unknown`"),
     ),
 )]
 pub(super) async fn delete(

@@ -12,7 +12,10 @@ use std::{
     future::Future as _,
     io,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -34,6 +37,8 @@ const CONTROL_FRAME: usize = 6;
 pub(super) struct Wire {
     patience: Mutex<Patience>,
     message: Mutex<Unfinished>,
+    /// Whether there is something to send that the client does not take.
+    stalled: AtomicBool,
 }
 
 /// How long a client that sends no more is taken to be there.
@@ -49,7 +54,7 @@ pub(super) enum Patience {
 }
 
 /// What has come of a message.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Unfinished {
     bytes: usize,
     since: Option<Instant>,
@@ -59,6 +64,11 @@ impl Wire {
     /// Says how long a client that sends no more is waited for.
     pub fn wait(&self, patience: Patience) {
         *self.patience.lock() = patience;
+    }
+
+    /// Whether something that is to be sent waits for the client to take it.
+    pub fn is_stalled(&self) -> bool {
+        self.stalled.load(Ordering::Relaxed)
     }
 
     /// A message has come; what follows is another one.
@@ -75,23 +85,34 @@ impl Wire {
         }
     }
 
-    /// Ends when a message has been unfinished for this long. It sees the beginning of one only when it is polled.
-    pub async fn message_overdue(&self, limit: Duration) {
+    /// How much has come of a message that is not complete, in bytes.
+    pub fn unfinished(&self) -> usize {
+        self.message.lock().bytes
+    }
+
+    /// Ends when a message has been unfinished for this long, or with the error of `grow`, which is told how much of it has
+    /// come. It sees the beginning of one, and more of it, only when it is polled.
+    pub async fn message_overdue<E>(
+        &self,
+        limit: Duration,
+        mut grow: impl FnMut(usize) -> Result<(), E>,
+    ) -> Result<(), E> {
         let mut waiting: Option<(Instant, Pin<Box<Sleep>>)> = None;
         std::future::poll_fn(|context| {
-            let Some(since) = self.message.lock().since else {
+            let Unfinished { bytes, since: Some(since) } = *self.message.lock() else {
                 waiting = None;
                 return Poll::Pending;
             };
+            grow(bytes)?;
             if waiting.as_ref().is_none_or(|(begun, _)| *begun != since) {
                 waiting = Some((since, Box::pin(sleep_until(since + limit))));
             }
             match &mut waiting {
-                Some((_, sleep)) => sleep.as_mut().poll(context),
+                Some((_, sleep)) => sleep.as_mut().poll(context).map(Ok),
                 None => Poll::Pending,
             }
         })
-        .await;
+        .await
     }
 
     fn came(&self, bytes: usize) {
@@ -128,6 +149,7 @@ impl Transport {
 
     /// Ends a write that has waited too long.
     fn timed<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        self.wire.stalled.store(written.is_pending(), Ordering::Relaxed);
         if written.is_ready() {
             self.stalled = None;
             return written;

@@ -20,6 +20,8 @@ pub struct HttpMetrics {
     websockets: Gauge,
     subscribers: Family<Over, Gauge>,
     gone: Family<Over, Counter>,
+    wrong_keys: Counter,
+    exchanges: Family<Exchange, Counter>,
 }
 
 /// How something goes to a client.
@@ -64,6 +66,15 @@ struct Over {
     transport: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Exchange {
+    outcome: &'static str,
+}
+
+/// The outcomes of reading the keys again.
+const TAKEN: &str = "taken";
+const REFUSED: &str = "refused";
+
 impl Default for HttpMetrics {
     fn default() -> Self {
         let metrics = Self {
@@ -74,7 +85,12 @@ impl Default for HttpMetrics {
             websockets: Gauge::default(),
             subscribers: Family::default(),
             gone: Family::default(),
+            wrong_keys: Counter::default(),
+            exchanges: Family::default(),
         };
+        for outcome in [TAKEN, REFUSED] {
+            drop(metrics.exchanges.get_or_create(&Exchange { outcome }));
+        }
         for transport in [Transport::Http, Transport::WebSocket].map(Transport::word) {
             drop(metrics.subscribers.get_or_create(&Over { transport }));
             drop(metrics.gone.get_or_create(&Over { transport }));
@@ -111,6 +127,12 @@ impl HttpMetrics {
             "Who reads events now: streams (http), and turns of WebSockets",
             self.subscribers.clone(),
         );
+        registry.register("wrong_keys", "Requests with an API key that is not known", self.wrong_keys.clone());
+        registry.register(
+            "key_reloads",
+            "How often the keys were read again: taken, or refused because the configuration was not right",
+            self.exchanges.clone(),
+        );
         registry.register("subscribers_gone", "Subscribers that went before the last event", self.gone.clone());
     }
 
@@ -123,6 +145,17 @@ impl HttpMetrics {
     /// A client was given an error of this code.
     pub fn refused(&self, transport: Transport, code: &'static str) {
         self.refusals.get_or_create(&Refusal { transport: transport.word(), code }).inc();
+    }
+
+    /// A request had a key that is not known.
+    pub fn wrong_key(&self) {
+        self.wrong_keys.inc();
+    }
+
+    /// The keys were read again, and taken or not.
+    pub fn keys_read(&self, taken: bool) {
+        let outcome = if taken { TAKEN } else { REFUSED };
+        self.exchanges.get_or_create(&Exchange { outcome }).inc();
     }
 
     /// A connection that is open as long as this is held.

@@ -124,15 +124,12 @@ impl CodeCache {
         Some(component)
     }
 
-    /// Keeps a compiled component. A failure costs the next start time, and nothing else.
-    pub(super) fn put(&self, sha256: &str, component: &Component) {
+    /// Keeps the code of a component. A failure costs the next start time, and nothing else.
+    pub(super) fn put(&self, sha256: &str, code: &[u8]) {
         let name = self.name(sha256);
-        let kept = component
-            .serialize()
-            .map_err(|error| format!("{error:#}"))
-            .and_then(|code| self.write(&name, &code).map_err(|error| format!("{}: {error}", self.folder.display())));
-        if let Err(error) = kept {
-            warn!(entry = name, "compiled code cannot be kept, and is made again at the next start: {error}");
+        if let Err(error) = self.write(&name, code) {
+            let folder = self.folder.display();
+            warn!(entry = name, "compiled code cannot be kept, and is made again at the next start: {folder}: {error}");
         }
     }
 
@@ -239,7 +236,7 @@ impl CodeCache {
 }
 
 /// Makes sure that a folder is there, and that nobody else may write to it. The user whose it is.
-pub(super) fn private_folder(folder: &Path) -> Result<u32, CacheError> {
+pub fn private_folder(folder: &Path) -> Result<u32, CacheError> {
     let shown = || folder.display().to_string();
     let cannot = |error| CacheError::Io(shown(), error);
     DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(cannot)?;
@@ -258,9 +255,11 @@ pub(super) fn private_folder(folder: &Path) -> Result<u32, CacheError> {
 }
 
 #[expect(unsafe_code, reason = "wasmtime cannot check that machine code does what it should; see SAFETY")]
-fn deserialize(engine: &wasmtime::Engine, code: &[u8]) -> wasmtime::Result<Component> {
+pub(super) fn deserialize(engine: &wasmtime::Engine, code: &[u8]) -> wasmtime::Result<Component> {
     // SAFETY: `deserialize` runs what it is given as machine code, so the bytes must be what this version of wasmtime
-    // made of a component, unchanged. They are: `CodeCache::read` is where they come from. It reads only files that
+    // made of a component, unchanged. They are. Either a child of this process made them this moment, which is the same
+    // program, and they came over a pipe that nobody else has: `compiler::code`. Or they come from `CodeCache::read`. It
+    // reads only files that
     // the user of this process owns and nobody else may write, in a folder for which the same was checked, so that only
     // this program, and whoever could replace this program, wrote them. The digest before the code was compared, so
     // they are whole, and belong to this component. The bytes are a copy in memory that nothing changes any more. That
@@ -307,8 +306,8 @@ mod tests {
         CodeCache::open(folder, &engine()).unwrap()
     }
 
-    fn component() -> Component {
-        Component::new(&engine(), wat::parse_str("(component)").unwrap()).unwrap()
+    fn code() -> Vec<u8> {
+        engine().precompile_component(&wat::parse_str("(component)").unwrap()).unwrap()
     }
 
     fn entry(cache: &CodeCache) -> PathBuf {
@@ -323,7 +322,7 @@ mod tests {
     fn what_is_kept_is_found_by_the_next_server() {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("made/for/it");
-        cache(&folder).put(SHA256, &component());
+        cache(&folder).put(SHA256, &code());
         assert_eq!(fs::metadata(&folder).unwrap().mode() & 0o777, 0o700);
         let again = cache(&folder);
         assert!(again.get(&engine(), SHA256).is_some());
@@ -335,7 +334,7 @@ mod tests {
     fn what_is_damaged_renamed_or_writable_by_others_is_not_used() {
         let dir = tempfile::tempdir().unwrap();
         let cache = cache(&dir.path().join("cache"));
-        cache.put(SHA256, &component());
+        cache.put(SHA256, &code());
         let whole = fs::read(entry(&cache)).unwrap();
 
         let mut changed = whole.clone();
@@ -352,7 +351,7 @@ mod tests {
 
         fs::set_permissions(entry(&cache), fs::Permissions::from_mode(0o660)).unwrap();
         assert!(cache.get(&engine(), SHA256).is_none());
-        cache.put(SHA256, &component());
+        cache.put(SHA256, &code());
         assert!(cache.get(&engine(), SHA256).is_some(), "it is replaced");
     }
 
@@ -360,14 +359,14 @@ mod tests {
     fn code_for_another_configuration_is_not_used() {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("cache");
-        cache(&folder).put(SHA256, &component());
+        cache(&folder).put(SHA256, &code());
         let mut config = wasmtime::Config::new();
         config.epoch_interruption(true);
         let other = wasmtime::Engine::new(&config).unwrap();
         let cache = CodeCache::open(&folder, &other).unwrap();
         assert!(cache.get(&other, SHA256).is_none());
         // Even where a file has the right name and digest, wasmtime sees who compiled it.
-        cache.write(&cache.name(SHA256), &component().serialize().unwrap()).unwrap();
+        cache.write(&cache.name(SHA256), &code()).unwrap();
         assert!(cache.get(&other, SHA256).is_none());
     }
 
@@ -417,7 +416,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("cache");
         let cache = cache(&folder);
-        cache.put(SHA256, &component());
+        cache.put(SHA256, &code());
         age(&entry(&cache), UNUSED * 2);
         assert!(cache.get(&engine(), SHA256).is_some());
         cache.clean(SystemTime::now()).unwrap();

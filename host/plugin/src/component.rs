@@ -8,15 +8,15 @@ use outlast_runtime::aside::aside;
 use outlast_runtime::text;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use wasmtime::{Store, component::Component};
+use wasmtime::{Store, UpdateDeadline, component::Component};
 
 use super::{
     bindings::{self, AgentPre},
     engine::Engine,
     failure::RunFailure,
     grants::{SCHEMA_BYTES, Wants, validator},
-    limits::PluginLimits,
-    outline::{Outline, outline},
+    limits::{MEMORIES, PluginLimits, TABLES, places},
+    outline::{Outline, may_have, outline},
     state::RunState,
 };
 
@@ -59,6 +59,8 @@ pub(super) struct Fitting {
     pub(super) imports: Vec<String>,
     /// Whether it is a tool component, not an agent.
     pub(super) is_tool: bool,
+    /// How many places an instance of it takes.
+    pub(super) places: u32,
 }
 
 /// An agent's component that fits.
@@ -70,6 +72,8 @@ pub(super) struct Loaded {
     pub(super) uses_models: bool,
     /// The names of its imports.
     pub(super) imports: Vec<String>,
+    /// How many places an instance of it takes.
+    pub(super) places: u32,
 }
 
 impl Engine {
@@ -78,20 +82,27 @@ impl Engine {
         check_header(&wasm)?;
         let bytes = wasm.clone();
         let (sha256, outline) = aside(wasm.len(), move || (hex::encode(Sha256::digest(&bytes)), outline(&bytes))).await;
-        let Outline { imports, exports } = outline?;
+        let Outline { imports, exports, memories, tables, large_tables } = outline?;
         check_imports(imports.iter().map(String::as_str), is_tool(&exports))?;
-        let component = self.compiled(shown, wasm, &sha256, limits.compile_timeout).await?;
+        let component = self.compiled(shown, wasm, &sha256, limits).await?;
         let shape = component.component_type();
         let imports = shape.imports(&self.engine).map(|(name, _)| name.to_owned()).collect();
         let exports: Vec<_> = shape.exports(&self.engine).map(|(name, _)| name.to_owned()).collect();
         let is_tool = is_tool(&exports);
         self.check_contract(&component, is_tool)?;
-        Ok(Fitting { component, sha256, imports, is_tool })
+        // A module may be there once and be used several times.
+        let needed = component.resources_required();
+        let (memories, tables) =
+            needed.map_or((memories, tables), |it| (it.num_memories as usize, it.num_tables as usize));
+        may_have("memories", memories, MEMORIES)?;
+        may_have("tables", tables, TABLES)?;
+        let places = places(memories, if large_tables > 0 { tables } else { 0 });
+        Ok(Fitting { component, sha256, imports, is_tool, places })
     }
 
     /// An agent's component, which is asked what it is.
     pub(super) async fn load(&self, fitting: Fitting, limits: &PluginLimits) -> Result<Loaded, Refused> {
-        let Fitting { component, sha256, imports, is_tool } = fitting;
+        let Fitting { component, sha256, imports, is_tool, places } = fitting;
         if is_tool {
             return Err(Refused("it is a tool component, not an agent: it exports `call`, not `run`".to_owned()));
         }
@@ -103,7 +114,7 @@ impl Engine {
         let given = asked.await?;
         let description = read_description(move || checked(given)).await?;
         let uses_models = imports.iter().any(|name| name.starts_with("outlast:agent/model@"));
-        Ok(Loaded { pre, sha256, description, uses_models, imports })
+        Ok(Loaded { pre, sha256, description, uses_models, imports, places })
     }
 
     /// Names the first import or export that does not fit, in words that an operator understands: the linker
@@ -144,12 +155,16 @@ impl Engine {
     }
 
     /// A store whose component is interrupted with every tick and has its limits.
-    pub(super) fn store(&self, state: RunState) -> Store<RunState> {
+    pub(super) fn store(&self, mut state: RunState) -> Store<RunState> {
+        state.limiter.share(&self.memory);
         let mut store = Store::new(&self.engine, state);
         store.set_hostcall_fuel(store.data().host_call);
         store.limiter(|state| &mut state.limiter);
         store.set_epoch_deadline(1);
-        store.epoch_deadline_async_yield_and_update(1);
+        store.epoch_deadline_callback(|store| {
+            store.data().limiter.check()?;
+            Ok(UpdateDeadline::Yield(1))
+        });
         store
     }
 }

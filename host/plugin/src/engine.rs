@@ -2,6 +2,7 @@
 
 use std::{
     path::Path,
+    pin::pin,
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -9,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use bytesize::ByteSize;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::info;
 use wasmtime::{
     Config,
@@ -18,8 +19,11 @@ use wasmtime::{
 
 use super::{
     bindings,
-    cache::{CacheError, CodeCache},
+    cache::{CacheError, CodeCache, deserialize},
+    compiler::{self, Settings, too_long},
     component::{Refused, first_line},
+    limits::PluginLimits,
+    memory::Budget,
     pool::Pool,
     state::RunState,
 };
@@ -29,6 +33,8 @@ use super::{
 const TICK: Duration = Duration::from_millis(1);
 /// The pause between two lines in the log about one component that is being compiled.
 const TELL: Duration = Duration::from_secs(5);
+/// How many components that take longer than that are compiled beside the others.
+const SLOW: usize = 4;
 
 /// Compiles components and knows what they may import.
 #[derive(Clone)]
@@ -37,10 +43,16 @@ pub struct Engine {
     pub(super) linker: Arc<Linker<RunState>>,
     /// For tool components, which get less.
     pub(super) tool_linker: Arc<Linker<RunState>>,
+    /// How code is made.
+    settings: Settings,
     /// Where compiled code is kept.
     cache: Option<Arc<CodeCache>>,
     /// For compiling: as many as there are cores.
     places: Arc<Semaphore>,
+    /// For compiling what takes long: the others do not wait for it.
+    slow: Arc<Semaphore>,
+    /// What all instances have together.
+    pub(super) memory: Arc<Budget>,
 }
 
 impl Engine {
@@ -50,7 +62,7 @@ impl Engine {
     ///
     /// The machine cannot run WebAssembly as it must be run here.
     pub fn new() -> wasmtime::Result<Self> {
-        Self::made(Config::new())
+        Self::made(Config::new(), Settings::default())
     }
 
     /// The same, with a pool for the memory of instances.
@@ -60,17 +72,12 @@ impl Engine {
     /// Also: the pool does not fit into the addresses of a process.
     pub fn pooled(pool: Pool) -> wasmtime::Result<Self> {
         let mut config = Config::new();
-        pool.configure(&mut config).map_err(wasmtime::Error::msg)?;
-        Self::made(config)
+        let settings = pool.configure(&mut config).map_err(wasmtime::Error::msg)?;
+        Self::made(config, settings)
     }
 
-    fn made(mut config: Config) -> wasmtime::Result<Self> {
-        config.epoch_interruption(true);
-        // Only blocking functions cross the border so far; without support for others, calls are cheaper.
-        config.concurrency_support(false);
-        // The same component with the same answers from its imports does the same, on every machine.
-        config.cranelift_nan_canonicalization(true);
-        config.relaxed_simd_deterministic(true);
+    fn made(mut config: Config, settings: Settings) -> wasmtime::Result<Self> {
+        settings.configure(&mut config);
         let engine = wasmtime::Engine::new(&config)?;
         let mut linker = Linker::new(&engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
@@ -86,8 +93,23 @@ impl Engine {
                 thread::sleep(TICK);
             }
         })?;
-        let places = Arc::new(Semaphore::new(cores()));
-        Ok(Self { engine, linker: linker.into(), tool_linker: tool_linker.into(), cache: None, places })
+        Ok(Self {
+            engine,
+            linker: linker.into(),
+            tool_linker: tool_linker.into(),
+            settings,
+            cache: None,
+            places: Arc::new(Semaphore::new(cores())),
+            slow: Arc::new(Semaphore::new(SLOW)),
+            memory: Budget::new(usize::MAX),
+        })
+    }
+
+    /// All instances together have at most this much memory, in bytes: `limits.instances_memory`.
+    #[must_use]
+    pub fn with_memory(mut self, most: usize) -> Self {
+        self.memory = Budget::new(most);
+        self
     }
 
     /// Keeps compiled code in a folder, and takes it from there.
@@ -100,52 +122,67 @@ impl Engine {
         Ok(self)
     }
 
-    /// The compiled component, from the cache or made now, in a thread that may block. `shown` is its name in the log.
-    ///
-    /// A thread that compiles cannot be stopped. One that takes longer than `most` is not waited for, and others take its
-    /// place; what it makes is kept for the next start.
+    /// The compiled component, from the cache or made now, by a process of its own. `shown` is its name in the log.
     pub(super) async fn compiled(
         &self,
         shown: &str,
         wasm: Bytes,
         sha256: &str,
-        most: Duration,
+        limits: &PluginLimits,
     ) -> Result<Component, Refused> {
         let gone = |_| Refused("compiling it was cut off".to_owned());
-        let _place = self.places.acquire().await.map_err(gone)?;
-        let size = ByteSize::b(wasm.len() as u64).display().iec().to_string();
-        let (this, name, sha256) = (self.clone(), shown.to_owned(), sha256.to_owned());
-        let mut compiled = tokio::task::spawn_blocking(move || this.compile(&name, &wasm, &sha256));
-        let began = Instant::now();
-        loop {
-            let left = most.saturating_sub(began.elapsed());
-            match tokio::time::timeout(TELL.min(left), &mut compiled).await {
-                Ok(done) => return done.map_err(|error| Refused(format!("compiling it failed: {error}")))?,
-                Err(_) if began.elapsed() >= most => {
-                    return Err(Refused(format!(
-                        "compiling it takes longer than {most:?} (limits.plugin_compile_timeout); its {size} are being \
-                         compiled still, for the next start"
-                    )));
-                }
-                Err(_) => info!(plugin = shown, seconds = began.elapsed().as_secs(), "compiling {size}, still"),
-            }
-        }
-    }
-
-    fn compile(&self, shown: &str, wasm: &[u8], sha256: &str) -> Result<Component, Refused> {
-        if let Some(component) = self.cache.as_ref().and_then(|cache| cache.get(&self.engine, sha256)) {
+        let place = self.places.clone().acquire_owned().await.map_err(gone)?;
+        let (this, digest) = (self.clone(), sha256.to_owned());
+        let kept = blocking(move || this.cache.as_ref().and_then(|cache| cache.get(&this.engine, &digest)));
+        if let Some(component) = kept.await? {
             return Ok(component);
         }
         info!(plugin = shown, bytes = wasm.len(), "compiling");
         let began = Instant::now();
-        let component = Component::new(&self.engine, wasm)
-            .map_err(|error| Refused(format!("it is not a valid component: {}", first_line(&error))))?;
+        let code = self.code(shown, wasm, limits, place).await?;
         info!(plugin = shown, ms = began.elapsed().as_millis(), "compiled");
-        if let Some(cache) = &self.cache {
-            cache.put(sha256, &component);
-        }
-        Ok(component)
+        let (this, digest) = (self.clone(), sha256.to_owned());
+        let component = blocking(move || {
+            let component = deserialize(&this.engine, &code);
+            if let (Ok(_), Some(cache)) = (&component, &this.cache) {
+                cache.put(&digest, &code);
+            }
+            component
+        });
+        component.await?.map_err(|error| Refused(format!("its code does not fit this server: {}", first_line(&error))))
     }
+
+    /// The code of a component, made now. Gives its `place` to others when it takes long.
+    async fn code(
+        &self,
+        shown: &str,
+        wasm: Bytes,
+        limits: &PluginLimits,
+        place: OwnedSemaphorePermit,
+    ) -> Result<Vec<u8>, Refused> {
+        let size = ByteSize::b(wasm.len() as u64).display().iec().to_string();
+        let (began, most) = (Instant::now(), limits.compile_timeout);
+        let mut made = pin!(compiler::code(&self.engine, self.settings, wasm, limits));
+        let (mut place, mut slow) = (Some(place), None);
+        loop {
+            let left = most.saturating_sub(began.elapsed());
+            match tokio::time::timeout(TELL.min(left), &mut made).await {
+                Ok(made) => return made,
+                Err(_) if began.elapsed() >= most => return Err(too_long(most)),
+                Err(_) => info!(plugin = shown, seconds = began.elapsed().as_secs(), "compiling {size}, still"),
+            }
+            if slow.is_none() {
+                slow = self.slow.clone().try_acquire_owned().ok();
+                place.take_if(|_| slow.is_some());
+            }
+        }
+    }
+}
+
+/// Does what may block a thread.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refused> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| Refused(format!("loading it failed: {error}")))
 }
 
 /// How many components are loaded at once.

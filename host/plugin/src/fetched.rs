@@ -19,6 +19,7 @@ use super::{
     cache::{CacheError, private_folder},
     component::Refused,
     oci::{self, Artifact, FetchLimits, OciReference},
+    pull::pull,
     signature::signature_path,
 };
 
@@ -94,7 +95,7 @@ impl Fetched {
         let began = Instant::now();
         let mut told = began;
         let size = |bytes| ByteSize::b(bytes).display().iec().to_string();
-        let artifact = oci::pull(reference, self.limits, |bytes, of| {
+        let artifact = pull(reference, &self.limits, |bytes, of| {
             if told.elapsed() >= TELL {
                 told = Instant::now();
                 info!(plugin = %reference, "fetching: {} of {}", size(bytes), size(of));

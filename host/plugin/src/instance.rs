@@ -32,6 +32,7 @@ pub struct Agent {
     models: Arc<Models>,
     granted: Arc<Granted>,
     scripted_time: Option<Duration>,
+    places: u32,
     /// What it says about itself.
     pub description: Description,
     /// The sha256 of the component, hexadecimal.
@@ -156,7 +157,7 @@ impl Agent {
         loaded_at: i64,
     ) -> Result<Self, Refused> {
         let limits = *grants.limits();
-        let Loaded { pre, sha256, description, uses_models, imports } = engine.load(fitting, &limits).await?;
+        let Loaded { pre, sha256, description, uses_models, imports, places } = engine.load(fitting, &limits).await?;
         let granted = Arc::new(grants.of(&description));
         Ok(Self {
             engine: engine.clone(),
@@ -165,6 +166,7 @@ impl Agent {
             models,
             granted,
             scripted_time: None,
+            places,
             description,
             sha256,
             loaded_at,
@@ -193,12 +195,17 @@ impl Agent {
         self.granted.memory.most as u64
     }
 
+    /// How many of `limits.max_live_runs` an instance counts as: more than one where it has many memories and tables.
+    pub fn places(&self) -> u32 {
+        self.places
+    }
+
     /// The longest that an execution of a run may take.
     pub fn run_timeout(&self) -> &TimeLimit {
         &self.granted.run_timeout
     }
 
-    /// The time of a processor that an execution of a run may take.
+    /// The time of a processor that a run may take.
     pub fn cpu_time(&self) -> &TimeLimit {
         &self.granted.cpu_time
     }
@@ -261,6 +268,9 @@ impl Agent {
         context.models = Some(self.models.clone());
         context.scripted_time = self.scripted_time;
         let id = context.response_id.clone();
+        // The turn is copied into the instance, which may ask for the others at any time.
+        let held = turn.input.len() + context.request.len() + context.history.len();
+        let _held = context.meter.hold(held);
         let state = RunState::new(&self.description.name, &id, &self.limits, Some(context));
         let mut store = self.engine.store(state);
         let called = match self.pre.instantiate_async(&mut store).await {

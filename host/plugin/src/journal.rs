@@ -7,6 +7,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
@@ -16,6 +17,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     failure::{Diverged, Violation},
+    json,
+    meter::{Held, Meter},
     state::RunState,
 };
 
@@ -42,11 +45,13 @@ pub struct Entry {
 pub(super) struct Replay {
     /// With their numbers in the journal.
     entries: VecDeque<(usize, Entry)>,
+    /// What they take.
+    held: Option<Held>,
 }
 
 impl Replay {
     /// Entries that come again in their order, and the answers of tasks, which are found by the tasks' numbers.
-    pub(super) fn new(entries: Vec<Entry>) -> (Self, HashMap<u64, Value>) {
+    pub(super) fn new(entries: Vec<Entry>, meter: &Arc<Meter>) -> (Self, HashMap<u64, Value>) {
         let (mut calls, mut answers) = (VecDeque::new(), HashMap::new());
         for (position, entry) in entries.into_iter().enumerate() {
             match entry.digest.parse() {
@@ -54,7 +59,9 @@ impl Replay {
                 _ => calls.push_back((position, entry)),
             }
         }
-        (Self { entries: calls }, answers)
+        let size = |(_, entry): &(usize, Entry)| size_of::<Entry>() + json::size(&entry.answer);
+        let held = (!calls.is_empty()).then(|| meter.hold(calls.iter().map(size).sum()));
+        (Self { entries: calls, held }, answers)
     }
 
     /// Whether there is nothing more to replay.
@@ -71,6 +78,10 @@ impl Replay {
     /// The next entry, which must be an answer of this import to these arguments; none when the run is live.
     fn take(&mut self, name: &str, digest: &str) -> Result<Option<Entry>, Diverged> {
         let Some((position, entry)) = self.entries.pop_front() else { return Ok(None) };
+        if self.entries.is_empty() {
+            self.entries = VecDeque::new();
+            self.held = None;
+        }
         if entry.name == name && entry.digest == digest {
             return Ok(Some(entry));
         }
@@ -163,6 +174,9 @@ impl RunState {
     pub(super) fn listen(&self) {
         if self.log.is_quiet() && self.replay.is_over() && self.run.as_ref().is_none_or(|run| !run.port.replaying()) {
             self.log.quiet(false);
+            if let Some(run) = &self.run {
+                run.port.live();
+            }
         }
     }
 }
@@ -177,7 +191,8 @@ mod tests {
 
     #[test]
     fn another_import_or_other_arguments_have_diverged() {
-        let (mut replay, _) = Replay::new(vec![entry("a", ""), entry("b", "1234567890"), entry("c", "")]);
+        let (mut replay, _) =
+            Replay::new(vec![entry("a", ""), entry("b", "1234567890"), entry("c", "")], &Arc::default());
         assert_eq!(replay.take("a", "").unwrap(), Some(entry("a", "")));
         let Diverged(why) = replay.take("b", "0000").unwrap_err();
         assert_eq!(why, "diverged at entry 1: expected `b` 12345678, got `b`");
@@ -189,7 +204,8 @@ mod tests {
 
     #[test]
     fn answers_of_tasks_do_not_stand_in_the_order_of_calls() {
-        let (mut replay, answers) = Replay::new(vec![entry("a", ""), entry(ANSWER, "7"), entry("b", "")]);
+        let (mut replay, answers) =
+            Replay::new(vec![entry("a", ""), entry(ANSWER, "7"), entry("b", "")], &Arc::default());
         assert_eq!(answers, HashMap::from([(7, Value::Null)]));
         assert_eq!(replay.take("a", "").unwrap(), Some(entry("a", "")));
         let Diverged(why) = replay.take("c", "").unwrap_err();

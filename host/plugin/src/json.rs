@@ -5,6 +5,7 @@
 
 use memchr::memchr2;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 /// Why a text was not read.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +27,18 @@ pub(super) fn read<T: DeserializeOwned>(text: &str, most: usize) -> Result<T, Un
     match values(text) > most {
         true => Err(Unread::TooMany(most)),
         false => Ok(serde_json::from_str(text)?),
+    }
+}
+
+/// About how many bytes of memory a value takes.
+pub(super) fn size(value: &Value) -> usize {
+    let own = size_of::<Value>();
+    own + match value {
+        Value::String(text) => text.len(),
+        Value::Array(values) => values.iter().map(size).sum(),
+        // A place in the order, and the key.
+        Value::Object(fields) => fields.iter().map(|(key, value)| 2 * own + key.len() + size(value)).sum(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
     }
 }
 
@@ -58,8 +71,6 @@ fn end_of_string(bytes: &[u8], mut at: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
-
     use super::*;
 
     #[test]

@@ -3,7 +3,7 @@
 //! Every answer is in the journal. What is written for longer than the run is committed together with its entry: a run
 //! that is executed again has both or neither.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD as BASE64};
 
@@ -14,6 +14,7 @@ use super::{
     },
     failure::Violation,
     journal::digest,
+    meter::{Held, Meter},
     port::{StateChange, StateError, StateSpot},
     state::RunState,
     tasks::cancelled,
@@ -34,15 +35,21 @@ pub(super) struct StateGrant {
 }
 
 /// What is kept for the run alone.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Scratch {
     values: BTreeMap<String, Vec<u8>>,
     bytes: usize,
+    held: Held,
 }
 
 impl Scratch {
+    pub(super) fn new(meter: &Arc<Meter>) -> Self {
+        Self { values: BTreeMap::new(), bytes: 0, held: meter.hold(0) }
+    }
+
     fn apply(&mut self, key: String, value: Option<Vec<u8>>) {
         self.bytes = self.after(&key, value.as_deref());
+        self.held.resize(self.bytes);
         match value {
             Some(value) => self.values.insert(key, value),
             None => self.values.remove(&key),
@@ -245,7 +252,7 @@ impl RunState {
         Ok(Ok(bytes))
     }
 
-    fn kept(&mut self, import: &str) -> wasmtime::Result<std::sync::Arc<dyn super::StatePort>> {
+    fn kept(&mut self, import: &str) -> wasmtime::Result<Arc<dyn super::StatePort>> {
         let kept = self.active(import)?.state.clone();
         kept.ok_or_else(|| wasmtime::Error::msg("a run without state"))
     }
@@ -282,7 +289,8 @@ mod tests {
 
     #[test]
     fn what_is_kept_for_the_run_is_counted() {
-        let mut scratch = Scratch::default();
+        let meter = Arc::<Meter>::default();
+        let mut scratch = Scratch::new(&meter);
         let most = 2 * (1 + 10 + super::super::STATE_ENTRY as usize);
         assert!(scratch.change("a", None, Some(&[0; 10]), most).unwrap());
         assert!(scratch.change("b", None, Some(&[0; 10]), most).unwrap());
@@ -294,6 +302,6 @@ mod tests {
         assert_eq!(scratch.keys("", ""), ["b"]);
         assert!(scratch.keys("", "b").is_empty() && scratch.keys("c", "").is_empty());
         scratch.apply("b".to_owned(), None);
-        assert_eq!(scratch.bytes, 0);
+        assert_eq!((scratch.bytes, meter.used().memory), (0, most as u64));
     }
 }

@@ -4,12 +4,25 @@ use std::{sync::Arc, time::Duration};
 
 use wasmtime::ResourceLimiter;
 
-use super::{Meter, failure::Violation, grants::Granted, http::HttpLimits, tools::ToolLimits};
+use super::{
+    Meter,
+    failure::Violation,
+    grants::Granted,
+    http::HttpLimits,
+    memory::{Budget, Share},
+    tools::ToolLimits,
+};
 
-/// The most elements of all tables of an instance: functions that can be called indirectly.
+/// The most elements of all tables of an instance together: functions that can be called indirectly.
 pub(super) const TABLE_ELEMENTS: usize = 100_000;
-/// The most core instances, memories and tables of a component. JavaScript and Python components have dozens.
+/// What an element of a table takes, in bytes.
+const TABLE_ELEMENT: usize = size_of::<usize>();
+/// The most core instances of a component. JavaScript and Python components have dozens.
 pub(super) const CORE_INSTANCES: usize = 100;
+/// The most memories of a component: its own, and those of others that it is composed with.
+pub(super) const MEMORIES: usize = 8;
+/// The most tables of a component.
+pub(super) const TABLES: usize = 32;
 /// The most handles that are open at once.
 pub(super) const HANDLES: usize = 10_000;
 
@@ -25,11 +38,13 @@ pub(super) const RANDOM_BYTES: u64 = 64 << 10;
 pub struct PluginLimits {
     /// The largest component, in bytes: `limits.plugin_bytes`.
     pub plugin_bytes: usize,
-    /// The longest that compiling one is waited for: `limits.plugin_compile_timeout`.
+    /// The longest that compiling one may take: `limits.plugin_compile_timeout`.
     pub compile_timeout: Duration,
-    /// Linear memory, all memories of the instance together, in bytes: `limits.memory`.
+    /// The most memory that compiling one may take, in bytes: `limits.plugin_compile_memory`.
+    pub compile_memory: usize,
+    /// All memories and tables of an instance together, in bytes: `limits.memory`.
     pub memory: usize,
-    /// Time of a processor, each time that a run is executed: `limits.cpu_time`.
+    /// Time of a processor of a run: `limits.cpu_time`.
     pub cpu_time: Duration,
     /// The longest that an execution may take: `limits.run_timeout`.
     pub run_timeout: Duration,
@@ -58,6 +73,7 @@ impl Default for PluginLimits {
         Self {
             plugin_bytes: 128 << 20,
             compile_timeout: Duration::from_secs(600),
+            compile_memory: 2 << 30,
             memory: 64 << 20,
             cpu_time: Duration::from_secs(60),
             run_timeout: Duration::from_secs(600),
@@ -129,45 +145,58 @@ pub(super) struct MemoryLimit {
 pub(super) struct Limiter {
     memory: MemoryLimit,
     used: usize,
-    /// What the host holds for it, in bytes.
-    held: usize,
+    /// Of all tables.
+    elements: usize,
+    /// What it has of the memory of all instances.
+    share: Option<Share>,
     meter: Arc<Meter>,
 }
 
 impl Limiter {
     pub(super) fn new(memory: MemoryLimit, meter: Arc<Meter>) -> Self {
-        Self { memory, used: 0, held: 0, meter }
+        Self { memory, used: 0, elements: 0, share: None, meter }
     }
 
-    /// The host holds so many bytes more for the instance. They count in its peak; what bounds them is a limit of their own.
-    pub(super) fn hold(&mut self, bytes: usize) {
-        self.held = self.held.saturating_add(bytes);
-        self.meter.grow(self.used.saturating_add(self.held) as u64);
+    /// From now on it shares this with all other instances.
+    pub(super) fn share(&mut self, budget: &Arc<Budget>) {
+        self.share = Some(budget.share());
     }
 
-    /// The host holds so many bytes less.
-    pub(super) fn release(&mut self, bytes: usize) {
-        self.held = self.held.saturating_sub(bytes);
+    /// Whether the instance may go on.
+    pub(super) fn check(&self) -> Result<(), Violation> {
+        self.share.as_ref().map_or(Ok(()), Share::check).map_err(Violation)
+    }
+
+    fn take(&mut self, more: usize) -> Result<(), Violation> {
+        let wanted = self.used.saturating_add(more);
+        let MemoryLimit { most, key } = &self.memory;
+        if wanted > *most {
+            return Err(Violation(format!("asked for {} of memory, limit {} ({key})", mib(wanted), mib(*most))));
+        }
+        if let Some(share) = &mut self.share {
+            share.grow(more).map_err(Violation)?;
+        }
+        self.used = wanted;
+        self.meter.grow(wanted as u64);
+        Ok(())
     }
 }
 
 impl ResourceLimiter for Limiter {
     fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
-        let wanted = self.used.saturating_add(desired.saturating_sub(current));
-        let MemoryLimit { most, key } = &self.memory;
-        if wanted > *most {
-            let message = format!("asked for {} of memory, limit {} ({key})", mib(wanted), mib(*most));
-            return Err(Violation(message).into());
-        }
-        self.used = wanted;
-        self.meter.grow(wanted.saturating_add(self.held) as u64);
+        self.take(desired.saturating_sub(current))?;
         Ok(true)
     }
 
-    fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
-        if desired > TABLE_ELEMENTS {
-            return Err(Violation(format!("asked for a table of {desired} elements, limit {TABLE_ELEMENTS}")).into());
+    fn table_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let more = desired.saturating_sub(current);
+        let elements = self.elements.saturating_add(more);
+        if elements > TABLE_ELEMENTS {
+            let message = format!("asked for tables of {elements} elements together, limit {TABLE_ELEMENTS}");
+            return Err(Violation(message).into());
         }
+        self.take(more.saturating_mul(TABLE_ELEMENT))?;
+        self.elements = elements;
         Ok(true)
     }
 
@@ -176,17 +205,31 @@ impl ResourceLimiter for Limiter {
     }
 
     fn tables(&self) -> usize {
-        CORE_INSTANCES
+        TABLES
     }
 
     fn memories(&self) -> usize {
-        CORE_INSTANCES
+        MEMORIES
     }
 }
 
+/// What an instance with one memory and small tables takes of the mappings of the process: measured, and rounded up.
+const MAPPINGS: usize = 8;
+/// What each further memory takes.
+const MEMORY_MAPPINGS: usize = 3;
+/// A table that may have this many elements or more has a mapping of its own.
+pub(super) const LARGE_TABLE: u64 = 16_000;
+
+/// How many places an instance with so many memories, and tables that may be large, takes: one for [`MAPPINGS`] mappings,
+/// of which the system allows a process only so many.
+pub(super) fn places(memories: usize, large_tables: usize) -> u32 {
+    let mappings = MAPPINGS + memories.saturating_sub(1) * MEMORY_MAPPINGS + large_tables.saturating_sub(1);
+    u32::try_from(mappings.div_ceil(MAPPINGS)).unwrap_or(u32::MAX)
+}
+
 /// Bytes as mebibytes, rounded up to a tenth.
-fn mib(bytes: usize) -> String {
-    let tenths = (bytes * 10).div_ceil(1 << 20);
+pub(super) fn mib(bytes: usize) -> String {
+    let tenths = bytes.saturating_mul(10).div_ceil(1 << 20);
     if tenths.is_multiple_of(10) {
         format!("{} MiB", tenths / 10)
     } else {
@@ -206,5 +249,23 @@ mod tests {
         assert_eq!(limiter.meter.used().memory, 16 << 20);
         let error = limiter.memory_growing(16 << 20, (16 << 20) + 65_536, None).unwrap_err();
         assert_eq!(error.to_string(), "asked for 16.1 MiB of memory, limit 16 MiB (limits.memory)");
+    }
+
+    #[test]
+    fn tables_are_memory_all_together() {
+        let memory = MemoryLimit { most: 1 << 20, key: "limits.memory".to_owned() };
+        let mut limiter = Limiter::new(memory, Arc::default());
+        assert!(limiter.table_growing(0, 60_000, None).unwrap());
+        assert_eq!(limiter.meter.used().memory, 60_000 * TABLE_ELEMENT as u64);
+        let error = limiter.table_growing(0, 40_001, None).unwrap_err();
+        assert_eq!(error.to_string(), "asked for tables of 100001 elements together, limit 100000");
+        let error = limiter.memory_growing(0, 1 << 20, None).unwrap_err();
+        assert_eq!(error.to_string(), "asked for 1.5 MiB of memory, limit 1 MiB (limits.memory)");
+        assert!(limiter.table_growing(60_000, 100_000, None).unwrap());
+    }
+
+    #[test]
+    fn what_takes_more_mappings_takes_more_places() {
+        assert_eq!([places(0, 0), places(1, 1), places(1, 2), places(3, 0), places(8, 32)], [1, 1, 2, 2, 8]);
     }
 }

@@ -5,7 +5,7 @@
 //! digest of the layer: both are compared, whatever the registry says. A signature, as `outlast plugin sign` makes it, is
 //! the annotation [`SIGNATURE`] of the manifest.
 //!
-//! Registries are asked over `https`; over `http` only on this machine. Credentials are those of `docker login`.
+//! Credentials are those of `docker login`. [`pull`](super::pull) fetches.
 
 use std::{
     fmt,
@@ -19,19 +19,14 @@ use std::{
 
 use bytes::Bytes;
 use docker_credential::{CredentialRetrievalError, DockerCredential};
-use futures::StreamExt as _;
 use oci_client::{
-    Client, Reference,
-    client::{ClientConfig, ClientProtocol},
-    errors::{OciDistributionError, OciErrorCode},
+    Reference,
     manifest::{
         IMAGE_MANIFEST_LIST_MEDIA_TYPE, IMAGE_MANIFEST_MEDIA_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE,
         OciDescriptor, OciImageManifest,
     },
     secrets::RegistryAuth,
 };
-use outlast_model::install_tls;
-use sha2::{Digest as _, Sha256};
 
 use super::component::Refused;
 
@@ -39,30 +34,28 @@ use super::component::Refused;
 pub const SIGNATURE: &str = "outlast.signature";
 
 const SCHEME: &str = "oci://";
-const SHA256: &str = "sha256:";
+pub(super) const SHA256: &str = "sha256:";
 /// The media types of a component: that of today, and the one that older tools write.
 const COMPONENTS: [&str; 2] = ["application/wasm", "application/vnd.wasm.content.layer.v1+wasm"];
 /// What is asked for, and others, so that it can be said what is there in place of a component.
-const MANIFESTS: [&str; 4] =
+pub(super) const MANIFESTS: [&str; 4] =
     [OCI_IMAGE_MEDIA_TYPE, IMAGE_MANIFEST_MEDIA_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE, IMAGE_MANIFEST_LIST_MEDIA_TYPE];
-/// How long a registry may take to accept a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a registry may be silent.
-const READ_TIMEOUT: Duration = Duration::from_secs(30);
-/// The largest manifest that is kept, in bytes: what registries allow.
-const MANIFEST_BYTES: usize = 4 << 20;
+/// The largest manifest, in bytes: what registries allow.
+pub(super) const MANIFEST_BYTES: usize = 4 << 20;
 
 /// Where a component is in a registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OciReference(Reference);
+pub struct OciReference(pub(super) Reference);
 
 /// How much of a registry is trusted.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct FetchLimits {
     /// The largest component, in bytes: `limits.plugin_bytes`.
     pub bytes: usize,
     /// The longest that fetching one may take: `limits.plugin_fetch_timeout`.
     pub timeout: Duration,
+    /// Hosts that may be asked for tokens beside the registry's own: `registry_realms`.
+    pub realms: Vec<String>,
 }
 
 /// A component that was fetched. Its digests are right.
@@ -80,7 +73,7 @@ pub struct Artifact {
 
 /// What a manifest says of its component.
 pub(super) struct Content {
-    layer: OciDescriptor,
+    pub(super) layer: OciDescriptor,
     /// Its sha256, hexadecimal.
     pub(super) sha256: String,
     pub(super) signature: Option<String>,
@@ -102,7 +95,7 @@ impl OciReference {
         (self.0.registry(), self.0.repository())
     }
 
-    fn is_local(&self) -> bool {
+    pub(super) fn is_local(&self) -> bool {
         let host = self.0.registry().rsplit_once(':').map_or(self.0.registry(), |(host, _)| host);
         host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
     }
@@ -135,82 +128,6 @@ impl fmt::Display for OciReference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{SCHEME}{}", self.0)
     }
-}
-
-/// Fetches a component. `progress` is told how many bytes are there, and of how many, now and then.
-///
-/// # Errors
-///
-/// There is none, it is not the one of the digest, the registry does not give it, or it takes too long or is too large.
-pub async fn pull(
-    reference: &OciReference,
-    limits: FetchLimits,
-    progress: impl FnMut(u64, u64),
-) -> Result<Artifact, Refused> {
-    let late = |_| {
-        let why = format!("fetching it took longer than {:?} (limits.plugin_fetch_timeout)", limits.timeout);
-        Refused(why)
-    };
-    tokio::time::timeout(limits.timeout, pull_now(reference, limits.bytes, progress)).await.map_err(late)?
-}
-
-async fn pull_now(
-    reference: &OciReference,
-    most: usize,
-    mut progress: impl FnMut(u64, u64),
-) -> Result<Artifact, Refused> {
-    install_tls();
-    let host = reference.0.resolve_registry().to_owned();
-    let failed = |error: OciDistributionError| Refused(explain(reference, &error));
-    let protocol =
-        if reference.is_local() { ClientProtocol::HttpsExcept(vec![host.clone()]) } else { ClientProtocol::Https };
-    let client = Client::new(ClientConfig {
-        protocol,
-        connect_timeout: Some(CONNECT_TIMEOUT),
-        read_timeout: Some(READ_TIMEOUT),
-        user_agent: concat!("outlast/", env!("CARGO_PKG_VERSION")),
-        platform_resolver: None,
-        ..ClientConfig::default()
-    });
-    let auth = credentials(host).await?;
-    let (manifest, _) = client.pull_manifest_raw(&reference.0, &auth, &MANIFESTS).await.map_err(failed)?;
-    let digest = hex::encode(Sha256::digest(&manifest));
-    if let Some(pinned) = reference.digest().filter(|pinned| !pinned.eq_ignore_ascii_case(&digest)) {
-        return Err(Refused(format!(
-            "the registry gave a manifest with the digest sha256:{digest}, not sha256:{pinned}"
-        )));
-    }
-    let Content { layer, sha256, signature } = content(&manifest)?;
-    let size = usize::try_from(layer.size).unwrap_or_default();
-    let too_large = |bytes: usize| too_large(bytes as u64, most);
-    if size > most {
-        return Err(too_large(size));
-    }
-    let mut stream = client.pull_blob_stream(&reference.0, &layer).await.map_err(failed)?;
-    let mut wasm = Vec::with_capacity(size);
-    while let Some(part) = stream.next().await {
-        let part = part.map_err(|error| Refused(format!("fetching it failed: {error}")))?;
-        if wasm.len() + part.len() > most {
-            return Err(too_large(wasm.len() + part.len()));
-        }
-        wasm.extend_from_slice(&part);
-        progress(wasm.len() as u64, size as u64);
-    }
-    if hex::encode(Sha256::digest(&wasm)) != sha256 {
-        return Err(Refused(format!("the registry gave a component whose digest is not sha256:{sha256}")));
-    }
-    let pinned = reference.0.clone_with_digest(format!("{SHA256}{digest}"));
-    let pinned = match (reference.digest(), reference.0.tag()) {
-        (Some(_), _) => reference.clone(),
-        (None, Some(tag)) => OciReference(Reference::with_tag_and_digest(
-            pinned.registry().to_owned(),
-            pinned.repository().to_owned(),
-            tag.to_owned(),
-            format!("{SHA256}{digest}"),
-        )),
-        (None, None) => OciReference(pinned),
-    };
-    Ok(Artifact { reference: pinned, manifest, wasm: wasm.into(), signature })
 }
 
 /// What a manifest says of its component.
@@ -252,7 +169,7 @@ pub(super) fn too_large(bytes: u64, most: usize) -> Refused {
 }
 
 /// What `docker login` has left for a registry.
-async fn credentials(host: String) -> Result<RegistryAuth, Refused> {
+pub(super) async fn credentials(host: String) -> Result<RegistryAuth, Refused> {
     let folder = std::env::var_os("DOCKER_CONFIG").map(PathBuf::from);
     let folder = folder.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".docker")));
     let Some(path) = folder.map(|folder| folder.join("config.json")) else { return Ok(RegistryAuth::Anonymous) };
@@ -283,52 +200,6 @@ fn credentials_in(path: &Path, host: &str) -> Result<RegistryAuth, Refused> {
         Err(CredentialRetrievalError::HelperFailure { helper, .. }) => Err(cannot(&format!("`{helper}` failed"))),
         Err(error) => Err(cannot(&error)),
     }
-}
-
-/// An error of a registry, in words for the operator.
-fn explain(reference: &OciReference, error: &OciDistributionError) -> String {
-    let host = reference.0.registry();
-    let denied = || {
-        format!(
-            "the registry {host} does not give it: `docker login {host}` stores credentials, and DOCKER_CONFIG names the \
-             folder of another config.json"
-        )
-    };
-    match error {
-        OciDistributionError::UnauthorizedError { .. } | OciDistributionError::AuthenticationFailure(_) => denied(),
-        OciDistributionError::ImageManifestNotFoundError(_) => format!("the registry {host} does not have it"),
-        OciDistributionError::RegistryError { envelope, .. } => {
-            let has = |wanted: &[OciErrorCode]| envelope.errors.iter().any(|error| wanted.contains(&error.code));
-            if has(&[OciErrorCode::Unauthorized, OciErrorCode::Denied]) {
-                denied()
-            } else if has(&[
-                OciErrorCode::ManifestUnknown,
-                OciErrorCode::NameUnknown,
-                OciErrorCode::BlobUnknown,
-                OciErrorCode::NotFound,
-            ]) {
-                format!("the registry {host} does not have it")
-            } else {
-                format!("the registry {host} answered: {envelope}")
-            }
-        }
-        OciDistributionError::RequestError(error) if error.is_connect() || error.is_timeout() => {
-            format!("the registry {host} cannot be reached: {}", chain(error))
-        }
-        OciDistributionError::DigestError(error) => format!("the registry {host} gave something else: {error}"),
-        other => format!("the registry {host} does not give it: {}", chain(other)),
-    }
-}
-
-/// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    super::failure::shorten(&text, 500)
 }
 
 #[cfg(test)]

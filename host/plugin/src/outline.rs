@@ -5,7 +5,10 @@
 
 use wasmparser::{ComponentTypeRef, Encoding, Parser, Payload};
 
-use super::component::Refused;
+use super::{
+    component::Refused,
+    limits::{LARGE_TABLE, MEMORIES, TABLES},
+};
 
 /// The most functions of a component, all its modules together. Those of large languages have some ten thousands.
 const FUNCTIONS: usize = 250_000;
@@ -21,13 +24,19 @@ pub(super) struct Outline {
     pub imports: Vec<String>,
     /// The names of its exports.
     pub exports: Vec<String>,
+    /// The memories of its modules.
+    pub memories: usize,
+    /// The tables of its modules.
+    pub tables: usize,
+    /// Those of them that may become large.
+    pub large_tables: usize,
 }
 
 /// Looks at a component. Takes time in proportion to its length, and little.
 ///
 /// # Errors
 ///
-/// It has more, or larger, functions than are compiled, or is no component.
+/// It has more memories, tables or functions than there may be, or larger ones, or is no component.
 pub(super) fn outline(wasm: &[u8]) -> Result<Outline, Refused> {
     let invalid = |error: wasmparser::BinaryReaderError| {
         Refused(format!("it is not a valid component: {}", super::failure::shorten(error.message(), 500)))
@@ -56,6 +65,18 @@ pub(super) fn outline(wasm: &[u8]) -> Result<Outline, Refused> {
                     outline.exports.push(export.map_err(invalid)?.name.name.to_owned());
                 }
             }
+            Payload::MemorySection(memories) => {
+                outline.memories = outline.memories.saturating_add(memories.count() as usize);
+                may_have("memories", outline.memories, MEMORIES)?;
+            }
+            Payload::TableSection(tables) => {
+                outline.tables = outline.tables.saturating_add(tables.count() as usize);
+                may_have("tables", outline.tables, TABLES)?;
+                for table in tables {
+                    let kind = table.map_err(invalid)?.ty;
+                    outline.large_tables += usize::from(kind.maximum.is_none_or(|most| most >= LARGE_TABLE));
+                }
+            }
             Payload::CodeSectionEntry(body) => {
                 functions += 1;
                 within("functions", functions as u64, FUNCTIONS as u64)?;
@@ -79,6 +100,14 @@ fn within(what: &str, count: u64, most: u64) -> Result<(), Refused> {
     }
 }
 
+/// Each instance takes mappings for them, of which the system allows a process only so many.
+pub(super) fn may_have(what: &str, count: usize, most: usize) -> Result<(), Refused> {
+    match count > most {
+        true => Err(Refused(format!("it has {count} {what}, and a component may have {most}"))),
+        false => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,7 +125,7 @@ mod tests {
             (core instance $i (instantiate $m))
             (func (export "run") (canon lift (core func $i "f")))
         )"#;
-        let Outline { imports, exports } = seen(text).unwrap();
+        let Outline { imports, exports, .. } = seen(text).unwrap();
         assert_eq!((imports, exports), (vec!["wasi:http/types@0.2.0".to_owned()], vec!["run".to_owned()]));
     }
 
@@ -106,5 +135,18 @@ mod tests {
         assert!(seen(&with(20_000)).is_ok());
         let why = seen(&with(20_001)).unwrap_err();
         assert!(why.contains("20001 variables in one function"), "{why}");
+    }
+
+    #[test]
+    fn memories_and_tables_are_counted_over_all_modules() {
+        let modules =
+            |what: &str, count: usize| format!("(component {})", format!("(core module {what})").repeat(count));
+        assert_eq!(seen(&modules("(memory 1)", 8)).unwrap().memories, 8);
+        assert_eq!(seen(&modules("(memory 1)", 9)).unwrap_err(), "it has 9 memories, and a component may have 8");
+        let why = seen(&format!("(component (core module {}))", "(table 1 funcref)".repeat(33))).unwrap_err();
+        assert_eq!(why, "it has 33 tables, and a component may have 32");
+        let Outline { tables, large_tables, .. } =
+            seen("(component (core module (table 9 9 funcref) (table 9 funcref) (table 9 16000 funcref)))").unwrap();
+        assert_eq!((tables, large_tables), (3, 2));
     }
 }

@@ -7,7 +7,10 @@
 use serde::Deserialize;
 use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-use super::limits::{CORE_INSTANCES, TABLE_ELEMENTS};
+use super::{
+    compiler::Settings,
+    limits::{CORE_INSTANCES, TABLE_ELEMENTS},
+};
 
 /// Instances beside those of runs: of components that are asked what they are.
 const BESIDE: usize = 64;
@@ -49,8 +52,8 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Configures an engine. An error is why that is not possible.
-    pub(super) fn configure(self, config: &mut Config) -> Result<(), String> {
+    /// Configures an engine, and says how code is made for it. An error is why that is not possible.
+    pub(super) fn configure(self, config: &mut Config) -> Result<Settings, String> {
         let count =
             |number: usize| u32::try_from(number).map_err(|_| format!("a pool for {} runs is too large", self.runs));
         let instances = self.runs.saturating_add(self.tools).saturating_add(BESIDE);
@@ -80,9 +83,8 @@ impl Pool {
             .max_core_instance_size(INSTANCE_BYTES)
             .table_elements(TABLE_ELEMENTS)
             .max_memory_size(usize::try_from(reservation).unwrap_or(usize::MAX));
-        config.memory_reservation(reservation).memory_guard_size(GUARD);
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
-        Ok(())
+        Ok(Settings { addresses: Some((reservation, GUARD)) })
     }
 }
 
@@ -93,8 +95,8 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_told() {
         let configured = |runs, memory| Pool { runs, tools: 256, memory }.configure(&mut Config::new());
-        assert_eq!(configured(10_000, 1 << 30), Ok(()));
-        assert_eq!(configured(100_000, 64 << 20), Ok(()), "with smaller reservations");
+        assert!(configured(10_000, 1 << 30).is_ok());
+        assert!(configured(100_000, 64 << 20).is_ok(), "with smaller reservations");
         let error = configured(100_000, 1 << 30).unwrap_err();
         assert!(error.contains("limits.max_live_runs") && error.contains("1024 MiB"), "{error}");
     }

@@ -38,6 +38,9 @@ pub trait RunPort: Send + Sync + 'static {
 
     /// The output so far.
     fn output(&self) -> Vec<Item>;
+
+    /// Everything that was done before is done again: from now on it is new.
+    fn live(&self) {}
 }
 
 /// A line of a run's log.

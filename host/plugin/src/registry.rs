@@ -11,13 +11,15 @@ use bytes::Bytes;
 use futures::future::join_all;
 use outlast_model::Models;
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 use tracing::info;
 
 use super::{
     component::Refused,
-    engine::Engine,
+    engine::{Engine, cores},
     grants::Grants,
     instance::Agent,
+    rollback::{LastServed, PluginVersion},
     signature::Signatures,
     tools::{ToolComponent, Toolbox},
 };
@@ -84,13 +86,16 @@ pub struct Registry {
     models: Arc<Models>,
     grants: Grants,
     signatures: Signatures,
+    last: LastServed,
     bundled: Agents,
     /// What serves. Readers wait for nobody; who changes it exchanges all of it.
     served: ArcSwap<Agents>,
     /// Components that are not served any more, for the runs that began with them; by their sha256.
     retired: Mutex<HashMap<String, Retired>>,
-    /// One component at a time is loaded again, and not once for each of its runs.
-    loading: tokio::sync::Mutex<()>,
+    /// A component is loaded again once, and not once for each of its runs; by its sha256, while it is loaded.
+    loading: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    /// For beginning to load files: as many as there are cores.
+    turns: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
@@ -108,11 +113,18 @@ impl Registry {
             models,
             grants,
             signatures,
+            last: LastServed::default(),
             bundled: Agents::new(),
             served: ArcSwap::default(),
             retired: Mutex::default(),
-            loading: tokio::sync::Mutex::default(),
+            loading: Mutex::default(),
+            turns: Arc::new(Semaphore::new(cores())),
         }
+    }
+
+    /// Turns to begin to load a file.
+    pub(super) fn turns(&self) -> Arc<Semaphore> {
+        self.turns.clone()
     }
 
     /// Loads the agents that come with the server, and serves them. Their components: the sha256 and the bytes of each.
@@ -140,6 +152,12 @@ impl Registry {
         &self.grants
     }
 
+    /// The upstream model that is called where a request asks for this one, or for none: `provider/model`. None where there
+    /// is no such model.
+    pub fn upstream(&self, asked: Option<&str>) -> Option<String> {
+        Some(self.models.resolve(asked).ok()?.to_string())
+    }
+
     /// The largest component that is loaded, in bytes.
     pub(super) fn plugin_bytes(&self) -> usize {
         self.grants.limits().plugin_bytes
@@ -159,7 +177,30 @@ impl Registry {
         self.signatures.check(path, &wasm).await?;
         let plugin = self.load_unpinned(&path.display().to_string(), wasm, now).await?;
         self.fits(&plugin)?;
+        self.is_not_rolled_back(&plugin)?;
         Ok(plugin)
+    }
+
+    /// These plugins serve, or have served: older versions of them do not, where signatures are looked at.
+    pub fn know_served(&self, plugins: impl IntoIterator<Item = PluginVersion>) {
+        self.last.know(plugins);
+    }
+
+    /// Whether the versions that serve are to be remembered.
+    pub fn remembers_served(&self) -> bool {
+        !self.signatures.trusted.is_empty()
+    }
+
+    /// Whether a plugin may take the place of the version that served last.
+    fn is_not_rolled_back(&self, plugin: &Plugin) -> Result<(), Refused> {
+        let pinned = match plugin {
+            Plugin::Agent(agent) => self.grants.is_pinned(&agent.description.name),
+            Plugin::Tool(tool) => self.toolbox().config(&tool.description.name).sha256.is_some(),
+        };
+        match pinned || self.signatures.rollback || !self.remembers_served() {
+            true => Ok(()),
+            false => self.last.check(plugin),
+        }
     }
 
     /// Whether a component that was loaded fits what the operator says of it, and is signed as it must be. Its signature
@@ -272,11 +313,14 @@ impl Registry {
     ///
     /// It does not fit.
     pub async fn load_retired(&self, sha256: &str, wasm: Vec<u8>, loaded_at: i64) -> Result<Arc<Agent>, Refused> {
-        let _one = self.loading.lock().await;
+        let turn = self.loading.lock().entry(sha256.to_owned()).or_default().clone();
+        let _one = turn.lock().await;
         if let Some(agent) = self.by_component(sha256) {
             return Ok(agent);
         }
-        let agent = Arc::new(self.load("a component that a run began with", wasm.into(), loaded_at).await?);
+        let loaded = self.load("a component that a run began with", wasm.into(), loaded_at).await;
+        self.loading.lock().remove(sha256);
+        let agent = Arc::new(loaded?);
         let retired = Retired { agent: agent.clone(), idle: false };
         self.retired.lock().insert(agent.sha256.clone(), retired);
         Ok(agent)

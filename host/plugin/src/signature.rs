@@ -38,6 +38,8 @@ pub struct Signatures {
     pub required: bool,
     /// Whose signatures are trusted. Without any, none are looked at.
     pub trusted: Vec<PublicKey>,
+    /// Whether a version may take the place of a later one.
+    pub rollback: bool,
 }
 
 /// A key that signs.
@@ -190,7 +192,7 @@ mod tests {
             std::fs::write(dir.path().join("x.wasm.sig"), signature).unwrap();
         }
         let trusted = trusted.iter().map(|key| PublicKey::try_from(key.public()).unwrap()).collect();
-        Signatures { required, trusted }.check(&path, WASM).await.map_err(|Refused(why)| why)
+        Signatures { required, trusted, rollback: false }.check(&path, WASM).await.map_err(|Refused(why)| why)
     }
 
     #[tokio::test]

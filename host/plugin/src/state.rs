@@ -60,10 +60,13 @@ impl RunState {
             clock.set(run.scripted_time.unwrap_or(Duration::from_nanos(run.began)));
             std::mem::take(&mut run.entries)
         });
-        let (replay, answers) = Replay::new(entries.unwrap_or_default());
+        let (replay, answers) = Replay::new(entries.unwrap_or_default(), &meter);
         let port = run.as_ref().filter(|run| run.journaled).map(|run| run.port.clone());
-        let tasks = Tasks::new(port, answers);
+        let tasks = Tasks::new(port, answers, meter.clone());
         log.quiet(!replay.is_over() || run.as_ref().is_some_and(|run| run.port.replaying()));
+        if let Some(run) = run.as_ref().filter(|_| !log.is_quiet()) {
+            run.port.live();
+        }
         // It decides every random number.
         let seed = run.as_ref().map_or_else(|| RunSecret::by_id(id).seed(), |run| run.secret.seed());
         let mut half = [0; 16];
@@ -88,7 +91,7 @@ impl RunState {
         Self {
             wasi: wasi.build(),
             table,
-            limiter: Limiter::new(memory, meter),
+            limiter: Limiter::new(memory, meter.clone()),
             log,
             stderr,
             clock,
@@ -96,7 +99,7 @@ impl RunState {
             tasks,
             host_call,
             generations,
-            scratch: Scratch::default(),
+            scratch: Scratch::new(&meter),
             run,
         }
     }

@@ -2,12 +2,13 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use outlast_protocol::{ApiError, ErrorKind};
 use outlast_store::StoreError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{error, warn};
 
-use super::{Broken, HistoryLimits, OutputLimits, RunBytes};
+use super::{Broken, HistoryLimits, OutputLimits, Quotas, RunBytes};
 
 /// Limits on runs, from the configuration.
 #[derive(Clone, Copy, Debug)]
@@ -71,18 +72,24 @@ pub(super) struct Places {
     runs: (usize, Arc<Semaphore>),
     instances: (usize, Arc<Semaphore>),
     /// Those of instances that runs may have that are executed again: the others are for admissions.
-    again: Arc<Semaphore>,
-    principals: HashMap<String, (usize, Arc<Semaphore>)>,
-    agents: HashMap<String, (usize, Arc<Semaphore>)>,
+    again: (usize, Arc<Semaphore>),
+    /// Exchanged with the keys.
+    principals: ArcSwap<HashMap<String, Share>>,
+    agents: HashMap<String, Share>,
 }
 
-/// How many runs at once those may have that have a limit of their own, by their names.
+/// So many places, and those of them that are free.
+type Share = (usize, Arc<Semaphore>);
+
+/// How many runs at once those may have that have a limit of their own, by their names, and how much they may keep.
 #[derive(Clone, Debug, Default)]
 pub struct Shares {
     /// `max_live_runs` of a key.
     pub principals: HashMap<String, usize>,
     /// `max_live_runs` of an agent.
     pub agents: HashMap<String, usize>,
+    /// How much principals may keep.
+    pub quotas: Quotas,
 }
 
 /// The place of a run, until it is dropped.
@@ -106,20 +113,32 @@ const RESERVED: usize = 4;
 impl Places {
     /// So many places as the limits say, and so many for each of these.
     pub fn new(limits: &RunLimits, shares: Shares) -> Self {
-        let places = |most: usize| (most, Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))));
         let each = |of: HashMap<String, usize>| of.into_iter().map(|(name, most)| (name, places(most))).collect();
         Self {
             runs: places(limits.max_runs),
             instances: places(limits.max_live_runs),
-            again: places((limits.max_live_runs - limits.max_live_runs / RESERVED).max(1)).1,
-            principals: each(shares.principals),
+            again: places((limits.max_live_runs - limits.max_live_runs / RESERVED).max(1)),
+            principals: ArcSwap::from_pointee(each(shares.principals)),
             agents: each(shares.agents),
         }
     }
 
+    /// Gives principals so many places from now on. Where that is another number than before, the runs that go on are not
+    /// counted.
+    pub fn share(&self, principals: HashMap<String, usize>) {
+        let before = self.principals.load();
+        let share = |(name, most): (String, usize)| {
+            let same = before.get(&name).filter(|(before, _)| *before == most).cloned();
+            (name, same.unwrap_or_else(|| places(most)))
+        };
+        self.principals.store(Arc::new(principals.into_iter().map(share).collect()));
+    }
+
     /// Takes a place for a run of `agent` for `principal`.
-    pub fn take(&self, principal: &str, agent: &str) -> Result<(Place, Slot), Refusal> {
-        let principal = match self.principals.get(principal) {
+    ///
+    /// Its instance takes as many `places` as it takes mappings, or all that there are.
+    pub fn take(&self, principal: &str, agent: &str, count: u32) -> Result<(Place, Slot), Refusal> {
+        let principal = match self.principals.load().get(principal) {
             Some((most, places)) => {
                 Some(places.clone().try_acquire_owned().map_err(|_| Refusal::FullForPrincipal(*most))?)
             }
@@ -135,7 +154,7 @@ impl Places {
         let (most, places) = &self.runs;
         let run = places.clone().try_acquire_owned().map_err(|_| Refusal::FullOfRuns(*most))?;
         let (most, places) = &self.instances;
-        let instance = places.clone().try_acquire_owned().map_err(|_| Refusal::Full(*most))?;
+        let instance = places.clone().try_acquire_many_owned(self.at_most(count)).map_err(|_| Refusal::Full(*most))?;
         Ok((
             Place { _run: Some(run), _principal: principal, _agent: agent },
             Slot { _again: None, _instance: Some(instance) },
@@ -145,22 +164,34 @@ impl Places {
     /// Waits for a place for a run of `agent` for `principal` that was admitted before.
     pub async fn place(&self, principal: &str, agent: &str) -> Place {
         // The semaphores are never closed.
-        let of = async |places: Option<&(usize, Arc<Semaphore>)>| match places {
+        let of = async |places: Option<&Share>| match places {
             Some((_, places)) => places.clone().acquire_owned().await.ok(),
             None => None,
         };
+        let shares = self.principals.load_full();
         Place {
-            _principal: of(self.principals.get(principal)).await,
+            _principal: of(shares.get(principal)).await,
             _agent: of(self.agents.get(agent)).await,
             _run: of(Some(&self.runs)).await,
         }
     }
 
-    /// Waits for a place for an instance of a run that is executed again.
-    pub async fn slot_again(&self) -> Slot {
-        let again = self.again.clone().acquire_owned().await.ok();
-        Slot { _again: again, _instance: self.instances.1.clone().acquire_owned().await.ok() }
+    /// Waits for so many places for an instance of a run that is executed again.
+    pub async fn slot_again(&self, count: u32) -> Slot {
+        let count = self.at_most(count);
+        let again = self.again.1.clone().acquire_many_owned(count).await.ok();
+        Slot { _again: again, _instance: self.instances.1.clone().acquire_many_owned(count).await.ok() }
     }
+
+    /// No more places than a run that is executed again can ever have.
+    fn at_most(&self, count: u32) -> u32 {
+        count.min(u32::try_from(self.again.0).unwrap_or(u32::MAX))
+    }
+}
+
+/// So many places, all free.
+fn places(most: usize) -> Share {
+    (most, Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))))
 }
 
 /// Why a run did not begin. Nothing of it is kept.
@@ -186,6 +217,17 @@ pub enum Refusal {
          later."
     )]
     FullForAgent(usize, String),
+    /// The principal keeps as much as it may.
+    #[error(
+        "You keep {kept} bytes, and this would be more than the {most} that you may (limits.stored_bytes, or stored_bytes of \
+         the key). Delete responses or conversations, or send `store: false`; what is deleted has room again seconds later."
+    )]
+    FullOfBytes {
+        /// What it keeps, in bytes.
+        kept: u64,
+        /// What it may.
+        most: u64,
+    },
     /// The server stops.
     #[error("The server is shutting down and starts no new runs. Repeat the request.")]
     Draining,
@@ -204,6 +246,12 @@ pub enum Refusal {
     /// The database does not take writes.
     #[error("The database is not available right now; nothing was started. Repeat the request.")]
     Unavailable,
+    /// The database did not say whether it stored the response.
+    #[error(
+        "The database did not say in time whether the response was stored. It is removed if it was; repeat the request, \
+         with its Idempotency-Key if it has one."
+    )]
+    Unknown,
     /// A defect.
     #[error("The request could not be started.")]
     Defect,
@@ -253,6 +301,9 @@ impl From<Refusal> for ApiError {
             Refusal::Full(_) | Refusal::FullOfRuns(_) | Refusal::FullForPrincipal(_) | Refusal::FullForAgent(..) => {
                 Self::new(ErrorKind::RateLimited, "rate_limit_exceeded", message).with_retry_after(1)
             }
+            Refusal::FullOfBytes { .. } => {
+                Self::new(ErrorKind::RateLimited, "storage_quota_exceeded", message).never_retry()
+            }
             Refusal::Draining => Self::new(ErrorKind::Unavailable, "shutting_down", message).with_retry_after(1),
             Refusal::KeyTaken | Refusal::KeyConflict => {
                 Self::new(ErrorKind::Conflict, "idempotency_key_conflict", message).never_retry()
@@ -262,6 +313,7 @@ impl From<Refusal> for ApiError {
             }
             Refusal::Invalid(error) => error,
             Refusal::Unavailable => Self::storage_unavailable(),
+            Refusal::Unknown => Self::new(ErrorKind::Unavailable, "outcome_unknown", message).with_retry_after(1),
             Refusal::Defect => Self::new(ErrorKind::Internal, "internal_error", message),
         }
     }

@@ -147,7 +147,7 @@ impl Manager {
         key: Option<IdempotencyKey>,
         agent: Arc<Agent>,
     ) -> Result<Subscription, Refusal> {
-        let places = self.places.take(&principal, &agent.description.name)?;
+        let places = self.places.take(&principal, &agent.description.name, agent.places())?;
         if self.draining() {
             return Err(Refusal::Draining);
         }
@@ -194,17 +194,22 @@ impl Manager {
             key,
             created_at: milliseconds(now),
         };
+        if run.durable {
+            self.reserve(&row.principal, row.request.len()).await?;
+        }
         let Some(token) = self.enter(&run) else { return Err(Refusal::Draining) };
         // No answer means that the writer is gone.
         if let Err(refusal) = run.admit(row).await.unwrap_or(Err(Refusal::Defect)) {
             self.live.lock().runs.remove(&id);
+            // Somebody may have found it by its idempotency key.
+            run.feed.suspend();
             return Err(refusal);
         }
         drop(history);
         let owner = !run.durable || (self.limits.cancel_on_disconnect && !request.background);
         let subscription = Subscription::live(run.clone(), 0, run.durable.then(|| self.store.clone()), owner);
         let (place, slot) = places;
-        self.live(run, Begin::Now(Box::new(Ready { agent, context, slot })), Some(place), token);
+        self.live(run, Begin::Now(Box::new(Ready { agent, context, slot, repeating: false })), Some(place), token);
         Ok(subscription)
     }
 }

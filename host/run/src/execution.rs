@@ -1,6 +1,12 @@
 //! One execution of a run: from its instance to what it came to.
 
-use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
+use std::{
+    future::poll_fn,
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+    time::{Duration, Instant},
+};
 
 use outlast_plugin::{Agent, Outcome, RunContext, RunFailure, TimeLimit, Used, thread_time};
 use outlast_protocol::ResponseError;
@@ -16,8 +22,16 @@ pub(super) enum Attempt {
     Asleep(Duration),
 }
 
-/// Executes a run once. Its end is still to be [written](super::ending::finish).
-pub(super) async fn execute(run: &Arc<Run>, agent: &Agent, context: RunContext, limits: RunLimits) -> Attempt {
+/// Executes a run once. Its end is still to be [written](super::ending::finish). `repeating` says that a stop of the
+/// server made that necessary.
+pub(super) async fn execute(
+    run: &Arc<Run>,
+    agent: &Agent,
+    context: RunContext,
+    limits: RunLimits,
+    repeating: bool,
+) -> Attempt {
+    run.meter.begin(repeating);
     run.begin();
     run.metrics.begin();
     let attempt = attempt(run, agent, context, limits).await;
@@ -38,7 +52,7 @@ async fn attempt(run: &Arc<Run>, agent: &Agent, context: RunContext, limits: Run
     let result = tokio::select! {
         biased;
         () = stopped => None,
-        () = tokio::time::sleep(agent.run_timeout().most) => {
+        () = time_is_up(run, agent.run_timeout().most) => {
             return Attempt::Ended(too_long(run, "took longer than", agent.run_timeout()));
         }
         result = metered(run, agent.cpu_time().most, agent.run(context)) => match result {
@@ -70,12 +84,28 @@ fn too_long(run: &Arc<Run>, what: &str, TimeLimit { most, key }: &TimeLimit) -> 
     Ending::failed(format!("The agent was stopped: it {what} {} seconds ({key}).", most.as_secs_f64()))
 }
 
+/// Waits until an execution has taken longer than `most`. What it sleeps through in memory, though it could have left it,
+/// does not count, as it would not if it had.
+async fn time_is_up(run: &Run, most: Duration) {
+    let began = Instant::now();
+    loop {
+        let left = most.saturating_add(run.meter.napped()).saturating_sub(began.elapsed());
+        if left.is_zero() {
+            return;
+        }
+        tokio::time::sleep(left).await;
+    }
+}
+
+/// How much time of a processor a run may take before that is written, though there is nothing else to write.
+const SAVED: Duration = Duration::from_millis(500);
+
 /// Counts the time of a processor that `future` takes: of this thread, each time it is polled, and of work of the host
-/// beside it. None when it takes more
-/// than `most`: an agent that computes is interrupted every millisecond.
-async fn metered<T>(run: &Run, most: Duration, future: impl Future<Output = T>) -> Option<T> {
+/// beside it. None when the run has taken more than `most`, all its executions together: an agent that computes is
+/// interrupted every millisecond.
+async fn metered<T>(run: &Arc<Run>, most: Duration, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
-    let mut all = Duration::ZERO;
+    let mut saved = run.meter.used().cpu;
     poll_fn(|context| {
         let start = thread_time();
         let polled = future.as_mut().poll(context);
@@ -84,7 +114,11 @@ async fn metered<T>(run: &Run, most: Duration, future: impl Future<Output = T>) 
         // What others did for it is counted already.
         let spent = spent + run.meter.take_aside();
         run.metrics.spend(spent);
-        all += spent;
+        let all = run.meter.used().cpu;
+        if all.saturating_sub(saved) >= SAVED {
+            saved = all;
+            run.save_usage();
+        }
         match polled {
             Poll::Pending if all > most => Poll::Ready(None),
             polled => polled.map(Some),

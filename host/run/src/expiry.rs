@@ -1,7 +1,8 @@
 //! What has been kept long enough goes: responses, and with them their events and idempotency keys.
 //!
 //! A response's time counts from its end, so an active one never goes, nor does one that an active one goes on from.
-//! Conversations stay until they are deleted.
+//! Conversations stay until they are deleted, unless they have a time of their own: it counts from their last change, and
+//! none goes in which a response is being made.
 
 use std::{
     sync::Arc,
@@ -19,14 +20,53 @@ const BREATH: Duration = Duration::from_millis(20);
 /// How often it is looked for what has to go: a fraction of the retention, between these two.
 const PERIOD: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(60));
 
-/// Removes, until `stop`, what ended longer than `retention` ago, and what was deleted and is not needed any more.
-pub async fn expire(manager: Arc<Manager>, retention: Duration, stop: CancellationToken) {
-    let period = (retention / 20).clamp(PERIOD.0, PERIOD.1);
+/// How long what is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Retentions {
+    /// A response after its end: `retention`.
+    pub responses: Duration,
+    /// A conversation after its last change: `conversation_retention`. None: until it is deleted.
+    pub conversations: Option<Duration>,
+}
+
+/// Removes, until `stop`, what was kept for longer than that, and what was deleted and is not needed any more.
+pub async fn expire(manager: Arc<Manager>, retentions: Retentions, stop: CancellationToken) {
+    let shortest = retentions.responses.min(retentions.conversations.unwrap_or(Duration::MAX));
+    let period = (shortest / 20).clamp(PERIOD.0, PERIOD.1);
+    let mut dated = false;
     while stop.run_until_cancelled(tokio::time::sleep(period)).await.is_some() {
-        match stop.run_until_cancelled(sweep(&manager, retention)).await {
-            None | Some(Ok(0)) => {}
-            Some(Ok(removed)) => info!(responses = removed, "removed what was kept for the retention"),
+        match stop.run_until_cancelled(sweep_all(&manager, retentions, &mut dated)).await {
+            None | Some(Ok((0, 0))) => {}
+            Some(Ok((responses, conversations))) => {
+                info!(responses, conversations, "removed what was kept for the retention");
+            }
             Some(Err(error)) => warn!(%error, "cannot remove what was kept for the retention; will try again"),
+        }
+    }
+}
+
+/// How many responses and conversations have gone. `dated` says whether every conversation has the time of its last change.
+async fn sweep_all(manager: &Manager, retentions: Retentions, dated: &mut bool) -> Result<(u64, u64), StoreError> {
+    let responses = sweep(manager, retentions.responses).await?;
+    let Some(retention) = retentions.conversations else { return Ok((responses, 0)) };
+    if !*dated {
+        manager.store().date_conversations(milliseconds(SystemTime::now())).await?;
+        *dated = true;
+    }
+    Ok((responses, sweep_conversations(manager, retention).await?))
+}
+
+async fn sweep_conversations(manager: &Manager, retention: Duration) -> Result<u64, StoreError> {
+    let before = SystemTime::now().checked_sub(retention).map_or(0, milliseconds);
+    let mut removed = 0;
+    loop {
+        let unchanged = manager.store().unchanged_conversations(before).await?;
+        if unchanged.is_empty() {
+            return Ok(removed);
+        }
+        for (principal, id) in unchanged {
+            removed += u64::from(manager.remove_unchanged(&principal, &id, before).await?);
+            tokio::time::sleep(BREATH).await;
         }
     }
 }

@@ -19,6 +19,7 @@
 //! - `probation` keeps a run that brings the server down from doing so for ever.
 //! - `compaction` makes a conversation shorter, with the help of a run; [`seal`](Seal) closes the result.
 //! - [`secret`](RunSecrets) is behind the random numbers and the keys of runs.
+//! - [`stored`](Quotas) knows how much principals keep.
 
 #![deny(unsafe_code)]
 #![warn(clippy::print_stdout, clippy::print_stderr)]
@@ -49,12 +50,13 @@ mod seal;
 mod secret;
 mod shared;
 mod state;
+mod stored;
 mod subscription;
 mod writer;
 
 pub use admission::{Refusal, RunLimits, Shares};
 pub use create::Created;
-pub use expiry::expire;
+pub use expiry::{Retentions, expire};
 pub use feed::{Ended, Feed, Next, Retention};
 pub use health::Health;
 pub use history::HistoryLimits;
@@ -67,6 +69,7 @@ pub use resume::resume;
 pub use seal::{NoRandomness, Seal};
 pub use secret::RunSecrets;
 pub use shared::{Ownership, Run, StopReason};
+pub use stored::Quotas;
 pub use subscription::{Broken, Subscription};
 pub use writer::{Writer, WriterQueue};
 

@@ -42,12 +42,14 @@ pub(super) struct Ready {
     pub agent: Arc<Agent>,
     pub context: RunContext,
     pub slot: Slot,
+    /// Whether a stop of the server has cut it off.
+    pub repeating: bool,
 }
 
 /// When a run is executed again.
 #[derive(Default)]
 pub(super) struct Later {
-    /// Not before this time, since 1970.
+    /// Not before this time, since 1970; zero where it did not sleep.
     pub until: Duration,
     /// Not before whoever holds the other end lets it.
     pub turn: Option<oneshot::Receiver<()>>,
@@ -100,7 +102,7 @@ impl Manager {
                 Begin::Later(later) => Box::pin(self.wake(run, later)).await,
                 Begin::Never(ending) => Err(ending),
             };
-            let Ready { agent, context, slot } = match ready {
+            let Ready { agent, context, slot, repeating } = match ready {
                 Ok(ready) => *ready,
                 Err(ending) => {
                     if run.stop_reason().is_none() {
@@ -109,7 +111,7 @@ impl Manager {
                     break ending;
                 }
             };
-            let attempt = Box::pin(execute(run, &agent, context, *self.limits())).await;
+            let attempt = Box::pin(execute(run, &agent, context, *self.limits(), repeating)).await;
             drop(slot);
             match attempt {
                 Attempt::Ended(ending) => break ending,
@@ -144,14 +146,20 @@ impl Manager {
             }
             tokio::time::sleep(until.saturating_sub(since_1970())).await;
             // The place first: what a run needs is larger than what it is.
-            let slot = self.slot_again().await;
+            let served = self.agents().get(&run.agent).map_or(1, |agent| agent.places());
+            let mut slot = self.slot_again(served).await;
             let (agent, context) = self.recall(run).await?;
+            // It began with another version.
+            if agent.places() != served {
+                drop(slot);
+                slot = self.slot_again(agent.places()).await;
+            }
             // It must be known before the agent does anything: should the server not survive it, it is counted.
             let _ = run.unshelve().await;
             if let Some(began) = began {
                 let _ = began.send(());
             }
-            Ok(Box::new(Ready { agent, context, slot }))
+            Ok(Box::new(Ready { agent, context, slot, repeating: until.is_zero() }))
         });
         ready.await.unwrap_or_else(|| Err(execution::stopped(run)))
     }

@@ -6,13 +6,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use outlast_metrics::{LiveRun, Metrics};
-use outlast_plugin::{Agent, Registry, RunContext};
-use outlast_protocol::{
-    ApiError, ConversationId, CreateRequest, Fold, IdempotencyKey, Response, ResponseId, Status, identify, input_tokens,
-};
-use outlast_store::{NewResponse, Store, StoreError, Swept, TakenRun};
+use outlast_plugin::{Registry, RunContext};
+use outlast_protocol::{ApiError, ConversationId, CreateRequest, Fold, Response, ResponseId, Status};
+use outlast_store::{Store, StoreError, Swept, TakenRun};
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::{
@@ -21,10 +20,9 @@ use tokio::{
 };
 use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 use tracing::{debug, error, info};
-use uuid::Uuid;
 
 use super::{
-    Feed, Ownership, Recorder, Refusal, Retention, Run, RunLimits, RunSecrets, Seal, StopReason, Subscription,
+    Feed, Ownership, Quotas, Refusal, Retention, Run, RunLimits, RunSecrets, Seal, StopReason, Subscription,
     WriterQueue,
     admission::{Place, Places, Shares, Slot},
     compaction::opened_input,
@@ -33,8 +31,6 @@ use super::{
     journal::Journal,
     milliseconds,
     port::Port,
-    request::StoredRequest,
-    seconds,
     state::{Spaces, StateOfRun},
     to_json,
 };
@@ -85,6 +81,8 @@ pub struct Manager {
     guests: Handle,
     pub(super) live: Mutex<Live>,
     pub(super) places: Places,
+    /// Exchanged with the keys.
+    quotas: ArcSwap<Quotas>,
     tasks: TaskTracker,
     /// Turns to read a run.
     reads: Semaphore,
@@ -107,6 +105,7 @@ impl Manager {
     /// A manager without runs.
     pub fn new(store: Store, agents: Agents, limits: RunLimits, shares: Shares, services: Services) -> Arc<Self> {
         let Services { queues, seal, secrets, guests, metrics } = services;
+        let quotas = ArcSwap::from_pointee(shares.quotas.clone());
         let manager = Arc::new(Self {
             spaces: Spaces::new(store.clone()),
             store,
@@ -117,6 +116,7 @@ impl Manager {
             guests,
             live: Mutex::default(),
             places: Places::new(&limits, shares),
+            quotas,
             limits,
             tasks: TaskTracker::new(),
             reads: Semaphore::new(READS),
@@ -132,6 +132,12 @@ impl Manager {
         for agent in self.agents.served() {
             self.metrics.runs.agent(&agent.description.name);
         }
+    }
+
+    /// Gives principals so many runs at once from now on, and lets them keep so much.
+    pub fn share(&self, shares: Shares) {
+        self.places.share(shares.principals);
+        self.quotas.store(Arc::new(shares.quotas));
     }
 
     /// The agents.
@@ -239,9 +245,9 @@ impl Manager {
         &self.guests
     }
 
-    /// Waits for a place for an instance of a run that is executed again.
-    pub(super) async fn slot_again(&self) -> Slot {
-        self.places.slot_again().await
+    /// Waits for so many places for an instance of a run that is executed again.
+    pub(super) async fn slot_again(&self, count: u32) -> Slot {
+        self.places.slot_again(count).await
     }
 
     /// Waits for a place for a run that was taken over.
@@ -381,6 +387,15 @@ impl Manager {
         Ok(deleted)
     }
 
+    /// Removes a conversation that nobody has changed since `time` (milliseconds since 1970); false when somebody has.
+    pub(super) async fn remove_unchanged(&self, principal: &str, id: &str, time: i64) -> Result<bool, StoreError> {
+        let removed = self.store.remove_unchanged(principal, id, time).await?;
+        if removed {
+            self.spaces.recount(principal);
+        }
+        Ok(removed)
+    }
+
     /// The input items of a response, oldest first; none when there is no such response for this principal.
     pub async fn input_items(&self, principal: &str, id: &ResponseId) -> Result<Option<Vec<Value>>, StoreError> {
         match self.store.turns(principal, id, 1).await?.pop() {
@@ -401,6 +416,15 @@ impl Manager {
         }
         self.wait(principal, id).await?;
         Ok(self.store.response(principal, id).await?.map(|row| row.status))
+    }
+
+    /// Lets a principal keep so many bytes more.
+    ///
+    /// # Errors
+    ///
+    /// It would have more than it may, or the database does not answer.
+    pub async fn reserve(&self, principal: &str, bytes: usize) -> Result<(), Refusal> {
+        self.queues.durable.stored.reserve(&self.quotas.load(), &self.store, principal, bytes).await
     }
 
     /// Refuses new runs, waits for those that go on, at most `timeout`, and then stops the others: what is kept goes on

@@ -7,12 +7,12 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
-use outlast_plugin::{LogLine, Used};
+use outlast_plugin::{Held, LogLine, Meter, Used};
 use outlast_protocol::{Emission, EmitError, Emitted, Segment, TerminalStatus, Usage};
-use outlast_store::{EndedResponse, JournalSegment, LogSegment, NewResponse, Phase, RunUsage, TurnItem};
+use outlast_store::{EndedResponse, JournalSegment, LogSegment, NewResponse, Phase, RunUsage, STORED_ROW, TurnItem};
 use tokio::sync::oneshot;
 
 use super::{
@@ -27,6 +27,8 @@ use super::{
 pub struct Outbox {
     /// None while the run has no instance and does not need it: the log has its events.
     recorder: Option<Box<Recorder>>,
+    /// What the recorder takes.
+    said: Held,
     /// The number of the next event, while there is no recorder.
     events: u64,
     journal: Journal,
@@ -39,7 +41,7 @@ pub struct Outbox {
     /// The input of the run, where it is a turn of a conversation.
     turn: Option<Vec<TurnItem>>,
     queued: bool,
-    admission: Option<(NewResponse, oneshot::Sender<Result<(), Refusal>>)>,
+    admission: Option<Admission>,
     /// Where the run stands, if that has changed, and who waits until that is committed.
     phase: Option<(Phase, Option<oneshot::Sender<()>>)>,
     /// Whether it has been anywhere else than where it began: see [`EndedResponse::lived`].
@@ -56,10 +58,17 @@ pub struct Outbox {
 
 impl Outbox {
     /// An empty one, of a run that has a recorder, or `events` events that are all in the database.
-    pub(super) fn new(recorder: Option<Box<Recorder>>, events: u64, journal: Journal, log_bytes: usize) -> Self {
+    pub(super) fn new(
+        recorder: Option<Box<Recorder>>,
+        events: u64,
+        journal: Journal,
+        log_bytes: usize,
+        meter: &Arc<Meter>,
+    ) -> Self {
         let new = recorder.is_some();
         Self {
             recorder,
+            said: meter.hold(0),
             events,
             journal,
             state: Vec::new(),
@@ -105,13 +114,32 @@ impl Outbox {
     }
 }
 
+/// The admission of a run.
+#[derive(Debug)]
+pub struct Admission {
+    /// Its row.
+    pub row: NewResponse,
+    /// Who waits to hear whether it was made.
+    pub waiting: oneshot::Sender<Result<(), Refusal>>,
+    /// Since when it has not been known whether it was made.
+    pub unknown_since: Option<Instant>,
+}
+
+impl Admission {
+    /// Says that it was made, or why it was not.
+    pub fn answer(self, result: Result<(), Refusal>) {
+        // Nobody waits any more: the server ends.
+        let _ = self.waiting.send(result);
+    }
+}
+
 /// What the writer takes out of an outbox.
 #[derive(Debug)]
 pub struct Write {
     /// The run.
     pub run: Arc<Run>,
-    /// Its admission, and who waits for it.
-    pub admission: Option<(NewResponse, oneshot::Sender<Result<(), Refusal>>)>,
+    /// Its admission.
+    pub admission: Option<Admission>,
     /// Its new events.
     pub segment: Option<Segment>,
     /// The new entries of its journal.
@@ -133,12 +161,23 @@ pub struct Write {
 impl Write {
     /// About how many bytes it has.
     pub fn bytes(&self) -> usize {
-        self.admission.as_ref().map_or(0, |(row, _)| row.request.len())
+        self.admission.as_ref().map_or(0, |admission| admission.row.request.len())
             + self.segment.as_ref().map_or(0, |segment| segment.frames.len())
             + self.entries.as_ref().map_or(0, |entries| entries.lines.len())
             + self.logs.as_ref().map_or(0, |logs| logs.lines.len())
             + self.state.iter().map(KeptWrite::bytes).sum::<usize>()
             + self.ended.as_ref().map_or(0, |(row, _)| row.response.len())
+    }
+
+    /// How much it keeps beyond its admission and beyond its run.
+    pub(super) fn stored_bytes(&self) -> u64 {
+        let items = self.ended.iter().flat_map(|(row, _)| &row.items).map(|item| item.item.len() as u64 + STORED_ROW);
+        let rows = [
+            self.segment.as_ref().map(|segment| segment.frames.len()),
+            self.logs.as_ref().map(|logs| logs.lines.len()),
+        ];
+        let rows: u64 = rows.into_iter().flatten().map(|bytes| bytes as u64 + STORED_ROW).sum();
+        rows + items.sum::<u64>() + self.ended.as_ref().map_or(0, |(row, _)| row.response.len() as u64)
     }
 }
 
@@ -163,7 +202,7 @@ impl Run {
         if let Some(recorder) = &mut outbox.recorder {
             recorder.start();
         }
-        outbox.admission = Some((row, sender));
+        outbox.admission = Some(Admission { row, waiting: sender, unknown_since: None });
         self.queue(&mut outbox);
         receiver
     }
@@ -243,7 +282,9 @@ impl Run {
         let mut outbox = self.outbox.lock();
         let recorder = outbox.recorder.as_mut().ok_or(EmitError::Ended)?;
         let emitted = recorder.emit(emission)?;
-        if recorder.pending_bytes() > 0 {
+        let (held, pending) = (recorder.held_bytes(), recorder.pending_bytes() > 0);
+        outbox.said.resize(held);
+        if pending {
             self.queue(&mut outbox);
         }
         Ok(emitted)
@@ -334,6 +375,7 @@ impl Run {
         if std::mem::take(&mut outbox.shelving) {
             outbox.events = outbox.recorder.take().map_or(outbox.events, |recorder| recorder.next());
             outbox.turn = None;
+            outbox.said.resize(0);
         }
         let broken = outbox.broken;
         drop(outbox);
@@ -367,6 +409,13 @@ impl Run {
         })
     }
 
+    /// Writes what the run has used so far, so that it does not begin anew after a stop.
+    pub fn save_usage(self: &Arc<Self>) {
+        if self.durable {
+            self.queue(&mut self.outbox.lock());
+        }
+    }
+
     /// Goes on from what an earlier server has counted and logged, unless that is known.
     pub fn recall(&self, used: Used, reported: Usage, log: KeptLog) {
         let mut outbox = self.outbox.lock();
@@ -398,8 +447,8 @@ impl Run {
     }
 
     /// Takes the admission alone, to refuse it.
-    pub fn take_admission(&self) -> Option<oneshot::Sender<Result<(), Refusal>>> {
-        self.outbox.lock().admission.take().map(|(_, sender)| sender)
+    pub fn take_admission(&self) -> Option<Admission> {
+        self.outbox.lock().admission.take()
     }
 
     pub(super) fn queue(self: &Arc<Self>, outbox: &mut Outbox) {

@@ -53,4 +53,8 @@ impl RunPort for Port {
     fn output(&self) -> Vec<Item> {
         self.0.recorder(|recorder| recorder.response().output.clone()).unwrap_or_default()
     }
+
+    fn live(&self) {
+        self.0.meter.is_live();
+    }
 }

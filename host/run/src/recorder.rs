@@ -185,6 +185,11 @@ impl Recorder {
         self.ended
     }
 
+    /// How many bytes of text the response and its unwritten events have.
+    pub fn held_bytes(&self) -> usize {
+        self.text_bytes + self.pending_bytes()
+    }
+
     /// How many bytes of frames were not taken yet.
     pub fn pending_bytes(&self) -> usize {
         self.tape.frames.len()

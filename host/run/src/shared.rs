@@ -112,7 +112,7 @@ impl Run {
         writer: WriterQueue,
         metrics: LiveRun,
     ) -> Arc<Self> {
-        let committed = watch::Sender::new(journal.next());
+        let (committed, meter) = (watch::Sender::new(journal.next()), Arc::default());
         Arc::new(Self {
             id,
             principal,
@@ -121,8 +121,8 @@ impl Run {
             epoch,
             feed,
             metrics,
-            meter: Arc::default(),
-            outbox: Mutex::new(Outbox::new(recorder, events, journal, log_bytes)),
+            outbox: Mutex::new(Outbox::new(recorder, events, journal, log_bytes, &meter)),
+            meter,
             outbox_bytes,
             room: Notify::new(),
             committed,

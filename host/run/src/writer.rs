@@ -4,7 +4,8 @@
 //! shows the events to the subscribers after the commit. What comes in while a commit runs is the next batch,
 //! so batches grow by themselves under load and a lone event is committed at once.
 //!
-//! While the database does not take writes, admissions are refused at once and everything else waits: nothing is
+//! While the database does not take writes, admissions are refused at once, but for those that it may have made already:
+//! it is found out first whether it has. Everything else waits: nothing is
 //! published that is not kept, runs are suspended when their outboxes are full, and all goes on when the
 //! database does.
 //!
@@ -22,13 +23,13 @@ use std::{
 
 use outlast_metrics::{CommitFailure, CommitMetrics, Published, WriterKind};
 use outlast_protocol::ResponseId;
-use outlast_store::{Batch, Committed, StoreError, WriteConnection};
+use outlast_store::{Batch, Committed, StoreError, Uncommitted, WriteConnection};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-use super::{Refusal, Run, Write, health::Health, milliseconds};
+use super::{Refusal, Run, Write, health::Health, milliseconds, stored::Stored};
 
 /// The most runs in one transaction.
 const BATCH: usize = 1_000;
@@ -36,6 +37,8 @@ const BATCH: usize = 1_000;
 const BATCH_BYTES: usize = 16 << 20;
 /// The pause before a failed transaction is repeated: from the first to the second, doubling.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// How long a client waits to hear whether its request was admitted, when the database did not answer the commit.
+const ADMISSION_PATIENCE: Duration = Duration::from_secs(30);
 /// How often a transaction fails in the same way before it is asked whether one of its runs is to blame.
 const EQUAL: usize = 5;
 
@@ -47,6 +50,8 @@ pub struct WriterQueue {
     runs: mpsc::UnboundedSender<Arc<Run>>,
     abandoned: Arc<Abandoned>,
     health: Health,
+    /// How much principals keep.
+    pub(super) stored: Stored,
 }
 
 impl WriterQueue {
@@ -55,7 +60,7 @@ impl WriterQueue {
         let _ = self.runs.send(run);
     }
 
-    /// Whether the admission of this response was refused although it may be in the database. It will be removed.
+    /// Whether the admission of this response was given up although it may be in the database. It will be removed.
     pub(super) fn has_abandoned(&self, id: &ResponseId) -> bool {
         self.abandoned.0.lock().contains(id)
     }
@@ -66,7 +71,7 @@ impl WriterQueue {
     }
 }
 
-/// Admissions that were refused although the transaction's fate was unknown: removed with the next one.
+/// Admissions that were given up when it was not known whether they were made: removed with the next transaction.
 #[derive(Debug, Default)]
 struct Abandoned(Mutex<HashSet<ResponseId>>);
 
@@ -80,6 +85,7 @@ pub struct Writer {
     /// Runs that came while the database did not take writes.
     deferred: Vec<Arc<Run>>,
     health: Health,
+    stored: Stored,
     metrics: CommitMetrics,
     published: Published,
 }
@@ -90,9 +96,10 @@ impl Writer {
         let (sender, queue) = mpsc::unbounded_channel();
         let kind = if connection.is_some() { WriterKind::Durable } else { WriterKind::Ephemeral };
         let (metrics, published) = (metrics.clone(), metrics.published(kind));
-        let (abandoned, health) = (Arc::<Abandoned>::default(), Health::default());
-        let front = WriterQueue { runs: sender, abandoned: abandoned.clone(), health: health.clone() };
-        (Self { queue, connection, abandoned, deferred: Vec::new(), health, metrics, published }, front)
+        let (abandoned, health, stored) = (Arc::<Abandoned>::default(), Health::default(), Stored::default());
+        let front =
+            WriterQueue { runs: sender, abandoned: abandoned.clone(), health: health.clone(), stored: stored.clone() };
+        (Self { queue, connection, abandoned, deferred: Vec::new(), health, stored, metrics, published }, front)
     }
 
     /// Writes until `stop`, and then what is left in the queue; closes its connection. In silence, keeps the database this
@@ -161,19 +168,21 @@ impl Writer {
     async fn write(&mut self, mut writes: Vec<Write>) -> Result<(), StoreError> {
         let (mut pause, mut failures) = (PAUSE.0, Failures::default());
         while !writes.is_empty() {
-            let error = match self.commit(&writes).await {
+            let Uncommitted { error, unknown } = match self.commit(&writes).await {
                 Ok(committed) => {
                     self.health.succeeded();
+                    self.stored.wrote(&writes);
                     publish(writes, &committed, &self.published);
                     return Ok(());
                 }
-                Err(error) => error,
+                Err(uncommitted) => uncommitted,
             };
             if error.blames_the_data() {
                 return self.divide(writes, &error).await;
             }
-            self.refuse_admissions(&mut writes);
-            if matches!(error, StoreError::Replaced(_)) {
+            let replaced = matches!(error, StoreError::Replaced(_));
+            self.refuse_admissions(&mut writes, unknown, if replaced { Duration::ZERO } else { ADMISSION_PATIENCE });
+            if replaced {
                 return Err(error);
             }
             self.health.failed(&error);
@@ -193,12 +202,15 @@ impl Writer {
         Ok(())
     }
 
-    async fn commit(&mut self, writes: &[Write]) -> Result<Committed, StoreError> {
+    async fn commit(&mut self, writes: &[Write]) -> Result<Committed, Uncommitted> {
         let Some(connection) = &mut self.connection else { return Ok(Committed::default()) };
         let abandoned: Vec<ResponseId> = self.abandoned.0.lock().iter().cloned().collect();
         let batch = Batch {
             abandoned: abandoned.iter().collect(),
-            admitted: writes.iter().filter_map(|write| write.admission.as_ref().map(|(row, _)| row)).collect(),
+            admitted: writes
+                .iter()
+                .filter_map(|write| write.admission.as_ref().map(|admission| &admission.row))
+                .collect(),
             segments: writes
                 .iter()
                 .filter_map(|write| write.segment.as_ref().map(|segment| (&write.run.id, segment)))
@@ -225,18 +237,29 @@ impl Writer {
                 let mut all = self.abandoned.0.lock();
                 all.retain(|id| !abandoned.contains(id));
             }
-            Err(error) => self.metrics.failed(failure(error)),
+            Err(uncommitted) => self.metrics.failed(failure(&uncommitted.error)),
         }
         committed
     }
 
-    /// A run whose admission failed has not begun: it is told, and forgotten. The transaction may have been committed all
-    /// the same.
-    fn refuse_admissions(&mut self, writes: &mut Vec<Write>) {
-        for write in writes.extract_if(.., |write| write.admission.is_some()) {
-            self.abandoned.0.lock().insert(write.run.id.clone());
-            if let Some((_, waiting)) = write.admission {
-                let _ = waiting.send(Err(Refusal::Unavailable));
+    /// A run whose admission failed has not begun: its client is told, and it is forgotten. Where the database may have
+    /// made the admission all the same, the client waits until that is known, for `patience` at most.
+    fn refuse_admissions(&mut self, writes: &mut Vec<Write>, unknown: bool, patience: Duration) {
+        let now = Instant::now();
+        let over = |write: &mut Write| {
+            let Some(admission) = &mut write.admission else { return false };
+            if unknown {
+                admission.unknown_since.get_or_insert(now);
+            }
+            admission.unknown_since.is_none_or(|since| now.duration_since(since) >= patience)
+        };
+        for write in writes.extract_if(.., over) {
+            let Some(admission) = write.admission else { continue };
+            if admission.unknown_since.is_some() {
+                self.abandoned.0.lock().insert(write.run.id.clone());
+                admission.answer(Err(Refusal::Unknown));
+            } else {
+                admission.answer(Err(Refusal::Unavailable));
             }
         }
     }
@@ -252,7 +275,7 @@ impl Writer {
             error!(response = %run.id, %error, "the database does not take what this run has to be written; the run ends");
             state.iter().for_each(|state| state.settle(true));
             match admission {
-                Some((_, waiting)) => drop(waiting.send(Err(Refusal::Defect))),
+                Some(admission) => admission.answer(Err(Refusal::Defect)),
                 None => run.break_off(),
             }
         }
@@ -268,9 +291,7 @@ impl Writer {
                 () = &mut end => return,
                 run = self.queue.recv() => match run {
                     Some(run) => match run.take_admission() {
-                        Some(waiting) => {
-                            let _ = waiting.send(Err(Refusal::Unavailable));
-                        }
+                        Some(admission) => admission.answer(Err(Refusal::Unavailable)),
                         None => self.deferred.push(run),
                     },
                     None => return end.await,
@@ -305,8 +326,8 @@ fn publish(writes: Vec<Write>, committed: &Committed, published: &Published) {
             committed.guarded.contains(&run.id).then_some(Refusal::ConversationMoved)
         };
         if let Some(refusal) = refusal {
-            if let Some((_, waiting)) = admission {
-                let _ = waiting.send(Err(refusal));
+            if let Some(admission) = admission {
+                admission.answer(Err(refusal));
             }
             continue;
         }
@@ -327,8 +348,8 @@ fn publish(writes: Vec<Write>, committed: &Committed, published: &Published) {
             bytes += segment.frames.len() as u64;
             run.feed.publish(segment);
         }
-        if let Some((_, waiting)) = admission {
-            let _ = waiting.send(Ok(()));
+        if let Some(admission) = admission {
+            admission.answer(Ok(()));
         }
         if let Some((_, Some(waiting))) = phase {
             let _ = waiting.send(());

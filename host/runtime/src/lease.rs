@@ -9,7 +9,7 @@
 //!
 //! - It is counted from when its renewal was *sent*; the database counts from when it came.
 //! - It is counted by a clock that goes on while the process is stopped and while the machine is suspended.
-//! - It is a tenth shorter ([`MARGIN`]). That is for clocks that differ, and for the way from the look to the wire: one
+//! - It is a tenth shorter (`MARGIN`). That is for clocks that differ, and for the way from the look to the wire: one
 //!   hand-over to the task that writes the connection, which waits for nothing outside of the process.
 //!
 //! What remains is a process that is suspended exactly in that hand-over, for longer than the rest of its lease. Only the

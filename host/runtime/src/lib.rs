@@ -2,6 +2,7 @@
 //!
 //! - [`lease`]: whether this server may still act for its runs. Known to whoever acts.
 //! - [`aside`]: work that takes longer than a moment, beside the threads that serve.
+//! - [`private`]: files that are the server's own.
 //! - [`text`]: what somebody else wrote, where people read it.
 //! - [`units`]: sizes.
 
@@ -10,5 +11,6 @@
 
 pub mod aside;
 pub mod lease;
+pub mod private;
 pub mod text;
 pub mod units;

@@ -23,19 +23,24 @@ use figment::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::machine::LiveRuns;
+use crate::{
+    machine::{self, LiveRuns},
+    sandbox::Sandbox,
+};
 
+mod database;
 mod environment;
 
+pub use database::{DatabaseConfig, DatabaseFile};
 use environment::Environment;
-use outlast_http::{ConnectionLimits, Key, Origins, WebSocketLimits};
+use outlast_http::{ConnectionLimits, Key, Origins, WebSocketLimits, check_keys};
 use outlast_model::{ModelsConfig, ProviderConfig};
 use outlast_plugin::{
     AgentConfig, Allocator, CallLimits, FetchLimits, HttpLimits, McpConfig, PluginLimits, Pool, PublicKey, Signatures,
     Source, ToolConfig, ToolLimits, ToolsConfig, one_or_many,
 };
 use outlast_protocol::RequestLimits;
-use outlast_run::{HistoryLimits, OutputLimits, RunLimits, Shares};
+use outlast_run::{HistoryLimits, OutputLimits, Quotas, Retentions, RunLimits, Shares};
 use outlast_runtime::units::bytes;
 use outlast_store::LEASE;
 
@@ -54,6 +59,8 @@ const MOST_EVENTS: u64 = 1_000_000_000_000;
 const MOST_HEADERS: usize = 32_768;
 /// What has to fit into memory.
 const MOST_BYTES: ByteSize = ByteSize::tib(1);
+/// The least memory to compile with: less is not enough to begin.
+const LEAST_COMPILE_MEMORY: ByteSize = ByteSize::mib(64);
 /// The memory of an instance, whose addresses have 32 bits.
 const MOST_MEMORY: ByteSize = ByteSize::gib(4);
 
@@ -69,8 +76,9 @@ pub struct Config {
     /// The pages that may use the server from a browser, by their origin: `https://app.example.com`. Without keys, only
     /// those of this machine. Default: none.
     pub cors_origins: Vec<String>,
-    /// The path of an SQLite file, or a PostgreSQL URL. Default `outlast.db`.
-    pub database: String,
+    /// The path of an SQLite file, or a PostgreSQL URL; `${NAME}` stands for an environment variable, and `{ file = "PATH" }`
+    /// for what is in a file. Default `outlast.db`.
+    pub database: DatabaseConfig,
     /// How long this server may be silent before another one takes over its PostgreSQL database, `1s` to `1h`. Default
     /// `15s`.
     #[serde(with = "humantime_serde")]
@@ -79,6 +87,9 @@ pub struct Config {
     /// digest, or a list of these. Default: none.
     #[serde(deserialize_with = "one_or_many")]
     pub plugins: Vec<Source>,
+    /// Hosts that may be asked for tokens of registries and are shown their credentials, beside the registry's own:
+    /// `gitlab.com` for `registry.gitlab.com`. Default: none.
+    pub registry_realms: Vec<String>,
     /// The folder for compiled code, so that a component is compiled once, and for what comes from registries, so that
     /// it is fetched once. It must be the server's own. `false`: none.
     /// Default: `outlast` in `$XDG_CACHE_HOME` or `~/.cache`.
@@ -89,8 +100,13 @@ pub struct Config {
     pub require_signature: bool,
     /// Whose signatures of plugins are trusted: `ed25519:BASE64`. Default: none.
     pub trusted_keys: Vec<PublicKey>,
+    /// Whether, with `trusted_keys`, a plugin may be served whose version is older than the one that served last. Default
+    /// false: only one that is pinned by its `sha256`.
+    pub allow_rollback: bool,
     /// A file that the server writes its process id into, and locks while it runs. Default: none.
     pub pid_file: Option<PathBuf>,
+    /// Whether the server gives up what it does not need, as far as the kernel has it: `on` or `off`. Default `on`.
+    pub sandbox: Sandbox,
     /// What is logged, in the words of `tracing`: `info`, `debug`, `outlast=debug,plugin=info`. Default `info,genai=off`.
     pub log: String,
     /// How log lines look. Default `text`.
@@ -104,6 +120,10 @@ pub struct Config {
     /// Default `30d`.
     #[serde(with = "humantime_serde")]
     pub retention: Duration,
+    /// How long a conversation is kept after its last change, with its items and what agents keep for it. At least `1s`.
+    /// Default: until it is deleted.
+    #[serde(with = "humantime_serde::option")]
+    pub conversation_retention: Option<Duration>,
     /// Who may use the server. Default: nobody needs a key, and only loopback is served.
     pub keys: Vec<Key>,
     /// The model that agents get when nothing names one: `provider/model`. Default: none.
@@ -177,6 +197,9 @@ pub struct Limits {
     pub history_items: usize,
     /// How large that may be together, as it is stored. Default `32MiB`.
     pub history_bytes: ByteSize,
+    /// How much a principal may keep: responses with their events and logs, conversations, and 100 bytes for each row that
+    /// they are. Default: any amount.
+    pub stored_bytes: Option<ByteSize>,
     /// The most runs that have an instance. Default: what `vm.max_map_count` of this machine allows.
     pub max_live_runs: Option<usize>,
     /// The most runs, those that sleep without an instance included. Default 100000.
@@ -187,8 +210,8 @@ pub struct Limits {
     /// The longest that a run may take. Default `10m`.
     #[serde(with = "humantime_serde")]
     pub run_timeout: Duration,
-    /// How much time of a processor a run may take. It counts anew when the run is executed again: after a stop of the
-    /// server, and after a long sleep. Default `1m`.
+    /// How much time of a processor a run may take, all its executions together; what a stop of the server makes it do once
+    /// more does not count. Default `1m`.
     #[serde(with = "humantime_serde")]
     pub cpu_time: Duration,
     /// How long an agent that is asked to stop may take to return before its instance is dropped. At most `1s`.
@@ -197,14 +220,19 @@ pub struct Limits {
     pub cancel_grace: Duration,
     /// The largest component of a plugin. Default `128MiB`.
     pub plugin_bytes: ByteSize,
-    /// The longest that compiling a plugin is waited for. Default `10m`.
+    /// The longest that compiling a plugin may take. Default `10m`.
     #[serde(with = "humantime_serde")]
     pub plugin_compile_timeout: Duration,
+    /// The most memory that compiling a plugin may take. Default: a quarter of this machine's, or of the narrowest control
+    /// group's, from `1GiB` to `4GiB`.
+    pub plugin_compile_memory: Option<ByteSize>,
     /// The longest that fetching a plugin from a registry may take. Default `5m`.
     #[serde(with = "humantime_serde")]
     pub plugin_fetch_timeout: Duration,
-    /// The memory of a run. Default `64MiB`.
+    /// The memory of a run, its tables included. Default `64MiB`.
     pub memory: ByteSize,
+    /// The memory of all instances together. Default: half of this machine's, or of the narrowest control group's.
+    pub instances_memory: Option<ByteSize>,
     /// The largest text that an agent may write at once. Default `1MiB`.
     pub event_bytes: ByteSize,
     /// All that an agent may write in a run. Default `16MiB`.
@@ -295,19 +323,23 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 8642)),
             allowed_hosts: Vec::new(),
             cors_origins: Vec::new(),
-            database: "outlast.db".to_owned(),
+            database: "outlast.db".into(),
             plugins: Vec::new(),
+            registry_realms: Vec::new(),
             cache: CacheConfig::default(),
             allocator: Allocator::default(),
             require_signature: false,
             trusted_keys: Vec::new(),
+            allow_rollback: false,
             pid_file: None,
+            sandbox: Sandbox::On,
             log: "info,genai=off".to_owned(),
             log_format: LogFormat::Text,
             lease: LEASE,
             drain_timeout: Duration::from_secs(30),
             on_disconnect: OnDisconnect::Detach,
             retention: DAY * 30,
+            conversation_retention: None,
             keys: Vec::new(),
             default_model: None,
             providers: BTreeMap::new(),
@@ -333,6 +365,7 @@ impl Default for Limits {
             input_items: outlast_protocol::MAX_INPUT_ITEMS,
             history_items: run.history.items,
             history_bytes: size(run.history.bytes),
+            stored_bytes: None,
             max_live_runs: None,
             run_timeout: plugin.run_timeout,
             cpu_time: plugin.cpu_time,
@@ -341,8 +374,10 @@ impl Default for Limits {
             cancel_grace: run.cancel_grace,
             plugin_bytes: size(plugin.plugin_bytes),
             plugin_compile_timeout: plugin.compile_timeout,
+            plugin_compile_memory: None,
             plugin_fetch_timeout: Duration::from_secs(300),
             memory: size(plugin.memory),
+            instances_memory: None,
             event_bytes: size(plugin.event_bytes),
             output_bytes: size(run.output.output_bytes),
             output_items: run.output.output_items,
@@ -446,35 +481,7 @@ impl Config {
             ));
         }
         self.origins().map_err(ConfigError)?;
-        let mut names = std::collections::HashSet::new();
-        for key in &self.keys {
-            if key.name.is_empty() || key.name.chars().count() > 64 || key.name.chars().any(char::is_control) {
-                return fail(format!("keys: the name {:?} must have 1 to 64 characters", key.name));
-            }
-            if key.name == outlast_http::LOCAL {
-                return fail(format!("keys: the name \"{}\" is taken: it is who calls without keys", key.name));
-            }
-            if !names.insert(key.sha256) {
-                return fail(format!("keys: \"{}\" has the same sha256 as another key", key.name));
-            }
-        }
-        for key in &self.keys {
-            if key.max_live_runs.is_some_and(|most| most == 0 || most > MOST_PLACES) {
-                return fail(format!(
-                    "keys: max_live_runs of \"{}\" must be at least 1 and at most {MOST_PLACES}",
-                    key.name
-                ));
-            }
-            let differs = |other: &Key| {
-                let runs = key.max_live_runs.is_some_and(|most| other.max_live_runs.is_some_and(|other| other != most));
-                let rate = key.requests_per_second;
-                let rate = rate.is_some_and(|most| other.requests_per_second.is_some_and(|other| other != most));
-                other.name == key.name && (runs || rate)
-            };
-            if self.keys.iter().any(differs) {
-                return fail(format!("keys: the keys of \"{}\" state different limits", key.name));
-            }
-        }
+        check_keys(&self.keys, MOST_PLACES).map_err(ConfigError)?;
         if self.require_signature && self.trusted_keys.is_empty() {
             return fail(
                 "require_signature = true needs trusted_keys: `outlast plugin keygen FILE` makes a key and prints the \
@@ -484,6 +491,11 @@ impl Config {
         }
         if self.retention < Duration::from_secs(1) || self.retention > DAY * 36_500 {
             return fail(format!("retention = \"{:?}\" must be 1s to 36500d", self.retention));
+        }
+        if let Some(kept) = self.conversation_retention
+            && (kept < Duration::from_secs(1) || kept > DAY * 36_500)
+        {
+            return fail(format!("conversation_retention = \"{kept:?}\" must be 1s to 36500d"));
         }
         if self.drain_timeout > DAY * 365 {
             return fail(format!("drain_timeout = \"{:?}\" must be 0s to 365d", self.drain_timeout));
@@ -563,7 +575,14 @@ impl Config {
             ("history_bytes", limits.history_bytes, 0, MOST_BYTES),
             ("text_bytes", limits.text_bytes, 0, MOST_BYTES),
             ("plugin_bytes", limits.plugin_bytes, 1, MOST_BYTES),
+            (
+                "plugin_compile_memory",
+                limits.plugin_compile_memory.unwrap_or(LEAST_COMPILE_MEMORY),
+                LEAST_COMPILE_MEMORY.as_u64(),
+                MOST_BYTES,
+            ),
             ("memory", limits.memory, 1, MOST_MEMORY),
+            ("instances_memory", limits.instances_memory.unwrap_or(ByteSize::b(1)), 1, MOST_BYTES),
             ("event_bytes", limits.event_bytes, 1, MOST_BYTES),
             ("output_bytes", limits.output_bytes, 0, MOST_BYTES),
             ("journal_bytes", limits.journal_bytes, 1, MOST_BYTES),
@@ -637,7 +656,11 @@ impl Config {
 
     /// Which plugins are trusted.
     pub fn signatures(&self) -> Signatures {
-        Signatures { required: self.require_signature, trusted: self.trusted_keys.clone() }
+        Signatures {
+            required: self.require_signature,
+            trusted: self.trusted_keys.clone(),
+            rollback: self.allow_rollback,
+        }
     }
 
     /// What the operator says of tools.
@@ -651,6 +674,7 @@ impl Config {
         PluginLimits {
             plugin_bytes: bytes(limits.plugin_bytes),
             compile_timeout: limits.plugin_compile_timeout,
+            compile_memory: limits.plugin_compile_memory.map_or_else(machine::compile_memory, bytes),
             memory: bytes(limits.memory),
             cpu_time: limits.cpu_time,
             run_timeout: limits.run_timeout,
@@ -681,7 +705,11 @@ impl Config {
 
     /// The limits of what is fetched from registries.
     pub fn fetch_limits(&self) -> FetchLimits {
-        FetchLimits { bytes: bytes(self.limits.plugin_bytes), timeout: self.limits.plugin_fetch_timeout }
+        FetchLimits {
+            bytes: bytes(self.limits.plugin_bytes),
+            timeout: self.limits.plugin_fetch_timeout,
+            realms: self.registry_realms.clone(),
+        }
     }
 
     /// The folder for what can be made or fetched again; none where there is no place, or none is wanted.
@@ -699,12 +727,29 @@ impl Config {
         Shares {
             principals: self.keys.iter().filter_map(|key| Some((key.name.clone(), key.max_live_runs?))).collect(),
             agents: agents.filter_map(|(name, agent)| Some((name.clone(), agent.max_live_runs?))).collect(),
+            quotas: Quotas {
+                each: self.limits.stored_bytes.map(|size| size.as_u64()),
+                principals: {
+                    let own = |key: &Key| Some((key.name.clone(), key.stored_bytes?.as_u64()));
+                    self.keys.iter().filter_map(own).collect()
+                },
+            },
         }
+    }
+
+    /// How long what is kept.
+    pub fn retentions(&self) -> Retentions {
+        Retentions { responses: self.retention, conversations: self.conversation_retention }
     }
 
     /// How many runs may have an instance, and why not more.
     pub fn live_runs(&self) -> LiveRuns {
         self.limits.max_live_runs.map_or_else(|| LiveRuns::allowed(self.allocator), LiveRuns::said)
+    }
+
+    /// The memory of all instances together, in bytes.
+    pub fn instances_memory(&self) -> usize {
+        self.limits.instances_memory.map_or_else(machine::instances_memory, bytes)
     }
 
     /// The pool for the memory of instances, if there is to be one.
@@ -823,7 +868,7 @@ mod tests {
             jail.set_env("OUTLAST_AGENTS__ECHO__STATE", "2KiB");
             let flags = Flags { listen: "127.0.0.1:2".parse().ok(), ..Flags::default() };
             let config = Config::read(Some(Path::new("outlast.toml")), &flags).unwrap();
-            assert_eq!(config.database, "b");
+            assert_eq!(config.database.resolve(|_| None).unwrap(), "b");
             assert_eq!(config.listen.port(), 2);
             assert_eq!(config.limits.run_timeout, Duration::from_secs(5));
             assert_eq!(bytes(config.limits.memory), 1 << 20);
@@ -882,6 +927,7 @@ mod tests {
             ("allowed_hosts = [\"*\"]", "without a port: `outlast.lan`"),
             ("cors_origins = [\"https://a.example\"]", "outlast key new"),
             ("cors_origins = [\"localhost:5173\"]", "an origin as browsers send it"),
+            ("conversation_retention = \"1ms\"", "conversation_retention = \"1ms\" must be 1s to 36500d"),
             ("[[keys]]\nname = \"a\"\nsha256 = \"12\"", "64 hexadecimal digits"),
         ] {
             let error = read(toml).unwrap_err();

@@ -20,8 +20,12 @@
 //! - [`metrics`]: what an operator watches. Known to every room that measures itself.
 //! - [`config`], [`cli`]: how an operator talks to it.
 //! - `aside`: work that takes longer than a moment, beside the threads that serve.
+//! - `descriptors`: what this process was given, and its children are not.
 //! - `log`: the server's log, which no run waits for.
+//! - `private`: files that are the server's own.
+//! - [`sandbox`]: what the process gives up before it serves.
 //! - `text`: what somebody else wrote, where people read it.
+//! - `reconfigure`: exchanges the keys while the server runs.
 //! - `reload`: follows the plugin folder while the server runs.
 //! - [`server`]: puts the rooms together; `local`: the same without HTTP, for the terminal.
 
@@ -31,10 +35,13 @@
 
 pub mod cli;
 pub mod config;
+mod descriptors;
 mod local;
 mod log;
 mod machine;
+pub mod reconfigure;
 mod reload;
+pub mod sandbox;
 pub mod server;
 
 pub use outlast_http as http;

@@ -62,6 +62,7 @@ impl Local {
         let (writer, queue) = Writer::new(None, &metrics.commits);
         let writer = [writer.run(config.lease, CancellationToken::new())].into_iter().collect();
         let engine = Engine::new().map_err(|error| StartError::Engine(format!("{error:#}")))?;
+        let engine = engine.with_memory(config.instances_memory());
         // Without a folder for compiled code this takes longer, and is the same. The server makes its own: one that is made
         // here might belong to somebody else.
         let there =

@@ -19,6 +19,26 @@ const GROUPS: [&str; 2] = ["proc/self/cgroup", "proc/self/mountinfo"];
 /// The files in which version 2 and version 1 of control groups say how much memory there is.
 const LIMITS: [&str; 2] = ["memory.max", "memory.limit_in_bytes"];
 
+/// What all instances may have together at least, on however small a machine, in bytes.
+const INSTANCES_MEMORY: u64 = 64 << 20;
+
+/// How much memory all instances may have together where nobody says so, in bytes: half of what there is; no limit where
+/// this machine does not tell.
+pub fn instances_memory() -> usize {
+    Machine::read().instances_memory()
+}
+
+/// What compiling a component may take at least and at most where nobody says so, in bytes.
+const COMPILE_MEMORY: [u64; 2] = [1 << 30, 4 << 30];
+
+/// How much memory compiling a component may take where nobody says so, in bytes: a quarter of what there is, within
+/// bounds.
+pub fn compile_memory() -> usize {
+    let [least, most] = COMPILE_MEMORY;
+    let bytes = Machine::read().memory.map_or(most, |bytes| (bytes / 4).clamp(least, most));
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
 /// What counts for the number of runs.
 #[derive(Clone, Copy, Debug)]
 struct Machine {
@@ -76,6 +96,11 @@ impl Machine {
         let total = total.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).map(|kib| kib << 10);
         let memory = memory_limit(Path::new("/")).into_iter().chain(total).min();
         Self { mappings: number(MAX_MAP_COUNT), memory }
+    }
+
+    fn instances_memory(self) -> usize {
+        let half = self.memory.map(|bytes| (bytes / 2).max(INSTANCES_MEMORY));
+        half.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(usize::MAX)
     }
 
     /// The least of what the mappings allow, and of what half of the memory does.
@@ -226,6 +251,12 @@ mod tests {
     #[test]
     fn a_machine_without_control_groups_has_no_such_limit() {
         assert_eq!(limit(&[]), None);
+    }
+
+    #[test]
+    fn all_instances_have_half_of_the_memory() {
+        let most = |memory| Machine { mappings: None, memory }.instances_memory();
+        assert_eq!([most(Some(2 << 30)), most(Some(32 << 20)), most(None)], [1 << 30, 64 << 20, usize::MAX]);
     }
 
     #[test]

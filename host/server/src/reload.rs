@@ -14,9 +14,9 @@ use notify::{
     EventKind, RecommendedWatcher, RecursiveMode, Watcher as _,
     event::{AccessKind, AccessMode},
 };
-use outlast_plugin::{Fetched, Folder, FolderError, OciReference, Refused, Registry, Serving, Trust};
+use outlast_plugin::{Fetched, Folder, FolderError, OciReference, PluginVersion, Refused, Registry, Serving, Trust};
 use outlast_run::{Manager, milliseconds, seconds};
-use outlast_store::{Store, StoreError};
+use outlast_store::{ServedPlugin, Store, StoreError};
 use tokio::{
     sync::Notify,
     time::{Instant, MissedTickBehavior, interval, sleep_until},
@@ -45,11 +45,23 @@ const REMOVE: Duration = Duration::from_secs(600);
 /// # Errors
 ///
 /// The folder cannot be read, or the database does not keep a component. Nothing has changed then.
-pub async fn look(folder: &mut Folder, registry: &Registry, store: &Store, trust: Trust) -> Result<Looked, LookError> {
+pub async fn look(
+    folder: &mut Folder,
+    registry: &Arc<Registry>,
+    store: &Store,
+    trust: Trust,
+) -> Result<Looked, LookError> {
     let now = std::time::SystemTime::now();
     let change = folder.look(registry, trust, seconds(now)).await?;
     for (sha256, wasm) in &change.components {
         store.keep_component(sha256, wasm, milliseconds(now)).await?;
+    }
+    if registry.remembers_served() {
+        let begins: Vec<_> = change.begins().collect();
+        for PluginVersion { kind, name, version } in begins.iter().cloned() {
+            store.keep_served(&ServedPlugin { kind, name, version }).await?;
+        }
+        registry.know_served(begins);
     }
     let looked = Looked { unsettled: change.unsettled, changed: change.changed };
     let Serving { agents, tools } = folder.apply(change);

@@ -12,23 +12,25 @@ use outlast_http::{Api, ApiLimits, Bodies, Hosts, Keys};
 use outlast_metrics::Metrics;
 use outlast_model::{ModelConfigError, Models};
 use outlast_plugin::{
-    Allocator, CacheError, Engine, Fetched, Folder, FolderError, GrantError, Grants, Refused, Registry, Source, Trust,
+    Allocator, CacheError, Engine, Fetched, Folder, FolderError, GrantError, Grants, PluginVersion, Refused, Registry,
+    Source, Trust,
 };
 use outlast_run::{Manager, Queues, RunSecrets, Seal, Services, Writer};
 use outlast_runtime::units::bytes;
-use outlast_store::{Store, StoreError};
+use outlast_store::{ServedPlugin, Store, StoreError};
 use tokio::{
     net::TcpListener,
     runtime::Handle,
     sync::Notify,
     task::{JoinError, JoinSet},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{info, warn};
 
 use crate::{
     config::{CacheConfig, Config},
     machine::LiveRuns,
+    reconfigure::{Exchange, Reread},
     reload::{self, LookError, Missing},
 };
 
@@ -43,6 +45,9 @@ pub enum StartError {
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Where it is.
+    #[error("configuration: database {0}")]
+    Database(String),
     /// A model provider.
     #[error(transparent)]
     Models(#[from] ModelConfigError),
@@ -118,7 +123,8 @@ impl Server {
         let listener =
             TcpListener::bind(config.listen).await.map_err(|error| StartError::Listen(config.listen, error))?;
         let address = listener.local_addr().map_err(|error| StartError::Listen(config.listen, error))?;
-        let store = Store::open(&config.database).await?.leased_for(config.lease);
+        let database = config.database.resolve(|name| std::env::var(name).ok()).map_err(StartError::Database)?;
+        let store = Store::open(&database).await?.leased_for(config.lease);
         let mut connection = store.writer().await?;
         let active = connection.take_over().await?;
         // From here on they keep the database this server's, however long the rest takes.
@@ -129,12 +135,16 @@ impl Server {
         let writers = [durable, ephemeral].map(|writer| writer.run(keep, close.clone())).into_iter().collect();
 
         let engine = config.pool().map_or_else(Engine::new, Engine::pooled);
-        let engine = cached(engine.map_err(|error| StartError::Engine(format!("{error:#}")))?, &config)?;
+        let engine = engine.map_err(|error| StartError::Engine(format!("{error:#}")))?;
+        let engine = cached(engine.with_memory(config.instances_memory()), &config)?;
         let now = outlast_run::seconds(SystemTime::now());
         let mut registry = Registry::new(engine, models.clone(), grants, config.signatures());
         for (sha256, wasm) in registry.add_bundled(now).await.map_err(StartError::Bundled)? {
             store.keep_component(&sha256, &wasm, outlast_run::milliseconds(SystemTime::now())).await?;
         }
+        let served = store.served().await?.into_iter();
+        registry.know_served(served.map(|ServedPlugin { kind, name, version }| PluginVersion { kind, name, version }));
+        let registry = Arc::new(registry);
         registry.toolbox().start();
         let (paths, missing) = plugins(&config).await?;
         let mut folder = (!paths.is_empty()).then(|| Folder::new(paths));
@@ -155,7 +165,7 @@ impl Server {
         let secrets = RunSecrets::of(&store, outlast_run::milliseconds(SystemTime::now())).await?;
         let manager = Manager::new(
             store,
-            Arc::new(registry),
+            registry,
             limits,
             config.shares(),
             Services {
@@ -169,7 +179,7 @@ impl Server {
         metrics.runs.resumed.inc_by(outlast_run::resume(&manager, active) as u64);
         let api = Api {
             manager: manager.clone(),
-            keys: Arc::new(Keys::new(&config.keys)),
+            keys: Arc::new(Keys::new(&config.keys, metrics.http.clone())),
             hosts: if config.keys.is_empty() { Hosts::local(&config.allowed_hosts) } else { Hosts::any() },
             origins: config.origins().map_err(StartError::Origins)?,
             bodies: Bodies::new(
@@ -214,22 +224,26 @@ impl Server {
         &self.models
     }
 
-    /// Serves until `stop`; `hangup` is notified when the plugin folder is to be looked at. Then readiness is false and new runs are refused, the runs that go on have
+    /// Serves until `stop`; when `hangup` is notified, the keys are taken from what `reread` reads, and the plugin folder is
+    /// looked at. Then readiness is false and new runs are refused, the runs that go on have
     /// `drain_timeout` to finish, the others are left to the next start or ended, every stream ends, and the database is
     /// closed.
     ///
     /// # Errors
     ///
     /// Another server has taken over the database, or connections are not accepted any more: this one stops where it stands.
-    pub async fn serve(self, stop: CancellationToken, hangup: Arc<Notify>) -> Result<(), ServeError> {
+    pub async fn serve(self, stop: CancellationToken, hangup: Arc<Notify>, reread: Reread) -> Result<(), ServeError> {
         let Self { listener, manager, api, config, mut writers, close, folder, missing, .. } = self;
         let closing = CancellationToken::new();
         let limits = config.connection_limits();
         let metrics = api.metrics.clone();
+        let (keys, look) = (api.keys.clone(), Arc::new(Notify::new()));
+        let exchange = Exchange { keys, manager: manager.clone(), metrics: metrics.clone(), reread };
+        let exchanging = AbortOnDropHandle::new(tokio::spawn(exchange.follow(hangup, look.clone())));
         let mut connections =
             tokio::spawn(outlast_http::serve(listener, outlast_http::router(api), limits, metrics, closing.clone()));
-        let expiry = tokio::spawn(outlast_run::expire(manager.clone(), config.retention, stop.clone()));
-        let reload = tokio::spawn(reload::follow(manager.clone(), folder, missing, hangup));
+        let expiry = tokio::spawn(outlast_run::expire(manager.clone(), config.retentions(), stop.clone()));
+        let reload = tokio::spawn(reload::follow(manager.clone(), folder, missing, look));
         let stopped = async {
             stop.cancelled().await;
             info!("shutting down");
@@ -253,6 +267,7 @@ impl Server {
         };
         expiry.abort();
         reload.abort();
+        drop(exchanging);
         // What goes on at a server that was replaced is cut off, and waited for by nobody.
         if served.is_ok() {
             manager.store().close().await;
@@ -362,14 +377,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut config = Config {
             listen: ([127, 0, 0, 1], 0).into(),
-            database: folder.path().join("outlast.db").display().to_string(),
+            database: folder.path().join("outlast.db").display().to_string().as_str().into(),
             cache: CacheConfig::Enabled(false),
             ..Config::default()
         };
         // More than a semaphore takes. What is read from a file is checked; this makes the accept loop panic.
         config.limits.connections = usize::MAX;
         let server = Server::start(config, Handle::current()).await.unwrap();
-        let served = server.serve(CancellationToken::new(), Arc::default()).await;
+        let served = server.serve(CancellationToken::new(), Arc::default(), Arc::new(|| Ok(Config::default()))).await;
         assert!(matches!(&served, Err(ServeError::Deaf(why)) if why.contains("panicked")), "{served:?}");
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use outlast_protocol::{ConversationId, IdempotencyKey, ResponseId, Segment, Status, TerminalStatus};
 
-use super::{JournalSegment, LogSegment, Phase, RunUsage, StateWrite};
+use super::{JournalSegment, LogSegment, Phase, RunUsage, StateWrite, StoreError};
 
 /// A response to be admitted.
 #[derive(Clone, Debug)]
@@ -51,6 +51,16 @@ pub struct Committed {
     pub homeless: HashSet<ResponseId>,
 }
 
+/// A batch that is not in the database, as far as is known.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct Uncommitted {
+    /// Why.
+    pub error: StoreError,
+    /// Whether the database was asked to commit and its answer did not come: then it may have done so.
+    pub unknown: bool,
+}
+
 impl Committed {
     /// Whether the admission of this response was not made.
     pub(super) fn refused(&self, id: &ResponseId) -> bool {
@@ -91,7 +101,8 @@ pub struct TurnItem {
 /// What one transaction writes.
 #[derive(Debug, Default)]
 pub struct Batch<'a> {
-    /// Responses whose admission was reported as failed: should they be there after all, they go.
+    /// Responses whose admission was given up when it was not known whether it was made: should they be there after all,
+    /// they go.
     pub abandoned: Vec<&'a ResponseId>,
     /// Responses to admit.
     pub admitted: Vec<&'a NewResponse>,

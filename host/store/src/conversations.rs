@@ -10,6 +10,9 @@ use super::{
     sql::{ROWS, query, rows_of},
 };
 
+/// The most conversations that are looked for at once.
+const UNCHANGED: i64 = 100;
+
 /// The condition that the conversation's write guard names a response that is still being made. A guard whose
 /// response is gone is none.
 ///
@@ -73,7 +76,8 @@ impl Store {
     ) -> Result<(), StoreError> {
         let mut transaction = self.begin().await?;
         sqlx::query(
-            "INSERT INTO conversations (principal, id, created_at, metadata, next_position) VALUES ($1, $2, $3, $4, $5)",
+            "INSERT INTO conversations (principal, id, created_at, changed_at, metadata, next_position) \
+             VALUES ($1, $2, $3, $3, $4, $5)",
         )
         .bind(principal.to_owned())
         .bind(id.as_str().to_owned())
@@ -128,18 +132,21 @@ impl Store {
         Ok(Some(ConversationHead { active: row.try_get("active")?, position: row.try_get("next_position")? }))
     }
 
-    /// Replaces the metadata, JSON; false when there is no such conversation.
+    /// Replaces the metadata, JSON; false when there is no such conversation. `now` is in milliseconds since 1970.
     pub async fn set_conversation_metadata(
         &self,
         principal: &str,
         id: &ConversationId,
         metadata: &str,
+        now: i64,
     ) -> Result<bool, StoreError> {
         self.still_there()?;
-        let updated = sqlx::query("UPDATE conversations SET metadata = $3 WHERE principal = $1 AND id = $2")
+        let sql = "UPDATE conversations SET metadata = $3, changed_at = $4 WHERE principal = $1 AND id = $2";
+        let updated = sqlx::query(sql)
             .bind(principal.to_owned())
             .bind(id.as_str().to_owned())
             .bind(metadata.to_owned())
+            .bind(now)
             .execute(&self.pool)
             .await?;
         Ok(updated.rows_affected() > 0)
@@ -191,29 +198,60 @@ impl Store {
         if deleted.execute(&mut *transaction).await?.rows_affected() == 0 {
             return Ok(false);
         }
-        for table in ["conversation_items", "state"] {
-            let sql = format!("DELETE FROM {table} WHERE principal = $1 AND conversation_id = $2");
-            let query = query(sql).bind(principal.to_owned()).bind(id.as_str().to_owned());
-            query.execute(&mut *transaction).await?;
-        }
+        remove_parts(&mut transaction, principal, id.as_str()).await?;
         transaction.commit().await?;
         Ok(true)
     }
 
-    /// Adds items at the end of a conversation in which no response is being made.
+    /// Lets the time of those conversations begin `now` of which it is not known when they were changed last: an older
+    /// version has written them.
+    pub async fn date_conversations(&self, now: i64) -> Result<(), StoreError> {
+        self.still_there()?;
+        let dated = sqlx::query("UPDATE conversations SET changed_at = $1 WHERE changed_at IS NULL");
+        dated.bind(now).execute(&self.pool).await?;
+        Ok(())
+    }
+
+    /// Some conversations that nobody has changed since `time` (milliseconds since 1970) and in which no response is
+    /// being made, oldest first: the principal and the id of each.
+    pub async fn unchanged_conversations(&self, time: i64) -> Result<Vec<(String, String)>, StoreError> {
+        let sql = format!(
+            "SELECT principal, id FROM conversations WHERE changed_at < $1 AND NOT {GUARDED} ORDER BY changed_at LIMIT $2"
+        );
+        let rows = query(sql).bind(time).bind(UNCHANGED).fetch_all(&self.pool).await?;
+        rows.iter().map(|row| Ok((row.try_get("principal")?, row.try_get("id")?))).collect()
+    }
+
+    /// Removes a conversation, its items, and what agents keep for it, if that still holds for it; false when it does not.
+    pub async fn remove_unchanged(&self, principal: &str, id: &str, time: i64) -> Result<bool, StoreError> {
+        let mut transaction = self.begin().await?;
+        lock(&mut transaction, self.backend, &[(principal, id)]).await?;
+        let sql =
+            format!("DELETE FROM conversations WHERE principal = $1 AND id = $2 AND changed_at < $3 AND NOT {GUARDED}");
+        let deleted = query(sql).bind(principal.to_owned()).bind(id.to_owned()).bind(time);
+        if deleted.execute(&mut *transaction).await?.rows_affected() == 0 {
+            return Ok(false);
+        }
+        remove_parts(&mut transaction, principal, id).await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+
+    /// Adds items at the end of a conversation in which no response is being made. `now` is in milliseconds since 1970.
     pub async fn add_items(
         &self,
         principal: &str,
         id: &ConversationId,
         items: &[NewItem<'_>],
+        now: i64,
     ) -> Result<Written, StoreError> {
         let mut transaction = self.begin().await?;
         lock(&mut transaction, self.backend, &[(principal, id.as_str())]).await?;
         let sql = format!(
-            "UPDATE conversations SET next_position = next_position + $3 WHERE principal = $1 AND id = $2 \
-             AND NOT {GUARDED} RETURNING next_position"
+            "UPDATE conversations SET next_position = next_position + $3, changed_at = $4 \
+             WHERE principal = $1 AND id = $2 AND NOT {GUARDED} RETURNING next_position"
         );
-        let query = query(sql).bind(principal.to_owned()).bind(id.as_str().to_owned()).bind(count(items));
+        let query = query(sql).bind(principal.to_owned()).bind(id.as_str().to_owned()).bind(count(items)).bind(now);
         let Some(row) = query.fetch_optional(&mut *transaction).await? else {
             return self.why_not_written(transaction, principal, id).await;
         };
@@ -223,8 +261,14 @@ impl Store {
         Ok(Written::Yes)
     }
 
-    /// Removes an item of a conversation in which no response is being made.
-    pub async fn delete_item(&self, principal: &str, id: &ConversationId, item: &str) -> Result<Written, StoreError> {
+    /// Removes an item of a conversation in which no response is being made. `now` is in milliseconds since 1970.
+    pub async fn delete_item(
+        &self,
+        principal: &str,
+        id: &ConversationId,
+        item: &str,
+        now: i64,
+    ) -> Result<Written, StoreError> {
         if no_id(item) {
             return Ok(Written::NotFound);
         }
@@ -232,10 +276,10 @@ impl Store {
         lock(&mut transaction, self.backend, &[(principal, id.as_str())]).await?;
         // The update takes the row, so that no response begins meanwhile; its history would have the item.
         let sql = format!(
-            "UPDATE conversations SET next_position = next_position + 1 WHERE principal = $1 AND id = $2 \
-             AND NOT {GUARDED}"
+            "UPDATE conversations SET next_position = next_position + 1, changed_at = $3 \
+             WHERE principal = $1 AND id = $2 AND NOT {GUARDED}"
         );
-        let query = query(sql).bind(principal.to_owned()).bind(id.as_str().to_owned());
+        let query = query(sql).bind(principal.to_owned()).bind(id.as_str().to_owned()).bind(now);
         if query.execute(&mut *transaction).await?.rows_affected() == 0 {
             return self.why_not_written(transaction, principal, id).await;
         }
@@ -329,15 +373,16 @@ pub(super) async fn begin_named(connection: &mut AnyConnection, rows: &[&NewResp
     named.sort_unstable_by_key(|(row, id)| (row.principal.as_str(), id.as_str()));
     for rows in named.chunks(ROWS) {
         let sql = format!(
-            "INSERT INTO conversations (principal, id, created_at, metadata, next_position) VALUES {} \
+            "INSERT INTO conversations (principal, id, created_at, changed_at, metadata, next_position) VALUES {} \
              ON CONFLICT DO NOTHING",
-            rows_of(rows.len(), 5)
+            rows_of(rows.len(), 6)
         );
         let mut query = query(sql);
         for (row, id) in rows {
             query = query
                 .bind(row.principal.clone())
                 .bind(id.as_str().to_owned())
+                .bind(row.created_at)
                 .bind(row.created_at)
                 .bind("{}")
                 .bind(0_i64);
@@ -397,6 +442,15 @@ pub(super) async fn append(
             position += 1;
         }
         query.execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
+/// Removes what belongs to a conversation.
+async fn remove_parts(connection: &mut AnyConnection, principal: &str, id: &str) -> Result<(), StoreError> {
+    for table in ["conversation_items", "state"] {
+        let sql = format!("DELETE FROM {table} WHERE principal = $1 AND conversation_id = $2");
+        query(sql).bind(principal.to_owned()).bind(id.to_owned()).execute(&mut *connection).await?;
     }
     Ok(())
 }

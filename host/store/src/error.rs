@@ -69,6 +69,17 @@ impl StoreError {
         matches!(self, Self::Rejected(_) | Self::Damaged(_))
     }
 
+    /// Whether the database, asked to commit, has answered that it has not. Where it has not answered, it may have done so.
+    pub(super) fn denies_a_commit(&self) -> bool {
+        let (Self::Rejected(error) | Self::Unavailable(Outage::Database(error))) = self else { return false };
+        let sqlx::Error::Database(error) = error else { return false };
+        // 5 busy, 8 read-only, 13 full, 778 not written. After an error of `fsync` the next start may find the transaction
+        // in the log.
+        let denial = |code: u32| matches!(code & 0xff, 5 | 8 | 13) || code == 778;
+        let code = error.code().unwrap_or_default();
+        error.try_downcast_ref::<PgDatabaseError>().is_some() || code.parse().is_ok_and(denial)
+    }
+
     /// Whether the database is to blame, so that nothing could be written now. What is neither this nor
     /// [`blames_the_data`](Self::blames_the_data) may be one or the other.
     pub fn is_an_outage(&self) -> bool {

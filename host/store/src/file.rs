@@ -22,6 +22,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use outlast_runtime::private;
 use tracing::warn;
 
 use super::{Outage, StoreError};
@@ -58,6 +59,10 @@ impl DatabaseFile {
         }
         let file = Self { path: canonical, held, _beside: beside };
         file.look_inside().map_err(open)?;
+        // SQLite makes them with the mode of the file itself; here are those that the last life left.
+        for suffix in ["-wal", "-shm", "-journal"] {
+            private::narrow(&with_suffix(&file.path, suffix));
+        }
         if file.held.file.metadata().is_ok_and(|metadata| metadata.nlink() > 1) {
             warn!(
                 "{path} has several names (hard links); open it by the same one always: its -wal lies beside that one"
@@ -184,8 +189,7 @@ fn hold(shown: &str, path: &Path) -> Result<(Held, PathBuf), Refused> {
     let place = match there {
         Some(place) => place,
         None => {
-            let file = File::options().read(true).write(true).create(true).truncate(false).open(path);
-            let file = file.map_err(reason)?;
+            let file = private::open(path).map_err(reason)?;
             let identity = identity(&file.metadata().map_err(reason)?);
             kept.push(Kept { identity, file: file.into(), held: false });
             kept.len() - 1
@@ -213,7 +217,7 @@ fn hold(shown: &str, path: &Path) -> Result<(Held, PathBuf), Refused> {
 fn lock_beside(shown: &str, path: &Path) -> Result<File, Refused> {
     let path = with_suffix(path, ".lock");
     let reason = |error: io::Error| Refused::Reason(format!("{}: {}", path.display(), in_words(&error)));
-    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(reason)?;
+    let file = private::open(&path).map_err(reason)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(Refused::Owned(StoreError::Owned(shown.to_owned()))),

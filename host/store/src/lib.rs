@@ -27,12 +27,13 @@ mod responses;
 mod runs;
 mod secrets;
 mod segments;
+mod served;
 mod size;
 mod sql;
 mod state;
 mod wal;
 
-pub use batch::{Batch, Committed, EndedResponse, NewResponse, TurnItem};
+pub use batch::{Batch, Committed, EndedResponse, NewResponse, TurnItem, Uncommitted};
 pub use commit::WriteConnection;
 pub use conversations::{ConversationHead, ItemRange, NewItem, Written};
 pub use error::{Outage, StoreError};
@@ -41,7 +42,8 @@ pub use lives::{ActiveRun, Phase, TakenOver, TakenRun};
 pub use open::{Backend, LEASE, Store};
 pub use responses::{StoredResponse, Swept, Turn};
 pub use runs::{LogSegment, RunFilter, RunRow, RunUsage};
-pub use size::StoreSize;
+pub use served::ServedPlugin;
+pub use size::{STORED_ROW, StoreSize};
 pub use state::{StateOwner, StatePlace, StateWrite};
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 pub const LEASE: Duration = Duration::from_secs(15);
 
 /// The schema, version by version. A released version is never edited.
-const MIGRATIONS: [(i64, &str, &str); 8] = [
+const MIGRATIONS: [(i64, &str, &str); 10] = [
     (1, "responses", include_str!("../migrations/0001_responses.sql")),
     (2, "conversations", include_str!("../migrations/0002_conversations.sql")),
     (3, "secrets", include_str!("../migrations/0003_secrets.sql")),
@@ -38,6 +38,8 @@ const MIGRATIONS: [(i64, &str, &str); 8] = [
     (6, "state", include_str!("../migrations/0006_state.sql")),
     (7, "runs", include_str!("../migrations/0007_runs.sql")),
     (8, "lives", include_str!("../migrations/0008_lives.sql")),
+    (9, "conversations changed", include_str!("../migrations/0009_conversations_changed.sql")),
+    (10, "served", include_str!("../migrations/0010_served.sql")),
 ];
 
 /// Which database it is, for the few statements that differ.

@@ -2,7 +2,10 @@
 
 use sqlx::Row as _;
 
-use super::{Backend, Store, StoreError};
+use super::{Backend, Store, StoreError, sql::query};
+
+/// What a row counts beside what is in it, in bytes.
+pub const STORED_ROW: u64 = 100;
 
 /// How much a database holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +19,25 @@ pub struct StoreSize {
 }
 
 impl Store {
+    /// How much a principal keeps, in bytes: its responses with their events and logs, its conversations and their items,
+    /// and [`STORED_ROW`] for each row. Takes time in proportion to how many rows those are; what is in them is not read.
+    pub async fn stored_bytes(&self, principal: &str) -> Result<u64, StoreError> {
+        // What goes when a run ends does not count, nor does what agents keep: that has a limit of its own.
+        let sql = format!(
+            "SELECT CAST(COALESCE(SUM(size), 0) AS BIGINT) AS size FROM ( \
+             SELECT OCTET_LENGTH(request) + COALESCE(OCTET_LENGTH(response), 0) + {STORED_ROW} AS size \
+             FROM responses WHERE principal = $1 \
+             UNION ALL SELECT OCTET_LENGTH(frames) + {STORED_ROW} FROM events \
+             JOIN responses ON responses.id = events.response_id WHERE responses.principal = $1 \
+             UNION ALL SELECT OCTET_LENGTH(lines) + {STORED_ROW} FROM run_logs \
+             JOIN responses ON responses.id = run_logs.response_id WHERE responses.principal = $1 \
+             UNION ALL SELECT OCTET_LENGTH(metadata) + {STORED_ROW} FROM conversations WHERE principal = $1 \
+             UNION ALL SELECT OCTET_LENGTH(item) + {STORED_ROW} FROM conversation_items WHERE principal = $1) AS sizes"
+        );
+        let row = query(sql).bind(principal.to_owned()).fetch_one(&self.pool).await?;
+        Ok(row.try_get::<i64, _>("size")?.unsigned_abs())
+    }
+
     /// Measures the database. Takes time in proportion to the number of responses: milliseconds for 100,000.
     pub async fn size(&self) -> Result<StoreSize, StoreError> {
         // Two indexes: the rows themselves are large.

@@ -16,6 +16,7 @@
 //! - On a server without keys, a browser's page must come from this machine.
 //! - While nothing is sent, a ping every `limits.keep_alive`. A pong is not insisted on: blocking clients answer only
 //!   while they read.
+//! - When the key that it was opened with ceases to be one, it is closed with code 1008.
 //! - After `limits.websocket_lifetime` no turn begins; the one that goes on may end. When the server stops, the last
 //!   events are sent before the close.
 
@@ -36,7 +37,7 @@ use axum::{
 };
 
 use super::error::Failure;
-use super::{Api, Principal, connections::Connection};
+use super::{Access, Api, Principal, connections::Connection};
 use memory::Memory;
 use outlast_protocol::{ApiError, ErrorKind};
 use outlast_run::Refusal;
@@ -77,6 +78,7 @@ pub struct WebSocketLimits {
 pub(super) async fn open(
     State(api): State<Api>,
     Extension(Principal(principal)): Extension<Principal>,
+    Extension(access): Extension<Access>,
     Extension(connection): Extension<Arc<Connection>>,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
@@ -92,7 +94,7 @@ pub(super) async fn open(
     let memory = Memory::new(limits.responses, limits.bytes);
     // Reached only by a client that stops reading, or the run's own limit would have come first.
     let longest = limits.lifetime.saturating_add(api.manager.limits().longest_run).saturating_add(LINGER);
-    let session = Session { api, principal, connection, memory };
+    let session = Session { api, principal, access, connection, memory };
     Ok(upgrade.read_buffer_size(BUFFER).write_buffer_size(BUFFER).on_upgrade(move |socket| async move {
         let _ = tokio::time::timeout(longest, session.serve(socket)).await;
     }))

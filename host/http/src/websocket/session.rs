@@ -22,7 +22,7 @@ use tracing::debug;
 use uuid::Uuid;
 
 use super::{
-    super::{Api, connections::Connection},
+    super::{Access, Api, auth::not_valid, connections::Connection},
     LINGER,
     memory::{Chain, Memory},
     wire::{Close, Gone, Received, Receiver, Sender, feed, receive, send, send_error},
@@ -31,10 +31,14 @@ use super::{
 /// The close of a server that stops.
 const SHUTTING_DOWN: Close = Close(close_code::AWAY, "the server is shutting down");
 
+/// The close of one whose key is none any more.
+const REVOKED: Close = Close(close_code::POLICY, "the API key is not valid any more");
+
 /// One WebSocket.
 pub(super) struct Session {
     pub api: Api,
     pub principal: String,
+    pub access: Access,
     pub connection: Arc<Connection>,
     pub memory: Memory,
 }
@@ -61,9 +65,19 @@ impl Session {
         let connection = self.connection.clone();
         // What came before was no message.
         connection.wire.message_came();
-        let mut receiver = Receiver { stream, connection, message_timeout: self.api.limits.body_timeout };
+        let room = self.api.bodies.room(&self.principal);
+        let mut receiver = Receiver { stream, connection, message_timeout: self.api.limits.body_timeout, room };
         let mut sender = Sender { sink, metrics: self.api.metrics.clone() };
-        let Ok(Close(code, reason)) = self.turns(&mut sender, &mut receiver).await else {
+        let revoked = self.access.revoked.clone();
+        let closed = tokio::select! {
+            closed = self.turns(&mut sender, &mut receiver) => closed,
+            // What is on its way are whole messages: the error comes after one of them.
+            () = revoked.cancelled() => {
+                let told = tokio::time::timeout(LINGER, send_error(&mut sender, &not_valid())).await;
+                told.unwrap_or(Err(Gone)).map(|()| REVOKED)
+            }
+        };
+        let Ok(Close(code, reason)) = closed else {
             // Answers the client's close, if that is what came.
             let _ = tokio::time::timeout(LINGER, sender.sink.close()).await;
             return;
@@ -145,6 +159,7 @@ impl Session {
             Some(_) => return Err(ApiError::invalid("generate", "invalid_type", "'generate' must be a boolean.")),
         };
         let mut request = CreateRequest::from_fields(fields, &self.api.limits.request)?;
+        self.access.check(&request, self.api.manager.agents())?;
         request.stream = true;
         let known = request.previous.as_ref().and_then(|previous| self.memory.get(previous.as_str())).cloned();
         if let Some(chain) = &known {

@@ -11,7 +11,7 @@ use futures::{
 use outlast_metrics::{Metrics, Transport};
 use outlast_protocol::{ApiError, ErrorKind, error_message, payloads};
 
-use super::super::connections::Connection;
+use super::super::{bodies::Room, connections::Connection};
 
 /// The sending half of a socket.
 pub(super) struct Sender {
@@ -25,6 +25,8 @@ pub(super) struct Receiver {
     pub connection: Arc<Connection>,
     /// How long a message may take from its first byte to its last: `limits.body_timeout`.
     pub message_timeout: Duration,
+    /// What the message takes that comes, or that came last.
+    pub room: Room,
 }
 
 /// The client is gone.
@@ -46,18 +48,25 @@ pub(super) enum Received {
 /// The next message that means something.
 pub(super) async fn receive(receiver: &mut Receiver) -> Result<Received, Gone> {
     loop {
-        let wire = &receiver.connection.wire;
+        let (wire, room) = (&receiver.connection.wire, &mut receiver.room);
+        if wire.unfinished() == 0 {
+            room.release();
+        }
         let message = tokio::select! {
             biased;
             message = receiver.stream.next() => message,
-            () = wire.message_overdue(receiver.message_timeout) => return Ok(overdue()),
+            refused = wire.message_overdue(receiver.message_timeout, |bytes| room.grow(bytes)) => {
+                return Ok(refused.map_or_else(no_room, |()| overdue()));
+            }
         };
         match &message {
             Some(Ok(Message::Ping(payload) | Message::Pong(payload))) => wire.control_came(payload.len()),
             _ => wire.message_came(),
         }
         return match message {
-            Some(Ok(Message::Text(text))) => Ok(Received::Text(text)),
+            Some(Ok(Message::Text(text))) => {
+                Ok(room.grow(text.len()).map_or_else(Received::Refused, |()| Received::Text(text)))
+            }
             Some(Ok(Message::Binary(_))) => {
                 let message = "Messages are JSON in text frames; this one was binary.";
                 Ok(Received::Refused(ApiError::new(ErrorKind::InvalidRequest, "invalid_message", message)))
@@ -67,6 +76,11 @@ pub(super) async fn receive(receiver: &mut Receiver) -> Result<Received, Gone> {
             Some(Err(error)) => broken(error),
         };
     }
+}
+
+/// There is no room for the rest of a message.
+fn no_room(error: ApiError) -> Received {
+    Received::Broken(error, Close(close_code::AGAIN, "there is no room for the message now"))
 }
 
 /// A message was begun, and does not come to its end.

@@ -68,7 +68,7 @@ pub struct AgentConfig {
 #[serde(try_from = "String")]
 pub struct Pin([u8; 32]);
 
-/// The value of a secret header, as it stands in the configuration. Never shown: it may be the secret itself.
+/// A value that may be a secret, as it stands in the configuration. Never shown: it may be the secret itself.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Template(String);
@@ -330,6 +330,11 @@ impl Grants {
         pin.map_or(Ok(()), |pin| pin.check(&Section::agent(agent), sha256))
     }
 
+    /// Whether the operator has said which component may have the name `agent`.
+    pub(super) fn is_pinned(&self, agent: &str) -> bool {
+        self.configs.get(agent).is_some_and(|config| config.sha256.is_some())
+    }
+
     /// Whether what the operator says in `config` is what this component takes.
     pub(super) fn check_config(&self, description: &Description) -> Result<(), Refused> {
         let nothing = Map::new();
@@ -384,6 +389,11 @@ pub struct GrantError {
 }
 
 impl Pin {
+    /// Whether it is this sha256.
+    pub(crate) fn is(self, sha256: [u8; 32]) -> bool {
+        self.0 == sha256
+    }
+
     /// Whether it is the sha256 that this section pins.
     pub(super) fn check(self, section: &Section, sha256: &str) -> Result<(), Refused> {
         let pinned = hex::encode(self.0);
@@ -410,9 +420,9 @@ impl TryFrom<String> for Pin {
 }
 
 /// A template with its variables filled in.
-pub(super) struct Filled {
+pub struct Filled {
     /// The whole value.
-    pub(super) value: String,
+    pub value: String,
     /// The parts that are secret: what the variables stand for, or all of it where there is none.
     pub(super) secrets: Vec<String>,
 }
@@ -424,7 +434,7 @@ impl Template {
     }
 
     /// Fills in the variables.
-    pub(super) fn fill(&self, lookup: impl Fn(&str) -> Option<String>) -> Result<Filled, String> {
+    pub fn fill(&self, lookup: impl Fn(&str) -> Option<String>) -> Result<Filled, String> {
         let (mut value, mut secrets) = (String::new(), Vec::new());
         let mut rest = self.0.as_str();
         while let Some((before, behind)) = rest.split_once("${") {
@@ -441,6 +451,12 @@ impl Template {
             secrets.push(value.clone());
         }
         Ok(Filled { value, secrets })
+    }
+}
+
+impl From<&str> for Template {
+    fn from(template: &str) -> Self {
+        Self(template.to_owned())
     }
 }
 

@@ -36,7 +36,7 @@ impl ModelGrant {
     }
 
     /// Whether the model of this name may be, `provider/model`.
-    pub(crate) fn fits(&self, name: &str) -> bool {
+    pub fn fits(&self, name: &str) -> bool {
         match self {
             Self::All(all) => *all,
             Self::These(patterns) => patterns.iter().any(|pattern| pattern.fits(name)),

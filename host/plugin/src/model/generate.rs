@@ -12,6 +12,7 @@ use crate::{
         types::Failure,
     },
     journal::digest,
+    meter::Held,
     state::RunState,
 };
 
@@ -27,6 +28,8 @@ pub struct OpenGeneration {
     asked: Option<Request>,
     /// How much was asked, in bytes.
     bytes: usize,
+    /// The same, as what the host holds.
+    _held: Held,
     /// What the model had said when it was cut off, if it goes on from it.
     partial: Option<String>,
     /// The text that the component has been given, from the journal.
@@ -107,8 +110,8 @@ pub(super) async fn generate(
         },
     };
     run.generations.add(bytes);
-    run.limiter.hold(bytes);
-    let open = OpenGeneration { state, asked, bytes, partial: None, text: String::new(), more: false };
+    let held = run.active(GENERATE)?.meter.hold(bytes);
+    let open = OpenGeneration { state, asked, bytes, _held: held, partial: None, text: String::new(), more: false };
     run.hold(open).map(Ok)
 }
 
@@ -179,7 +182,6 @@ impl HostGeneration for RunState {
     async fn drop(&mut self, handle: Resource<OpenGeneration>) -> wasmtime::Result<()> {
         let OpenGeneration { bytes, .. } = self.table.delete(handle)?;
         self.generations.remove(bytes);
-        self.limiter.release(bytes);
         Ok(())
     }
 }

@@ -23,6 +23,8 @@ use crate::{
     bindings::types::Failure,
     failure::{Diverged, Violation},
     journal::{ANSWER, digest, line},
+    json,
+    meter::{Held, Meter},
     port::RunPort,
     state::RunState,
 };
@@ -34,8 +36,9 @@ pub(crate) struct Tasks {
     /// Those whose answers were not taken.
     open: BTreeMap<u64, Open>,
     /// The answers of those that are to be begun again by the replay.
-    recorded: HashMap<u64, Value>,
+    recorded: HashMap<u64, Given>,
     journal: Arc<AnswerJournal>,
+    meter: Arc<Meter>,
 }
 
 /// What goes on in a task.
@@ -55,10 +58,23 @@ struct Open {
     _work: Option<AbortOnDropHandle<()>>,
 }
 
+/// An answer, and what it takes.
+struct Given {
+    answer: Value,
+    _held: Held,
+}
+
+impl Given {
+    fn new(answer: Value, meter: &Arc<Meter>) -> Self {
+        let _held = meter.hold(json::size(&answer));
+        Self { answer, _held }
+    }
+}
+
 /// The place of an answer. An error is why the run has to end.
 #[derive(Default)]
 struct Answer {
-    answer: Mutex<Option<Result<Value, String>>>,
+    answer: Mutex<Option<Result<Given, String>>>,
     /// Is cancelled when the answer is there.
     there: CancellationToken,
 }
@@ -68,8 +84,10 @@ struct AnswerJournal(Mutex<Option<Arc<dyn RunPort>>>);
 
 impl Tasks {
     /// No tasks. Answers go to `port`, if they are kept; `recorded` are those of an earlier life.
-    pub(crate) fn new(port: Option<Arc<dyn RunPort>>, recorded: HashMap<u64, Value>) -> Self {
-        Self { next: 0, open: BTreeMap::new(), recorded, journal: Arc::new(AnswerJournal(Mutex::new(port))) }
+    pub(crate) fn new(port: Option<Arc<dyn RunPort>>, recorded: HashMap<u64, Value>, meter: Arc<Meter>) -> Self {
+        let recorded = recorded.into_iter().map(|(number, answer)| (number, Given::new(answer, &meter))).collect();
+        let journal = Arc::new(AnswerJournal(Mutex::new(port)));
+        Self { next: 0, open: BTreeMap::new(), recorded, journal, meter }
     }
 
     /// The number of a task that is to be begun.
@@ -91,20 +109,20 @@ impl Tasks {
         work: impl Future<Output = T> + Send + 'static,
     ) {
         let (answer, journal) = (Arc::<Answer>::default(), self.journal.clone());
-        let place = answer.clone();
+        let (place, meter) = (answer.clone(), self.meter.clone());
         let work = tokio::spawn(async move {
             let given = match AssertUnwindSafe(work).catch_unwind().await {
                 Ok(given) => journal.keep(number, &given),
                 Err(_) => Err("made a host call that panicked".to_owned()),
             };
-            place.give(given);
+            place.give(given.map(|answer| Given::new(answer, &meter)));
         });
         self.open.insert(number, Open { what, answer, _work: Some(AbortOnDropHandle::new(work)) });
     }
 
     /// A task that has ended before it began.
     pub(crate) fn settle(&mut self, number: u64, what: Work, answer: &impl Serialize) {
-        let given = self.journal.keep(number, answer);
+        let given = self.journal.keep(number, answer).map(|answer| Given::new(answer, &self.meter));
         self.ended(number, what, given);
     }
 
@@ -118,7 +136,7 @@ impl Tasks {
         found
     }
 
-    fn ended(&mut self, number: u64, what: Work, given: Result<Value, String>) {
+    fn ended(&mut self, number: u64, what: Work, given: Result<Given, String>) {
         let answer = Arc::<Answer>::default();
         answer.give(given);
         self.open.insert(number, Open { what, answer, _work: None });
@@ -168,7 +186,7 @@ impl Drop for Tasks {
 }
 
 impl Answer {
-    fn give(&self, given: Result<Value, String>) {
+    fn give(&self, given: Result<Given, String>) {
         *self.answer.lock() = Some(given);
         self.there.cancel();
     }
@@ -211,7 +229,7 @@ impl RunState {
         let given = place.answer.lock().take();
         self.tasks.open.remove(&number);
         match given {
-            Some(Ok(answer)) => Ok(Ok(serde_json::from_value(answer)
+            Some(Ok(Given { answer, .. })) => Ok(Ok(serde_json::from_value(answer)
                 .map_err(|error| Diverged(format!("has an answer of task {number} that cannot be read: {error}")))?)),
             Some(Err(why)) => Err(Violation(why).into()),
             None => Err(Diverged(format!("has taken the answer of task {number}, which is not in its journal")).into()),

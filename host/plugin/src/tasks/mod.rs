@@ -141,7 +141,8 @@ impl RunState {
     /// Waits until the time `until` has come, if there is one, or until something has `ended`. The failure is that the
     /// run is being cancelled.
     ///
-    /// When the time is far and nothing goes on beside the component, it leaves memory: what went on would be lost.
+    /// When the time is far and nothing goes on beside the component, it leaves memory: what went on would be lost. It
+    /// stays where it would be expensive to come back.
     async fn wait(
         &mut self,
         import: &str,
@@ -155,6 +156,7 @@ impl RunState {
             return Ok(Ok(()));
         }
         let mut ended = pin!(ended);
+        let mut naps = false;
         loop {
             let left = until.map(|until| until.saturating_sub(now()));
             // A timer would take a millisecond, and there may be ten thousand to replay.
@@ -163,7 +165,16 @@ impl RunState {
             }
             let far = left.is_some_and(|left| idle_after.is_some_and(|least| left >= least));
             let settled = match (until, far.then(|| self.tasks.settled())) {
-                (Some(until), Some(None)) => return Err(Asleep(until).into()),
+                (Some(until), Some(None)) => {
+                    let left = left.unwrap_or_default();
+                    if self.is_worth_leaving(import, left)? {
+                        return Err(Asleep(until).into());
+                    }
+                    if !std::mem::replace(&mut naps, true) {
+                        self.active(import)?.meter.nap(left);
+                    }
+                    None
+                }
                 (_, settled) => settled.flatten(),
             };
             let settled = OptionFuture::from(settled);
@@ -176,6 +187,14 @@ impl RunState {
                 Some(()) = settled => {}
             }
         }
+    }
+
+    /// Whether a run that sleeps for this long should leave memory. To come back, it computes once more all that it has
+    /// computed: that must not take longer than it sleeps, nor the run beyond half of its time of a processor.
+    fn is_worth_leaving(&mut self, import: &str, sleep: Duration) -> wasmtime::Result<bool> {
+        let run = self.active(import)?;
+        let (again, used, most) = (run.meter.execution(), run.meter.used().cpu, run.granted()?.cpu_time.most);
+        Ok(again <= sleep && used.saturating_add(again) <= most / 2)
     }
 }
 

@@ -54,6 +54,8 @@ pub struct ToolComponent {
     granted: Arc<Granted>,
     pub(super) timeout: Duration,
     pub(super) metrics: Arc<ToolCalls>,
+    /// How many places an instance of it takes.
+    pub(super) places: u32,
     /// What it says about itself.
     pub description: ToolDescription,
     /// The sha256 of the component, hexadecimal.
@@ -123,7 +125,7 @@ impl ToolComponent {
         limits: &PluginLimits,
         given: impl FnOnce(&str) -> Given + Send,
     ) -> Result<Self, Refused> {
-        let Fitting { component, sha256, imports, .. } = fitting;
+        let Fitting { component, sha256, imports, places, .. } = fitting;
         let pre = engine.tool_linker.instantiate_pre(&component).and_then(ToolPre::new).map_err(misfit)?;
         let asked = engine.described(limits, |store| {
             let pre = pre.clone();
@@ -133,7 +135,7 @@ impl ToolComponent {
         let description = read_description(move || checked(given_back)).await?;
         let Given { granted, timeout, metrics } = given(&description.name);
         let (engine, limits, granted) = (engine.clone(), *limits, Arc::new(granted));
-        Ok(Self { engine, pre, limits, granted, timeout, metrics, description, sha256, imports })
+        Ok(Self { engine, pre, limits, granted, timeout, metrics, places, description, sha256, imports })
     }
 
     /// The contract that it was built for: `outlast:agent@0.1.0`.

@@ -324,7 +324,8 @@ impl Found {
         };
         let called = match self.target {
             Target::Component(component, function) => {
-                let _place = toolbox.instances.acquire().await;
+                let most = u32::try_from(toolbox.limits.tools.instances).unwrap_or(u32::MAX);
+                let _places = toolbox.instances.acquire_many(component.places.min(most)).await;
                 component.call(&function, arguments, caller).await
             }
             Target::Server(server) => server.call(&self.name, arguments, &caller).await.map_err(|failure| {

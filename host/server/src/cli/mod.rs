@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand.
 
+mod compile;
 mod key;
 mod output;
 mod pid_file;
@@ -10,6 +11,9 @@ mod serve;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use outlast_plugin::{COMMAND, compile_in_children};
+
+use crate::descriptors::keep_from_children;
 
 /// A server that runs agents as sandboxed WebAssembly components and never loses a run.
 ///
@@ -30,15 +34,21 @@ enum Command {
     Runs(runs::Runs),
     #[command(subcommand)]
     Plugin(plugin::Plugin),
+    #[command(name = COMMAND, hide = true)]
+    Compile(compile::Compile),
 }
 
 /// Reads the command line and does what it says.
 pub fn main() -> ExitCode {
-    let done = match Arguments::parse().command {
+    keep_from_children();
+    let command = Arguments::parse().command;
+    compile_in_children();
+    let done = match command {
         Command::Serve(serve) => serve.run(),
         Command::Key(key) => key.run(),
         Command::Runs(runs) => runs.run(),
         Command::Plugin(plugin) => plugin.run(),
+        Command::Compile(compile) => compile.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

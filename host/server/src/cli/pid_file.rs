@@ -4,10 +4,12 @@
 //! whoever finds no lock knows that there is no server.
 
 use std::{
-    fs::{File, OpenOptions, TryLockError},
+    fs::{File, TryLockError},
     io::{Read as _, Seek as _, Write as _},
     path::Path,
 };
+
+use outlast_runtime::private;
 
 /// The file of a server that runs.
 #[derive(Debug)]
@@ -20,8 +22,7 @@ impl PidFile {
     /// Writes the id of this process.
     pub(super) fn write(path: &Path) -> Result<Self, String> {
         let cannot = |error: std::io::Error| format!("pid_file: {} cannot be written: {error}", path.display());
-        let mut file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(cannot)?;
+        let mut file = private::open(path).map_err(cannot)?;
         file.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => format!("pid_file: {} is another running server's", path.display()),
             TryLockError::Error(error) => cannot(error),

@@ -18,13 +18,15 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
 
 use super::{output::print, pid_file::PidFile, plugin::trace::BINDINGS};
 use crate::{
     config::{Config, Flags, LogFormat},
     log::{Flush, Log},
+    reconfigure::Reread,
+    sandbox::{self, Entered},
     server::Server,
 };
 
@@ -32,8 +34,8 @@ use crate::{
 ///
 /// Every setting has a place in the configuration file, can be given in the environment (OUTLAST_LISTEN,
 /// OUTLAST_LIMITS__RUN_TIMEOUT, …), and some have a flag here. Flags win over the environment, the environment
-/// over the file. SIGTERM and Ctrl-C stop the server in order; a second one stops it at once. SIGHUP makes it look at
-/// the plugin folder.
+/// over the file. SIGTERM and Ctrl-C stop the server in order; a second one stops it at once. SIGHUP makes it read
+/// its keys again and look at the plugin folder.
 #[derive(Debug, Args)]
 pub(super) struct Serve {
     /// The configuration file (TOML). Without it, defaults and the environment hold.
@@ -55,8 +57,12 @@ impl Serve {
     pub(super) fn run(self) -> Result<(), String> {
         let Self { config, listen, database, plugins } = self;
         let flags = Flags { listen, database, plugins };
-        let config = Config::read(config.as_deref(), &flags).map_err(|error| format!("configuration: {error}"))?;
+        let reread: Reread = Arc::new(move || Config::read(config.as_deref(), &flags));
+        let config = reread().map_err(|error| format!("configuration: {error}"))?;
+        // While there is one thread, which all others come from.
+        let Entered(holds) = sandbox::enter(&config);
         let _flush = log(&config)?;
+        info!("the sandbox of this server: {}", holds.join(", "));
         for warning in &config.warnings {
             warn!("configuration: {warning}");
         }
@@ -64,21 +70,21 @@ impl Serve {
         // Busy agents come back to their queue every millisecond; whoever waits for a timer or a socket there is
         // looked after each time, not every 61 times.
         let guests = runtime("outlast-agent", |builder| builder.event_interval(2).global_queue_interval(2))?;
-        let served = main.block_on(serve(config, &guests));
+        let served = main.block_on(serve(config, reread, &guests));
         guests.shutdown_background();
         main.shutdown_background();
         served
     }
 }
 
-async fn serve(config: Config, guests: &Runtime) -> Result<(), String> {
+async fn serve(config: Config, reread: Reread, guests: &Runtime) -> Result<(), String> {
     let stop = CancellationToken::new();
     let hangup = Arc::new(Notify::new());
     watch_signals(stop.clone(), hangup.clone())?;
     let _pid_file = config.pid_file.as_deref().map(PidFile::write).transpose()?;
     let server = Server::start(config, guests.handle().clone()).await.map_err(|error| error.to_string())?;
     greet(&server);
-    server.serve(stop, hangup).await.map_err(|error| error.to_string())
+    server.serve(stop, hangup, reread).await.map_err(|error| error.to_string())
 }
 
 /// Says where the server is and what it has, as far as somebody reads it: it waits for nobody.

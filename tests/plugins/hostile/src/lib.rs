@@ -10,8 +10,11 @@
 //! | `wait MS` | sleeps, then says `done` |
 //! | `naps N MS` | sleeps so many times for nothing, says `napped`, sleeps, then says `done` |
 //! | `spin` | computes for ever |
+//! | `laps N ROUNDS MS` | so many times: computes so many million rounds, says `x`, sleeps |
+//! | `compute ROUNDS N MS` | computes so many million rounds, sleeps so many times, says `done` |
 //! | `overflow` | recurses for ever |
 //! | `grow [MIB]` | takes memory, for ever or up to so many MiB, then says `ok` |
+//! | `grow-hold MIB MS` | takes so many MiB, says `ok`, sleeps |
 //! | `panic` | panics with `agent logic blew up: n=1` |
 //! | `exit` | calls `std::process::exit(3)` |
 //! | `fail` | returns failure `other`, code `nope` |
@@ -96,9 +99,22 @@ impl Agent for Hostile {
             }
 
             "spin" => limits::spin(),
+            "laps" | "compute" => {
+                let (first, rest) = pair(argument);
+                let (second, ms) = pair(rest);
+                let (first, second, ms) = (number(first)?, number(second)?, number(ms)?);
+                match behaviour {
+                    "laps" => limits::laps(first, second, ms)?,
+                    _ => limits::compute_once(first, second, ms)?,
+                }
+            }
             "overflow" => limits::overflow(),
             "grow" if argument.is_empty() => limits::grow(usize::MAX),
             "grow" => limits::grow(number(argument)?),
+            "grow-hold" => {
+                let (mib, ms) = pair(argument);
+                limits::grow_and_hold(number(mib)?, number(ms)?)?;
+            }
             "panic" => panic!("agent logic blew up: n=1"),
             "exit" => std::process::exit(3),
             "fail" => return Err(Failure::other("nope", "the agent was told to fail")),

@@ -38,6 +38,45 @@ pub fn grow(mib: usize) {
     respond::text("ok");
 }
 
+pub fn grow_and_hold(mib: usize, ms: usize) -> Result<(), Failure> {
+    let taken: Vec<_> = (0..mib).map(|_| black_box(vec![1u8; 1024 * 1024])).collect();
+    respond::text("ok");
+    sleep(ms)?;
+    black_box(&taken);
+    Ok(())
+}
+
+fn compute(rounds: usize) {
+    let mut number = 1u64;
+    for round in 0..rounds as u64 * 1_000_000 {
+        number = black_box(number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(round));
+    }
+}
+
+fn sleep(ms: usize) -> Result<(), Failure> {
+    tasks::sleep(Duration::from_millis(ms as u64))
+}
+
+pub fn laps(count: usize, rounds: usize, ms: usize) -> Result<(), Failure> {
+    let mut message = respond::Message::open();
+    for _ in 0..count {
+        compute(rounds);
+        message.write("x");
+        sleep(ms)?;
+    }
+    message.finish();
+    Ok(())
+}
+
+pub fn compute_once(rounds: usize, naps: usize, ms: usize) -> Result<(), Failure> {
+    compute(rounds);
+    for _ in 0..naps {
+        sleep(ms)?;
+    }
+    respond::text("done");
+    Ok(())
+}
+
 pub fn timers(count: usize) -> Result<(), Failure> {
     let mut timers: Vec<_> = (0..count).map(|n| tasks::after(Duration::from_millis(n as u64 % 500))).collect();
     while !timers.is_empty() {

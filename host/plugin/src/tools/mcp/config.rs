@@ -1,6 +1,10 @@
 //! What the operator says of an MCP server.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use reqwest::{
     Url,
@@ -10,7 +14,7 @@ use serde::Deserialize;
 
 use crate::{
     GrantError,
-    grants::{Filled, Template},
+    grants::{Filled, Pin, Template},
     tools::component::name_is_plain,
 };
 
@@ -35,6 +39,10 @@ pub struct McpConfig {
     pub command: Vec<String>,
     /// The environment variables of the child, which has no others but `PATH`. `${NAME}` stands for one of this server.
     pub env: BTreeMap<String, Template>,
+    /// The folder that the child works in. Default: an empty one, which is gone when the child is.
+    pub cwd: Option<PathBuf>,
+    /// The sha256 of what it offers, as the log tells it: it offers nothing else. Default: whatever it offers.
+    pub tools_sha256: Option<Pin>,
     /// The longest that a call may take. Default `60s`.
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
@@ -43,7 +51,7 @@ pub struct McpConfig {
 impl Default for McpConfig {
     fn default() -> Self {
         let (headers, env) = (BTreeMap::new(), BTreeMap::new());
-        Self { url: None, headers, command: Vec::new(), env, timeout: TIMEOUT }
+        Self { url: None, headers, command: Vec::new(), env, cwd: None, tools_sha256: None, timeout: TIMEOUT }
     }
 }
 
@@ -53,7 +61,7 @@ pub(super) enum Way {
     /// Over streamable HTTP.
     Http { url: Url, headers: Vec<(HeaderName, HeaderValue)> },
     /// A child of this server.
-    Child { program: String, arguments: Vec<String>, env: Vec<(String, String)> },
+    Child { program: String, arguments: Vec<String>, env: Vec<(String, String)>, cwd: Option<PathBuf> },
 }
 
 /// What neither an agent nor a log is to see.
@@ -96,6 +104,9 @@ impl McpConfig {
         let mut hidden = Hidden::default();
         match (&self.url, &self.command[..]) {
             (Some(url), []) => {
+                if self.cwd.is_some() {
+                    return Err(wrong("cwd is for a `command`, and this server has a `url`".to_owned()));
+                }
                 if let Some(variable) = self.env.keys().next() {
                     return Err(wrong(format!("env.{variable} is for a `command`, and this server has a `url`")));
                 }
@@ -134,7 +145,16 @@ impl McpConfig {
                     }
                     env.push((variable.clone(), filled.value));
                 }
-                Ok((Way::Child { program: program.clone(), arguments: arguments.to_vec(), env }, hidden))
+                let absolute = |path: &Path| {
+                    std::path::absolute(path).map_err(|error| wrong(format!("command or cwd cannot be found: {error}")))
+                };
+                // What names a file means one of this server's folder, as everywhere in the configuration.
+                let program = match program.contains('/') {
+                    true => absolute(Path::new(program))?.display().to_string(),
+                    false => program.clone(),
+                };
+                let cwd = self.cwd.as_deref().map(absolute).transpose()?;
+                Ok((Way::Child { program, arguments: arguments.to_vec(), env, cwd }, hidden))
             }
             _ => Err(wrong("url or mcp.NAME.command must be there, and not both".replace("NAME", name))),
         }
@@ -162,7 +182,7 @@ mod tests {
 
         let (way, hidden) =
             checked("hub", "command = [\"npx\", \"-y\"]\nenv = { A = \"${TOKEN}\", B = \"plain\" }").unwrap();
-        let Way::Child { program, arguments, env } = way else { panic!("a URL") };
+        let Way::Child { program, arguments, env, cwd: None } = way else { panic!("a URL") };
         assert_eq!((program.as_str(), arguments), ("npx", vec!["-y".to_owned()]));
         assert_eq!(env, [("A".to_owned(), "t0ken".to_owned()), ("B".to_owned(), "plain".to_owned())]);
         assert_eq!(hidden.hide("plain t0ken".to_owned()), "plain [secret]");
@@ -178,6 +198,7 @@ mod tests {
             ("hub", "url = \"https://${NONE}/\"", "mcp.hub.url names the environment variable NONE"),
             ("hub", "url = \"https://a.test\"\nheaders = { accept = \"x\" }", "mcp.hub.headers.accept belongs to"),
             ("hub", "url = \"https://a.test\"\nenv = { A = \"x\" }", "mcp.hub.env.A is for a `command`"),
+            ("hub", "url = \"https://a.test\"\ncwd = \"x\"", "mcp.hub.cwd is for a `command`"),
             ("hub", "command = [\"a\"]\nheaders = { a = \"x\" }", "mcp.hub.headers.a is for a `url`"),
         ] {
             let error = checked(name, toml).err().unwrap();

@@ -1,6 +1,6 @@
 //! The way to an MCP server.
 
-use std::{process::Stdio, sync::Arc, time::Duration};
+use std::{path::Path, process::Stdio, sync::Arc, time::Duration};
 
 use process_wrap::tokio::{CommandWrap, ProcessGroup};
 use rmcp::{
@@ -11,6 +11,7 @@ use rmcp::{
         StreamableHttpClientTransport, TokioChildProcess, streamable_http_client::StreamableHttpClientTransportConfig,
     },
 };
+use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader},
     process::Command,
@@ -74,9 +75,21 @@ pub(super) async fn connect(
                 .reinit_on_expired_session(true);
             listener.serve(StreamableHttpClientTransport::with_client(GatedClient { client, gate }, config)).await
         }
-        Way::Child { program, arguments, env } => {
+        Way::Child { program, arguments, env, cwd } => {
+            let scratch = match cwd {
+                Some(_) => None,
+                None => Some(scratch().map_err(|error| format!("it has no folder to work in: {error}"))?),
+            };
+            let folder = cwd.as_deref().or(scratch.as_ref().map(TempDir::path)).unwrap_or(Path::new("/"));
+            if !folder.is_dir() {
+                return Err(format!("its folder {} (mcp.{name}.cwd) is not there", folder.display()));
+            }
             let mut command = Command::new(program);
-            command.args(arguments).env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
+            command
+                .args(arguments)
+                .current_dir(folder)
+                .env_clear()
+                .envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
             command.envs(env.iter().map(|(name, value)| (name, value))).kill_on_drop(true);
             let mut command = CommandWrap::from(command);
             // Its own children end with it, and Ctrl-C in a terminal is this server's to hear.
@@ -84,7 +97,7 @@ pub(super) async fn connect(
             let spawned = TokioChildProcess::builder(command).stderr(Stdio::piped()).spawn();
             let (child, stderr) = spawned.map_err(|error| format!("`{program}` cannot be started: {error}"))?;
             if let Some(stderr) = stderr {
-                tokio::spawn(relay(name.to_owned(), hidden.clone(), stderr));
+                tokio::spawn(relay(name.to_owned(), hidden.clone(), stderr, scratch));
             }
             listener.serve(GatedChild { child, gate }).await
         }
@@ -106,8 +119,13 @@ pub(super) fn causes(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Writes the lines of a child's standard error to the log.
-async fn relay(server: String, hidden: Hidden, stderr: impl AsyncRead + Unpin) {
+/// An empty folder for a child to work in.
+fn scratch() -> std::io::Result<TempDir> {
+    tempfile::Builder::new().prefix("outlast-mcp-").tempdir()
+}
+
+/// Writes the lines of a child's standard error to the log. Its folder is there as long as the child is.
+async fn relay(server: String, hidden: Hidden, stderr: impl AsyncRead + Unpin, _folder: Option<TempDir>) {
     let mut stderr = BufReader::new(stderr);
     let mut line = Vec::new();
     while let Ok(1..) = (&mut stderr).take(LINE).read_until(b'\n', &mut line).await {

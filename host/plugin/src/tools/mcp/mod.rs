@@ -9,12 +9,14 @@
 //! - `server` keeps the connection and makes the calls.
 //! - `gate` is where calls leave, as long as the lease holds.
 //! - `connect` is the way there: a child's standard input and output, or HTTP.
+//! - `pin` is what the operator has seen of it.
 //! - `offer` is what it offers and answers, in the words of the interface `tools`.
 
 mod config;
 mod connect;
 mod gate;
 mod offer;
+mod pin;
 mod server;
 
 pub use config::McpConfig;

@@ -26,11 +26,13 @@ use super::{
     connect::{Listener, causes, connect},
     gate::{Gate, KEY},
     offer::{Offer, answer, offer},
+    pin::{difference, digest},
 };
 use crate::{
     GrantError,
     bindings::types::{Failure, FailureKind},
     failure::{failure, shorten},
+    grants::Pin,
     tools::component::Caller,
 };
 
@@ -60,8 +62,12 @@ pub(in crate::tools) struct McpServer {
     state: watch::Sender<State>,
     /// Where its calls leave.
     gate: Gate,
-    /// What it offered last.
+    /// What it offered last; nothing where that was not what is pinned.
     offer: ArcSwap<Offer>,
+    /// The only offer that is taken.
+    pin: Option<Pin>,
+    /// What it offered when that was taken last.
+    taken: ArcSwap<Offer>,
     /// Is notified when somebody wants it while it is down.
     wanted: Notify,
     /// Is notified when the connection has to be made anew.
@@ -69,6 +75,14 @@ pub(in crate::tools) struct McpServer {
     stop: CancellationToken,
     up: ServerUp,
     pub(in crate::tools) metrics: Arc<ToolCalls>,
+}
+
+/// What became of an offer.
+enum Offered {
+    /// It is what agents see. Its sha256, hexadecimal.
+    Taken(String),
+    /// It is not what is pinned; in words.
+    Refused(String),
 }
 
 /// How it is with the connection.
@@ -100,6 +114,8 @@ impl McpServer {
             state: watch::Sender::new(State::Connecting),
             gate: Gate::default(),
             offer: ArcSwap::default(),
+            pin: config.tools_sha256,
+            taken: ArcSwap::default(),
             wanted: Notify::new(),
             broken: Notify::new(),
             stop: CancellationToken::new(),
@@ -148,10 +164,13 @@ impl McpServer {
         let connecting = async {
             let most = self.message_bytes;
             let connection = connect(&self.name, &self.way, &self.hidden, listener, self.gate.clone(), most).await?;
-            self.read_offer(connection.peer()).await?;
-            Ok::<_, String>(connection)
+            let sha256 = match self.read_offer(connection.peer()).await? {
+                Offered::Taken(sha256) => sha256,
+                Offered::Refused(why) => return Err(why),
+            };
+            Ok::<_, String>((connection, sha256))
         };
-        let connection = match self.stop.run_until_cancelled(timeout(CONNECT, connecting)).await {
+        let (connection, tools_sha256) = match self.stop.run_until_cancelled(timeout(CONNECT, connecting)).await {
             Some(Ok(Ok(connection))) => connection,
             Some(Ok(Err(why))) => return why,
             Some(Err(_)) => return format!("it did not answer within {}", humantime::format_duration(CONNECT)),
@@ -160,7 +179,7 @@ impl McpServer {
         let (peer, end) = (connection.peer().clone(), connection.cancellation_token());
         let mut ended = pin!(connection.waiting());
         let (server, tools) = (&self.name, self.offer.load().len());
-        info!(target: "mcp", server, tools, "connected");
+        info!(target: "mcp", server, tools, tools_sha256, "connected");
         self.up.set(true);
         // What was broken before is not meant.
         let mut broken = pin!(self.broken.notified());
@@ -169,13 +188,14 @@ impl McpServer {
         let why = loop {
             tokio::select! {
                 _ = &mut ended => return "the connection has ended".to_owned(),
-                () = &mut broken => break "a call of it failed on the way",
-                () = self.stop.cancelled() => break "",
+                () = &mut broken => break "a call of it failed on the way".to_owned(),
+                () = self.stop.cancelled() => break String::new(),
                 () = changed.notified() => match timeout(CONNECT, self.read_offer(&peer)).await {
-                    Ok(Ok(())) => {
+                    Ok(Ok(Offered::Taken(tools_sha256))) => {
                         let tools = self.offer.load().len();
-                        info!(target: "mcp", server, tools, "offers other tools");
+                        info!(target: "mcp", server, tools, tools_sha256, "offers other tools");
                     }
+                    Ok(Ok(Offered::Refused(why))) => break why,
                     Ok(Err(why)) => warn!(target: "mcp", server, "does not say what it offers now: {why}"),
                     Err(_) => warn!(target: "mcp", server, "does not say what it offers now"),
                 },
@@ -183,11 +203,11 @@ impl McpServer {
         };
         end.cancel();
         let _ = timeout(END, ended).await;
-        why.to_owned()
+        why
     }
 
-    /// Reads what the server offers.
-    async fn read_offer(&self, peer: &Peer<RoleClient>) -> Result<(), String> {
+    /// Reads what the server offers, and takes it if it is what is pinned.
+    async fn read_offer(&self, peer: &Peer<RoleClient>) -> Result<Offered, String> {
         let (mut tools, mut cursor) = (Vec::new(), None);
         loop {
             let page = peer.list_tools(Some(PaginatedRequestParams::default().with_cursor(cursor))).await;
@@ -207,8 +227,20 @@ impl McpServer {
         for why in left_out {
             warn!(target: "mcp", server, "offers the tool {why}: it is left out");
         }
-        self.offer.store(Arc::new(offer));
-        Ok(())
+        let sha256 = digest(&offer);
+        let offer = Arc::new(offer);
+        let shown = hex::encode(sha256);
+        if self.pin.is_some_and(|pin| !pin.is(sha256)) {
+            self.offer.store(Arc::default());
+            return Ok(Offered::Refused(format!(
+                "its tools are not those that are pinned ({}); `tools_sha256 = \"{shown}\"` in `[mcp.{server}]` would take \
+                 these",
+                difference(&self.taken.load(), &offer)
+            )));
+        }
+        self.taken.store(offer.clone());
+        self.offer.store(offer);
+        Ok(Offered::Taken(shown))
     }
 
     fn shown(&self, error: &ServiceError) -> String {

@@ -19,7 +19,8 @@ pub(super) async fn examine(component: &str, local: &Local) -> Result<(Examined,
     let reference: OciReference = component.parse()?;
     let size = |bytes| ByteSize::b(bytes).display().iec().to_string();
     let terminal = std::io::stderr().is_terminal();
-    let pulled = pull(&reference, local.config().fetch_limits(), |bytes, of| {
+    let limits = local.config().fetch_limits();
+    let pulled = pull(&reference, &limits, |bytes, of| {
         if terminal {
             output::progress(format_args!("{} of {} ", size(bytes), size(of)));
         }

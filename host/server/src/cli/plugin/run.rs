@@ -164,6 +164,9 @@ impl Run {
             for frame in frames(&bytes) {
                 let frame = frame.map_err(|error| format!("an event cannot be read: {error}"))?;
                 if let Some(response) = screen.show(frame.event)? {
+                    if gone() {
+                        return Ok(Ended::Unread);
+                    }
                     if self.trace {
                         note!(
                             "{:>9}  {}",

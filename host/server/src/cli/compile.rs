@@ -1,0 +1,29 @@
+//! `outlast compile`: what the server starts to compile a component. It is not for people.
+
+use clap::Args;
+use outlast_plugin::{ChildLimits, Settings, compile};
+
+/// Compile the component on standard input; the code is what the server that started this expects.
+#[derive(Debug, Args)]
+pub(super) struct Compile {
+    /// The most memory, in bytes.
+    #[arg(long)]
+    memory: u64,
+    /// The most time of a processor, in seconds.
+    #[arg(long)]
+    cpu: u64,
+    /// The addresses of a memory and those behind it, in bytes.
+    #[arg(long, value_delimiter = ',', num_args = 2)]
+    addresses: Vec<u64>,
+}
+
+impl Compile {
+    pub(super) fn run(self) -> Result<(), String> {
+        let addresses = match self.addresses[..] {
+            [reservation, guard] => Some((reservation, guard)),
+            _ => None,
+        };
+        let limits = ChildLimits { memory: self.memory, cpu: self.cpu };
+        compile(Settings { addresses }, limits).map_err(|error| format!("cannot compile: {error}"))
+    }
+}
