@@ -46,6 +46,7 @@ mod state;
 mod tasks;
 mod tools;
 
+#[cfg(target_os = "linux")]
 pub(crate) use cache::private_folder;
 pub use cache::{CacheError, CodeCache};
 pub use component::{Description, Refused};
