@@ -48,6 +48,7 @@ mod state;
 mod tasks;
 mod tools;
 
+#[cfg(target_os = "linux")]
 pub(crate) use cache::private_folder;
 pub use cache::{CacheError, CodeCache};
 pub use compiler::{COMMAND, ChildLimits, Settings, compile, compile_in_children};
