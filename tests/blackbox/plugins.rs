@@ -2,10 +2,12 @@
 
 use std::{
     fs,
+    ops::Deref,
     path::{Path, PathBuf},
 };
 
 use serde_json::json;
+use tempfile::TempDir;
 
 use crate::harness::{
     agents::Agent,
@@ -19,13 +21,27 @@ use crate::harness::{
 /// A component in text form that needs a contract that does not exist yet.
 const NEWER: &str = r#"(component (import "outlast:agent/respond@0.2.0" (instance (export "new-thing" (func)))))"#;
 
+/// A server and its plugin folder: what takes long to load is looked at again.
+struct Started {
+    server: Server,
+    _folder: TempDir,
+}
+
+impl Deref for Started {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        &self.server
+    }
+}
+
 /// Starts a server with these files beside the component `hostile`.
-fn with_files(files: &[(&str, &[u8])]) -> Server {
+fn with_files(files: &[(&str, &[u8])]) -> Started {
     let folder = plugins::hostile_folder();
     for (name, bytes) in files {
         fs::write(folder.path().join(name), bytes).unwrap();
     }
-    Server::start(Options::new(Database::Sqlite).plugins(folder.path()))
+    Started { server: Server::start(Options::new(Database::Sqlite).plugins(folder.path())), _folder: folder }
 }
 
 /// Starts a server with one bad file, which must be refused by name with all of `words`; the others serve.
