@@ -45,8 +45,10 @@ async fn runs_from_a_pool_are_runs_like_others() {
 #[tokio::test]
 async fn what_a_pool_has_no_place_for_is_refused() {
     let folder = plugins::hostile_folder();
+    // It exports what an agent does, if only by name.
     let many = r#"(component (core module (memory 1)) (core instance (instantiate 0)) (core instance (instantiate 0))
-        (core instance (instantiate 0)))"#;
+        (core instance (instantiate 0)) (type $t (record (field "x" u32))) (export "describe" (type $t))
+        (export "run" (type $t)))"#;
     fs::write(folder.path().join("many.wasm"), wat::parse_str(many).unwrap()).unwrap();
     let server = Server::start(pooled("").plugins(folder.path()));
     server.logged(&["many.wasm", "refused", "memories"]);

@@ -110,8 +110,8 @@ async fn memory_beyond_the_limit_is_named() {
 
 #[tokio::test]
 async fn all_runs_together_have_a_limit_of_memory_and_small_ones_go_on() {
-    let server =
-        hostile(Options::new(Database::Sqlite).config("[limits]\nmemory = \"256MiB\"\ninstances_memory = \"200MiB\""));
+    let limits = "[limits]\nmemory = \"256MiB\"\ninstances_memory = \"200MiB\"\nidle_after = \"1h\"";
+    let server = hostile(Options::new(Database::Sqlite).config(limits));
     let client = server.client();
     let mut large = client.stream(json!({"model": "hostile", "input": "grow-hold 150 60000"})).await;
     let id = events::response_id(&large.until_delta(1).await);

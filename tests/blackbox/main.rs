@@ -47,6 +47,7 @@ mod messages;
 mod metrics;
 mod models;
 mod modes;
+mod mutated;
 mod outage;
 mod passivation;
 mod plugin_inspect;

@@ -84,6 +84,7 @@ impl Engine {
         let (sha256, outline) = aside(wasm.len(), move || (hex::encode(Sha256::digest(&bytes)), outline(&bytes))).await;
         let Outline { imports, exports, memories, tables, large_tables } = outline?;
         check_imports(imports.iter().map(String::as_str), is_tool(&exports))?;
+        check_exports(&exports)?;
         let component = self.compiled(shown, wasm, &sha256, limits).await?;
         let shape = component.component_type();
         let imports = shape.imports(&self.engine).map(|(name, _)| name.to_owned()).collect();
@@ -123,17 +124,7 @@ impl Engine {
         let shape = component.component_type();
         check_imports(shape.imports(&self.engine).map(|(name, _)| name), is_tool)?;
         let exports: Vec<_> = shape.exports(&self.engine).map(|(name, _)| name.to_owned()).collect();
-        let (exported, what) = if is_tool { ("call", "a tool component") } else { ("run", "an agent") };
-        for needed in ["describe", exported] {
-            if !exports.iter().any(|name| name == needed) {
-                let message = format!(
-                    "it does not export `{needed}`, so it is not {what} for {CONTRACT} (it exports: {})",
-                    self::shown(&exports)
-                );
-                return Err(Refused(message));
-            }
-        }
-        Ok(())
+        check_exports(&exports)
     }
 
     /// What a component says of itself, in an instance of its own, with every import refused.
@@ -173,6 +164,21 @@ impl Engine {
 fn is_tool(exports: &[String]) -> bool {
     let has = |export: &str| exports.iter().any(|name| name == export);
     has("call") && !has("run")
+}
+
+/// Names the first export that is missing.
+fn check_exports(exports: &[String]) -> Result<(), Refused> {
+    let (exported, what) = if is_tool(exports) { ("call", "a tool component") } else { ("run", "an agent") };
+    for needed in ["describe", exported] {
+        if !exports.iter().any(|name| name == needed) {
+            let message = format!(
+                "it does not export `{needed}`, so it is not {what} for {CONTRACT} (it exports: {})",
+                shown(exports)
+            );
+            return Err(Refused(message));
+        }
+    }
+    Ok(())
 }
 
 /// Names the first import that does not fit.

@@ -210,8 +210,8 @@ pub struct Limits {
     /// The longest that a run may take. Default `10m`.
     #[serde(with = "humantime_serde")]
     pub run_timeout: Duration,
-    /// How much time of a processor a run may take, all its executions together; what a stop of the server makes it do once
-    /// more does not count. Default `1m`.
+    /// How much time of a processor a run may take, all its executions together, and the tool components that it calls; what
+    /// a stop of the server makes it do once more does not count. Default `1m`.
     #[serde(with = "humantime_serde")]
     pub cpu_time: Duration,
     /// How long an agent that is asked to stop may take to return before its instance is dropped. At most `1s`.

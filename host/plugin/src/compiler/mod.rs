@@ -142,7 +142,7 @@ async fn by_child(
     let mut command = Command::new(program);
     command.arg(COMMAND).arg(format!("--memory={memory}")).arg(format!("--cpu={}", cpu.as_secs()));
     if let Some((reservation, guard)) = settings.addresses {
-        command.arg(format!("--addresses={reservation},{guard}"));
+        command.arg(format!("--reservation={reservation}")).arg(format!("--guard={guard}"));
     }
     command.env_clear().env(THREADS_VARIABLE, threads.to_string()).current_dir("/");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -235,3 +235,58 @@ impl Change {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        config::Config,
+        metrics::Metrics,
+        model::Models,
+        plugin::{BUNDLED, Engine, Grants, Signatures},
+    };
+
+    fn registry() -> Registry {
+        let (config, metrics) = (Config::default(), Metrics::new(1, 1));
+        let models = Arc::new(Models::new(&config.models(), &metrics.models).unwrap());
+        let grants =
+            Grants::new(config.agents.clone(), config.tools_config(), config.plugin_limits(), &metrics).unwrap();
+        Registry::new(Engine::new().unwrap(), models, grants, Signatures::default())
+    }
+
+    /// The agent `echo`, in a file that differs from others by this.
+    async fn echo(registry: &Registry, section: u8) -> (Plugin, Bytes) {
+        // A section that means nothing: its length, that of its name, its name, and a byte.
+        let wasm = Bytes::from([BUNDLED[0].1, &[0, 3, 1, b'x', section]].concat());
+        (registry.load_unpinned("echo", wasm.clone(), 1).await.unwrap(), wasm)
+    }
+
+    async fn settled(early: bool) -> Change {
+        let registry = registry();
+        let ((first, _), (late, wasm)) = (echo(&registry, 1).await, echo(&registry, 2).await);
+        let (seen, name) = (Some(Stamp::default()), name_of(&first));
+        let holder = Known { read: seen, seen, plugin: Some(first), ..Known::default() };
+        let loading = Some(Loading::done(Candidate::Fits(late, wasm), early));
+        let files = [("a".into(), holder), ("b".into(), Known { seen, loading, ..Known::default() })];
+        let mut change = Change::of(files.into(), early.then(|| [name].into()));
+        change.load(&registry, vec![("b".into(), Stamp::default())], Vec::new(), Duration::ZERO).await;
+        change
+    }
+
+    #[tokio::test]
+    async fn of_two_that_were_there_at_the_start_the_one_that_is_ready_sooner_does_not_win() {
+        let change = settled(true).await;
+        assert!(change.files.values().all(|known| known.plugin.is_none() && known.wants.is_some()), "{change:?}");
+        assert!(change.changed && change.components.is_empty() && change.early.is_none());
+        assert_eq!(change.news.iter().filter(|news| matches!(news, News::Contested(..))).count(), 2);
+    }
+
+    #[tokio::test]
+    async fn one_that_came_later_takes_nobodys_name() {
+        let change = settled(false).await;
+        let serves: Vec<_> = change.files.values().map(|known| known.plugin.is_some()).collect();
+        assert_eq!((serves, change.changed), (vec![true, false], false));
+    }
+}

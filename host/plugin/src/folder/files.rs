@@ -12,7 +12,7 @@ use bytes::Bytes;
 use crate::{component::Refused, oci::too_large, signature::signature_path, source::is_file};
 
 /// A file that differs from another one, or from itself at another time, has another stamp.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Stamp {
     component: FileStamp,
     /// Of its signature.

@@ -71,6 +71,13 @@ impl Loading {
         Self { stamp, early, candidate: candidate.boxed().shared() }
     }
 
+    /// One that is ready.
+    #[cfg(test)]
+    pub(super) fn done(candidate: Candidate, early: bool) -> Self {
+        let candidate = futures::future::ready(candidate).boxed().shared();
+        Self { stamp: Stamp::default(), early, candidate }
+    }
+
     /// What it led to; none while it is loaded.
     pub(super) fn ready(&self) -> Option<Candidate> {
         self.candidate.clone().now_or_never()

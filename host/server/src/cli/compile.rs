@@ -12,17 +12,17 @@ pub(super) struct Compile {
     /// The most time of a processor, in seconds.
     #[arg(long)]
     cpu: u64,
-    /// The addresses of a memory and those behind it, in bytes.
-    #[arg(long, value_delimiter = ',', num_args = 2)]
-    addresses: Vec<u64>,
+    /// The addresses of a memory, in bytes.
+    #[arg(long, requires = "guard")]
+    reservation: Option<u64>,
+    /// The addresses behind it that are never used, in bytes.
+    #[arg(long)]
+    guard: Option<u64>,
 }
 
 impl Compile {
     pub(super) fn run(self) -> Result<(), String> {
-        let addresses = match self.addresses[..] {
-            [reservation, guard] => Some((reservation, guard)),
-            _ => None,
-        };
+        let addresses = self.reservation.zip(self.guard);
         let limits = ChildLimits { memory: self.memory, cpu: self.cpu };
         compile(Settings { addresses }, limits).map_err(|error| format!("cannot compile: {error}"))
     }

@@ -9,7 +9,7 @@ use super::super::pid_file::PidFile;
 use crate::cli::output::say;
 use crate::config::{Config, Flags};
 
-/// Tell a running server to look at its plugin folder now.
+/// Tell a running server to read its keys again and to look at its plugin folder now.
 ///
 /// It looks by itself when a file changes; this is for file systems that do not tell, and for those who want to be sure.
 /// The same as SIGHUP. The log of the server says what happened.
@@ -37,7 +37,9 @@ impl Reload {
         };
         let process = Pid::from_raw(id).filter(|_| id > 1).ok_or_else(|| format!("{id} is no server"))?;
         kill_process(process, Signal::HUP).map_err(|error| format!("the process {id} cannot be told: {error}"))?;
-        say!("told the server (process {id}) to look at its plugin folder; its log says what it finds")?;
+        say!(
+            "told the server (process {id}) to read its keys again and to look at its plugin folder; its log says what it finds"
+        )?;
         Ok(())
     }
 }
