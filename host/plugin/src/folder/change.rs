@@ -240,19 +240,17 @@ impl Change {
 mod tests {
     use std::sync::Arc;
 
+    use outlast_metrics::Metrics;
+    use outlast_model::{Models, ModelsConfig};
+
     use super::*;
-    use crate::{
-        config::Config,
-        metrics::Metrics,
-        model::Models,
-        plugin::{BUNDLED, Engine, Grants, Signatures},
-    };
+    use crate::{BUNDLED, Engine, Grants, PluginLimits, Signatures, ToolsConfig};
 
     fn registry() -> Registry {
-        let (config, metrics) = (Config::default(), Metrics::new(1, 1));
-        let models = Arc::new(Models::new(&config.models(), &metrics.models).unwrap());
+        let metrics = Metrics::new(1, 1);
+        let models = Arc::new(Models::new(&ModelsConfig::default(), &metrics.models).unwrap());
         let grants =
-            Grants::new(config.agents.clone(), config.tools_config(), config.plugin_limits(), &metrics).unwrap();
+            Grants::new(Default::default(), ToolsConfig::default(), PluginLimits::default(), &metrics).unwrap();
         Registry::new(Engine::new().unwrap(), models, grants, Signatures::default())
     }
 
