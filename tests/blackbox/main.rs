@@ -23,6 +23,7 @@ mod contract;
 mod conversations;
 mod description;
 mod disconnect;
+mod docs;
 mod drain;
 mod foreseen;
 mod forged;
