@@ -9,7 +9,8 @@ use std::{
 use crate::harness::cli::outlast;
 
 /// The pages beside the book.
-const PAGES: [&str; 4] = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "guest-sdk/TUTORIAL.md"];
+const PAGES: [&str; 5] =
+    ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/README.md", "guest-sdk/TUTORIAL.md"];
 const SUMMARY: &str = "docs/src/SUMMARY.md";
 const ERRORS: &str = "docs/src/operating/errors.md";
 const STOPS: &str = "docs/src/operating/stops.md";
