@@ -6,12 +6,14 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use crate::harness::cli::outlast;
+use crate::harness::{cli::outlast, scratch};
 
 /// The pages beside the book.
 const PAGES: [&str; 5] =
     ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/README.md", "guest-sdk/TUTORIAL.md"];
 const SUMMARY: &str = "docs/src/SUMMARY.md";
+const CONFIGURATION: &str = "docs/src/operating/configuration.md";
+const LIMITS: &str = "docs/src/operating/limits.md";
 const ERRORS: &str = "docs/src/operating/errors.md";
 const STOPS: &str = "docs/src/operating/stops.md";
 /// The functions of the sources that take the code of an error, and which of their arguments it is.
@@ -119,8 +121,49 @@ fn commands_are_those_of_the_program() {
 }
 
 #[test]
+fn every_key_of_the_configuration_is_in_its_table() {
+    let page = read(CONFIGURATION);
+    // Each has a table of its own.
+    let sections = ["keys", "providers", "agents", "tools", "mcp", "limits"].map(str::to_owned);
+    let all = known("").into_iter().filter(|key| !sections.contains(key)).collect();
+    assert_eq!(table(&part(&page, "Server")), all, "{CONFIGURATION}, Server");
+    for (heading, section) in [("Keys", "[[keys]]"), ("Providers", "[providers.a]"), ("Agents", "[agents.a]")] {
+        assert_eq!(table(&part(&page, heading)), known(section), "{CONFIGURATION}, {heading}");
+    }
+    assert_eq!(table(&read(LIMITS)), known("[limits]"), "{LIMITS}");
+    for section in ["[tools.a]", "[mcp.a]", "[agents.a.http]"] {
+        let missing: Vec<_> = known(section).into_iter().filter(|key| !page.contains(&format!("`{key}`"))).collect();
+        assert!(missing.is_empty(), "{CONFIGURATION} does not name {missing:?} of {section}");
+    }
+}
+
+#[test]
 fn the_readme_is_short() {
     assert!(read("README.md").lines().count() <= 150);
+}
+
+/// The keys of a section, as the program tells whoever writes another one.
+fn known(section: &str) -> BTreeSet<String> {
+    let folder = scratch::dir("docs");
+    let file = folder.path().join("outlast.toml");
+    fs::write(&file, format!("{section}\nnonsense = 1\n")).unwrap();
+    let refused = outlast(["plugin", "list", "--config", file.to_str().unwrap()]).failed();
+    let (_, keys) = refused.split_once("expected `one of ").unwrap_or_else(|| panic!("{refused}"));
+    spans(keys).into_iter().map(str::to_owned).filter(|key| is_code(key)).collect()
+}
+
+/// The keys that the tables of a page explain: what stands between backquotes in their first column, without flags.
+fn table(text: &str) -> BTreeSet<String> {
+    let cells = text.lines().filter_map(|line| line.strip_prefix("| `")?.split('|').next());
+    let keys = cells.flat_map(|cell| spans(&format!("`{cell}")).into_iter().map(str::to_owned).collect::<Vec<_>>());
+    keys.filter(|key| is_code(key)).collect()
+}
+
+/// The part of a page below a heading of the second level.
+fn part(text: &str, heading: &str) -> String {
+    let begin = format!("\n## {heading}\n");
+    let (_, rest) = text.split_once(&begin).unwrap_or_else(|| panic!("there is no heading {heading}"));
+    rest.split("\n## ").next().unwrap().to_owned()
 }
 
 /// The folder of the workspace, wherever in it this package lies.
