@@ -3,14 +3,14 @@
 set shell := ["bash", "-euo", "pipefail", "-c"]
 
 # The server that the tests have built: `cargo build` alone resolves other features.
-outlast := `cargo metadata --format-version 1 --no-deps --locked | python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])'` / "debug/outlast"
+server := env("CARGO_TARGET_DIR", "target") / "debug/outlast"
 
 _default:
     @just --list --unsorted
 
 # Build and run the server
 serve *args:
-    cargo run -- serve {{args}}
+    cargo run -- serve {{ args }}
 
 # Format the sources
 fmt:
@@ -26,17 +26,17 @@ test *filter:
 
 # One file of the black-box tests: just blackbox docs
 blackbox filter:
-    cargo test -p outlast --test blackbox --locked -- {{filter}}
+    cargo test -p outlast --test blackbox --locked -- {{ filter }}
 
 # Client SDKs against the server; `just clients openai-node` for one suite
 clients *suites:
     cargo test --workspace --locked --no-run
-    OUTLAST_BIN={{outlast}} tests/clients/run {{suites}}
+    OUTLAST_BIN={{ server }} tests/clients/run {{ suites }}
 
 # Agents in Rust, JavaScript and Python
 languages *languages:
     cargo test --workspace --locked --no-run
-    OUTLAST_BIN={{outlast}} tests/languages/run {{languages}}
+    OUTLAST_BIN={{ server }} tests/languages/run {{ languages }}
 
 # The documentation of the crates
 doc:
@@ -56,7 +56,7 @@ book:
 
 # The load benchmark; `just bench --quick`
 bench *args:
-    cargo bench -p outlast --bench load -- {{args}}
+    cargo bench -p outlast --bench load -- {{ args }}
 
 # Everything that decides whether a change lands
 ci:
