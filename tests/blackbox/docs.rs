@@ -8,9 +8,8 @@ use std::{
 
 use crate::harness::{cli::outlast, scratch};
 
-/// The pages beside the book.
-const PAGES: [&str; 5] =
-    ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/README.md", "guest-sdk/TUTORIAL.md"];
+/// The pages beside the book and those at the root.
+const PAGES: [&str; 2] = ["examples/README.md", "guest-sdk/TUTORIAL.md"];
 const SUMMARY: &str = "docs/src/SUMMARY.md";
 const CONFIGURATION: &str = "docs/src/operating/configuration.md";
 const LIMITS: &str = "docs/src/operating/limits.md";
@@ -179,9 +178,11 @@ fn read(page: &str) -> String {
 /// All pages, by their paths from the root.
 fn pages() -> Vec<String> {
     let root = root();
-    let book = files(&root.join("docs/src"), "md").into_iter();
-    let book = book.map(|page| page.strip_prefix(&root).unwrap().to_str().unwrap().to_owned());
-    PAGES.map(str::to_owned).into_iter().chain(book).collect()
+    let above = fs::read_dir(&root).unwrap().map(|entry| entry.unwrap().path());
+    let above = above.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
+    let all = above.chain(files(&root.join("docs/src"), "md"));
+    let all = all.map(|page| page.strip_prefix(&root).unwrap().to_str().unwrap().to_owned());
+    PAGES.map(str::to_owned).into_iter().chain(all).collect()
 }
 
 /// The files below a folder whose names end so.
