@@ -43,7 +43,7 @@
 //! rustup target add wasm32-wasip2
 //! cargo build --release --target wasm32-wasip2
 //! mkdir -p plugins && cp target/wasm32-wasip2/release/shout.wasm plugins/
-//! outlast --plugins plugins
+//! outlast serve --plugins plugins
 //! ```
 //!
 //! Clients now reach it as `"model": "shout"`.

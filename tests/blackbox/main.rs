@@ -25,6 +25,7 @@ mod contract;
 mod conversations;
 mod description;
 mod disconnect;
+mod docs;
 mod drain;
 mod files;
 mod foreseen;

@@ -299,9 +299,9 @@ async fn what_is_shown_is_documented() {
     client.post(json!({"model": "chat/m", "input": "x"})).await.response();
     client.get_path("/nowhere").await.refused(404, "unknown_url");
     let now = metrics(&client).await;
-    let readme = include_str!("../../README.md");
+    let page = include_str!("../../docs/src/operating/metrics.md");
     for family in now.families() {
-        assert!(readme.contains(&format!("`{family}")), "README.md does not say what {family} is");
+        assert!(page.contains(&format!("`{family}")), "docs/src/operating/metrics.md does not say what {family} is");
     }
     let version = format!("outlast_build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"));
     assert_eq!(now.value(&version), 1.0);

@@ -1,8 +1,8 @@
 //! What an operator watches: counters, gauges and histograms, shown by `GET /metrics`.
 //!
 //! One struct for each room that measures itself. The rooms know these structs; the structs know only the words of the
-//! protocol. What a metric is called and what it means stands in
-//! `register` of its struct, and in the README.
+//! protocol. What a metric is called and what it means stands in `register` of its struct, and in the book,
+//! `docs/src/operating/metrics.md`.
 //!
 //! - **Bounded.** A label is the name of an agent or a provider, a model that the configuration lists, a route, or a
 //!   word of this program. Never an id, a principal, or a text of a client: whoever asks for `/nowhere/17` or for a
