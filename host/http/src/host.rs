@@ -28,6 +28,12 @@ use super::error::Failure;
 /// How much of a client's text a message shows, in characters.
 const SHOWN: usize = 100;
 
+/// Whether this is a name or an address as `allowed_hosts` has them: without a port.
+pub fn is_host_name(name: &str) -> bool {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "-._:[]".contains(letter);
+    name.chars().all(plain) && name.parse::<Authority>().is_ok_and(|given| given.host() == name)
+}
+
 /// The names that a server is called by.
 #[derive(Clone, Debug)]
 pub struct Hosts {

@@ -55,7 +55,7 @@ pub use access::{Access, Rights};
 pub use auth::{Caller, Exchanged, Keys, LOCAL, Principal};
 pub use bodies::Bodies;
 pub use connections::{ConnectionLimits, serve};
-pub use host::Hosts;
+pub use host::{Hosts, is_host_name};
 pub use key::{Key, check_keys};
 pub use origin::Origins;
 pub use websocket::WebSocketLimits;

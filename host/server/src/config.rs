@@ -33,7 +33,7 @@ mod environment;
 
 pub use database::{DatabaseConfig, DatabaseFile};
 use environment::Environment;
-use outlast_http::{ConnectionLimits, Key, Origins, WebSocketLimits, check_keys};
+use outlast_http::{ConnectionLimits, Key, Origins, WebSocketLimits, check_keys, is_host_name};
 use outlast_model::{ModelsConfig, ProviderConfig};
 use outlast_plugin::{
     AgentConfig, Allocator, CallLimits, FetchLimits, HttpLimits, McpConfig, PluginLimits, Pool, PublicKey, Signatures,
@@ -469,12 +469,7 @@ impl Config {
                 self.listen
             ));
         }
-        let is_name = |name: &str| {
-            let plain = |letter: char| letter.is_ascii_alphanumeric() || "-._:[]".contains(letter);
-            let given = name.parse::<axum::http::uri::Authority>();
-            name.chars().all(plain) && given.is_ok_and(|given| given.host() == name)
-        };
-        if let Some(name) = self.allowed_hosts.iter().find(|name| !is_name(name)) {
+        if let Some(name) = self.allowed_hosts.iter().find(|name| !is_host_name(name)) {
             return fail(format!(
                 "allowed_hosts: \"{name}\" must be a name or an address, without a port: `outlast.lan`, `192.168.1.2`, \
                  `[fd00::1]`"
