@@ -60,7 +60,7 @@ impl<'a> Agent<'a> {
             hexadecimal(texts.concat().as_bytes()),
         );
         let mut resolve = wit_parser::Resolve::default();
-        let (package, _) = resolve.push_path(concat!(env!("CARGO_MANIFEST_DIR"), "/../wit")).unwrap();
+        let (package, _) = resolve.push_path(concat!(env!("CARGO_MANIFEST_DIR"), "/../../wit")).unwrap();
         let world = resolve.select_world(&[package], Some("agent")).unwrap();
         let mut module = wat::parse_str(text).unwrap();
         embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();

@@ -51,6 +51,7 @@ mod state;
 mod tasks;
 mod tools;
 
+pub use bindings::BINDINGS;
 pub use cache::private_folder;
 pub use cache::{CacheError, CodeCache};
 pub use compiler::{COMMAND, ChildLimits, Settings, compile, compile_in_children};

@@ -1,6 +1,9 @@
 //! The host's side of `wit/`, generated.
 #![allow(missing_docs, clippy::all)]
 
+/// The module of the generated bindings. What it traces holds arguments, and so what clients wrote.
+pub const BINDINGS: &str = module_path!();
+
 wasmtime::component::bindgen!({
     path: "../../wit",
     world: "agent",

@@ -10,7 +10,7 @@ use std::{
 };
 
 use clap::Args;
-use outlast_plugin::Allocator;
+use outlast_plugin::{Allocator, BINDINGS};
 use outlast_store::Backend;
 use tokio::sync::Notify;
 use tokio::{
@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
 
-use super::{output::print, pid_file::PidFile, plugin::trace::BINDINGS};
+use super::{output::print, pid_file::PidFile};
 use crate::{
     config::{Config, Flags, LogFormat},
     log::{Flush, Log},

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use outlast_plugin::BINDINGS;
 use tracing::{
     Event, Subscriber,
     field::{Field, Visit},
@@ -20,8 +21,6 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-/// The module of the generated bindings. What it traces holds arguments, and so what clients wrote.
-pub(in crate::cli) const BINDINGS: &str = "outlast::plugin::bindings";
 /// How many characters of arguments and of an answer are shown.
 const SHOWN: usize = 200;
 
