@@ -182,7 +182,8 @@ mod tests {
         drop((again, bob));
         eve.grow(100_000).unwrap();
         drop(eve);
-        assert_eq!((bodies.held.lock().bytes, bodies.held.lock().principals.len()), (0, 0));
+        let held = bodies.held.lock();
+        assert_eq!((held.bytes, held.principals.len()), (0, 0));
     }
 
     #[test]
