@@ -2,7 +2,7 @@
 //!
 //! A thread that serves must come back within some milliseconds: everybody else on it waits meanwhile. What takes time
 //! in proportion to what somebody sent is done where it stands while that is little, and in a thread that may block from
-//! [`INLINE`] on. As many do so at once as there are cores; others wait for their turn, in the order in which they came.
+//! 64 KiB on. As many do so at once as there are cores; others wait for their turn, in the order in which they came.
 
 use std::{future::pending, panic::resume_unwind, sync::LazyLock, thread};
 

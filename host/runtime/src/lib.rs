@@ -4,7 +4,7 @@
 //! - [`aside`]: work that takes longer than a moment, beside the threads that serve.
 //! - [`private`]: files that are the server's own.
 //! - [`text`]: what somebody else wrote, where people read it.
-//! - [`units`]: sizes.
+//! - [`units`]: sizes of the configuration as numbers.
 
 #![deny(unsafe_code)]
 #![warn(clippy::print_stdout, clippy::print_stderr)]

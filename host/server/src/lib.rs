@@ -1,14 +1,7 @@
 //! Outlast: a server that runs agents as sandboxed WebAssembly components and never loses a run.
 //!
 //! The host owns HTTP, streaming, the life of a run and persistence; an agent's logic is a component behind the
-//! WIT contract in `wit/`. The rooms, and who knows whom:
-//!
-//! ```text
-//! http ──► run ──► plugin ──► model
-//!           │         │
-//!           ▼         ▼
-//!         store ──► protocol
-//! ```
+//! WIT contract in `wit/`. This crate puts the rooms together and is the `outlast` program; each room is a crate:
 //!
 //! - [`protocol`]: the words of the Responses API. Pure data.
 //! - [`http`]: translates between HTTP and runs. Decides nothing.
@@ -16,16 +9,15 @@
 //! - [`plugin`]: what an agent is: engine, registry, instance; one file per WIT interface.
 //! - [`model`]: upstream model providers.
 //! - [`store`]: what is kept. The only place with SQL.
-//! - [`lease`]: whether this server may still act for its runs. Known to whoever acts.
 //! - [`metrics`]: what an operator watches. Known to every room that measures itself.
+//!
+//! And here:
+//!
 //! - [`config`], [`cli`]: how an operator talks to it.
-//! - `aside`: work that takes longer than a moment, beside the threads that serve.
 //! - `descriptors`: what this process was given, and its children are not.
 //! - `log`: the server's log, which no run waits for.
-//! - `private`: files that are the server's own.
 //! - [`sandbox`]: what the process gives up before it serves.
-//! - `text`: what somebody else wrote, where people read it.
-//! - `reconfigure`: exchanges the keys while the server runs.
+//! - [`reconfigure`]: exchanges the keys while the server runs.
 //! - `reload`: follows the plugin folder while the server runs.
 //! - [`server`]: puts the rooms together; `local`: the same without HTTP, for the terminal.
 
