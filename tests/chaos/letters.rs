@@ -97,7 +97,10 @@ pub fn check(marker: &str, idempotent: bool, count: u64, text: &str, arrived: &A
             unknown += 1;
         }
         assert!(idempotent || letters.len() <= 1, "{marker}: letter {number} was sent in the lives {lives:?}");
-        assert!(lives.is_sorted_by(|a, b| a < b), "{marker}: letter {number} was sent twice in one life: {lives:?}");
+        // Not in their order: a server that is stopped between its look at the lease and the write to the socket writes when
+        // it goes on, and by then the next one may have sent the letter again. Its key tells that it is the same.
+        let once = lives.iter().collect::<BTreeSet<_>>().len() == lives.len();
+        assert!(once, "{marker}: letter {number} was sent twice in one life: {lives:?}");
         let keys: BTreeSet<&str> = letters.iter().map(|letter| letter.key.as_str()).collect();
         assert!(keys.len() <= 1 && !keys.contains(""), "{marker}: letter {number} has the keys {keys:?}");
         again += letters.len().saturating_sub(1);
