@@ -15,8 +15,7 @@ use serde::{Deserialize, Serialize};
 use tracing::info;
 use utoipa::{IntoParams, ToSchema};
 
-use super::error::Failure;
-use super::{Api, Caller, Principal, auth::turned_away, connections::Connection};
+use super::{Api, Caller, Principal, auth::turned_away, connections::Connection, error::Failure};
 
 /// A run, as an operator sees it.
 #[derive(Debug, Serialize, ToSchema)]

@@ -26,11 +26,11 @@ use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 use tracing::warn;
 
-use super::error::Failure;
 use super::{
     Api,
     access::{Access, Rights},
     connections::Connection,
+    error::Failure,
     guesses::{Guesses, TooMany},
     key::Key,
 };

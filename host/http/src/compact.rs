@@ -6,8 +6,7 @@ use axum::{
 };
 use outlast_protocol::{CompactShape, Compaction, read_compact};
 
-use super::error::Failure;
-use super::{Access, Api, Principal, body};
+use super::{Access, Api, Principal, body, error::Failure};
 
 /// Makes a conversation shorter. Nothing is kept.
 #[utoipa::path(

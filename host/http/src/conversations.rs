@@ -16,9 +16,9 @@ use outlast_store::{NewItem, STORED_ROW, Store, StoreError, Written};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::error::Failure;
 use super::{
     Api, Principal, body,
+    error::Failure,
     page::{ItemList, Page, PageQuery},
 };
 

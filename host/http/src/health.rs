@@ -5,8 +5,7 @@ use outlast_protocol::{ApiError, ErrorKind};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::Api;
-use super::error::Failure;
+use super::{Api, error::Failure};
 
 /// The server is well.
 #[derive(Debug, Serialize, ToSchema)]

@@ -8,8 +8,7 @@ use outlast_protocol::{CreateRequest, CreateResponseShape};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::error::Failure;
-use super::{Access, Api, Principal, body};
+use super::{Access, Api, Principal, body, error::Failure};
 
 /// How many tokens a request has.
 #[derive(Debug, Serialize, ToSchema)]

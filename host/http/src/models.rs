@@ -9,8 +9,7 @@ use outlast_run::Refusal;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::error::Failure;
-use super::{Access, Api};
+use super::{Access, Api, error::Failure};
 
 /// The agents of this server.
 #[derive(Debug, Serialize, ToSchema)]

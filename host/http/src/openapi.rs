@@ -5,7 +5,7 @@
 
 use axum::{Extension, http::header, response::IntoResponse};
 use bytes::Bytes;
-use outlast_protocol::{self, ErrorBody, ErrorEnvelope, Event};
+use outlast_protocol::{ErrorBody, ErrorEnvelope, Event};
 use serde::Serialize;
 use utoipa::{
     Modify, OpenApi, ToSchema,

@@ -18,8 +18,7 @@ use tower_http::{
     csrf::{ConfigError, CsrfLayer, ProtectionError},
 };
 
-use super::error::Failure;
-use super::host::is_loopback;
+use super::{error::Failure, host::is_loopback};
 
 /// How long a browser may remember the answer to a preflight.
 const PREFLIGHT: std::time::Duration = std::time::Duration::from_secs(600);

@@ -17,10 +17,10 @@ use outlast_protocol::{
 use outlast_run::Created;
 use utoipa::IntoParams;
 
-use super::error::Failure;
 use super::{
     Access, Api, Principal, body,
     connections::Connection,
+    error::Failure,
     page::{ItemList, Page, PageQuery},
     sse,
     transport::Patience,

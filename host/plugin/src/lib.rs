@@ -77,9 +77,7 @@ pub use registry::{BUNDLED, Plugin, Registry};
 pub use rollback::PluginVersion;
 pub use secret::RunSecret;
 pub use signature::{PublicKey, Signatures, SigningKey, read_signature, signature_path};
-pub use source::Source;
-pub use source::one_or_many;
-
+pub use source::{Source, one_or_many};
 pub use tools::{
     McpConfig, ScriptedTool, ToolComponent, ToolConfig, ToolDescription, ToolFunction, ToolGrant, ToolLimits,
     ToolPattern, ToolScript, Toolbox, ToolsConfig,

@@ -1,6 +1,6 @@
 //! The interface `respond`: what the agent says to the client.
 
-use outlast_protocol::{self, Emission, Emitted, ItemIndex};
+use outlast_protocol::{Emission, Emitted, ItemIndex};
 use wasmtime::component::Resource;
 
 use super::{

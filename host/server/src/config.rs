@@ -21,6 +21,16 @@ use figment::{
     error::Kind,
     providers::{Format as _, Serialized, Toml},
 };
+use outlast_http::{ConnectionLimits, Key, Origins, WebSocketLimits, check_keys, is_host_name};
+use outlast_model::{ModelsConfig, ProviderConfig};
+use outlast_plugin::{
+    AgentConfig, Allocator, CallLimits, FetchLimits, HttpLimits, McpConfig, PluginLimits, Pool, PublicKey, Signatures,
+    Source, ToolConfig, ToolLimits, ToolsConfig, one_or_many,
+};
+use outlast_protocol::RequestLimits;
+use outlast_run::{HistoryLimits, OutputLimits, Quotas, Retentions, RunLimits, Shares};
+use outlast_runtime::units::bytes;
+use outlast_store::LEASE;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -33,16 +43,6 @@ mod environment;
 
 pub use database::{DatabaseConfig, DatabaseFile};
 use environment::Environment;
-use outlast_http::{ConnectionLimits, Key, Origins, WebSocketLimits, check_keys, is_host_name};
-use outlast_model::{ModelsConfig, ProviderConfig};
-use outlast_plugin::{
-    AgentConfig, Allocator, CallLimits, FetchLimits, HttpLimits, McpConfig, PluginLimits, Pool, PublicKey, Signatures,
-    Source, ToolConfig, ToolLimits, ToolsConfig, one_or_many,
-};
-use outlast_protocol::RequestLimits;
-use outlast_run::{HistoryLimits, OutputLimits, Quotas, Retentions, RunLimits, Shares};
-use outlast_runtime::units::bytes;
-use outlast_store::LEASE;
 
 const DAY: Duration = Duration::from_secs(86_400);
 

@@ -35,12 +35,11 @@ use axum::{
     http::{HeaderMap, HeaderValue, header},
     response::{IntoResponse as _, Response},
 };
-
-use super::error::Failure;
-use super::{Access, Api, Principal, connections::Connection};
-use memory::Memory;
 use outlast_protocol::{ApiError, ErrorKind};
 use outlast_run::Refusal;
+
+use super::{Access, Api, Principal, connections::Connection, error::Failure};
+use memory::Memory;
 use session::Session;
 
 /// How much a socket reads and writes at once, in bytes.

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, btree_map::Entry};
 
-use outlast_model::{self, CallDelta, OnInterrupt, call_item, message_item, reasoning_item};
-use outlast_protocol::{self, Content, Emission, Emitted, Item, ItemIndex, ItemStatus, SummaryPart};
+use outlast_model::{CallDelta, OnInterrupt, call_item, message_item, reasoning_item};
+use outlast_protocol::{Content, Emission, Emitted, Item, ItemIndex, ItemStatus, SummaryPart};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 

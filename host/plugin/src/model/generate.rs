@@ -1,6 +1,6 @@
 //! `model.generate`: the component sees every piece, and the client what the component makes of it.
 
-use outlast_model::{self, Generation, OnInterrupt};
+use outlast_model::{Generation, OnInterrupt};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use wasmtime::component::Resource;

@@ -10,7 +10,7 @@ mod held;
 
 use std::sync::Arc;
 
-use outlast_model::{self, Call, CallDelta, Generation, ModelError, ModelErrorKind, Models, OnInterrupt};
+use outlast_model::{Call, CallDelta, Generation, ModelError, ModelErrorKind, Models, OnInterrupt};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use wasmtime::component::Resource;
