@@ -11,7 +11,8 @@ use outlast_protocol::{
     ErrorKind, StoredItem, UpdateConversationShape, conversation_busy, conversation_not_found, identify, parse_items,
     parse_metadata,
 };
-use outlast_run as run;
+use outlast_run::Refusal;
+use outlast_runtime::clock::milliseconds;
 use outlast_store::{NewItem, STORED_ROW, Store, StoreError, Written};
 use serde_json::Value;
 use uuid::Uuid;
@@ -273,7 +274,7 @@ fn size(texts: &[(String, String)]) -> usize {
 
 /// In milliseconds since 1970.
 fn now() -> i64 {
-    run::milliseconds(SystemTime::now())
+    milliseconds(SystemTime::now())
 }
 
 fn new_items(texts: &[(String, String)]) -> Vec<NewItem<'_>> {
@@ -304,7 +305,7 @@ async fn not_written(
     Ok(match (refused, head.and_then(|head| head.active)) {
         (Written::Guarded, Some(active)) => conversation_busy(id, &active),
         // It has ended meanwhile.
-        (Written::Guarded, None) => run::Refusal::ConversationMoved.into(),
+        (Written::Guarded, None) => Refusal::ConversationMoved.into(),
         _ => conversation_not_found(id.as_str()),
     })
 }

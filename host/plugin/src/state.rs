@@ -5,11 +5,12 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use outlast_protocol::{Emission, EmitError, Emitted};
 use outlast_runtime::aside::aside;
+use outlast_runtime::clock::since_1970;
 use rand_chacha::{ChaCha12Rng, rand_core::SeedableRng as _};
 use wasmtime::component::{Resource, ResourceTable};
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxView, WasiView};
@@ -167,7 +168,7 @@ impl Clock {
     /// Sets the time to now. Called when a host call that waited returns.
     pub(super) fn advance(&self) {
         if !self.scripted {
-            self.set(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
+            self.set(since_1970());
         }
     }
 

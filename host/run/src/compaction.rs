@@ -15,13 +15,13 @@ use outlast_protocol::{
     ApiError, Compaction, Content, CreateRequest, ErrorKind, Item, Response, ResponseId, Status, TerminalStatus, Usage,
     compaction_item, identify, is_user_message, not_sealed_here, sealed_content, summary_message,
 };
+use outlast_runtime::clock::seconds;
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::{
     Manager, Refusal, Seal,
     history::{History, history},
-    seconds,
 };
 
 impl Manager {

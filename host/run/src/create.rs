@@ -5,6 +5,7 @@ use std::{sync::Arc, time::SystemTime};
 use outlast_metrics::LiveRun;
 use outlast_plugin::Agent;
 use outlast_protocol::{CreateRequest, IdempotencyKey, ResponseId, Status, identify, input_tokens};
+use outlast_runtime::clock::{milliseconds, seconds};
 use outlast_store::NewResponse;
 use serde_json::Value;
 use tracing::error;
@@ -16,9 +17,7 @@ use super::{
     history::{History, history, turn_items},
     journal::Journal,
     life::{Begin, Ready},
-    milliseconds,
     request::StoredRequest,
-    seconds,
 };
 
 /// How often a request is checked again because its conversation has changed meanwhile.

@@ -7,6 +7,7 @@ use std::{sync::Arc, time::SystemTime};
 
 use futures::future::BoxFuture;
 use outlast_protocol::{Response, ResponseError, ResponseId, Status, TerminalStatus};
+use outlast_runtime::clock::milliseconds;
 use outlast_store::StoreError;
 use tracing::{debug, error, warn};
 
@@ -89,7 +90,7 @@ pub(super) async fn failed(manager: &Manager, id: &ResponseId, message: &str) ->
 
 /// The response as it was accepted, as far as that can be read.
 fn blank(id: &ResponseId, accepted: Option<(i64, &str)>) -> Response {
-    let (created_at, request) = accepted.unwrap_or((super::milliseconds(SystemTime::now()), ""));
+    let (created_at, request) = accepted.unwrap_or((milliseconds(SystemTime::now()), ""));
     let request = StoredRequest::read(request).unwrap_or_default().into_request(None, None);
     request.response(id, created_at / 1_000)
 }

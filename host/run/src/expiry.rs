@@ -9,11 +9,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use outlast_runtime::clock::milliseconds;
 use outlast_store::{StoreError, Swept};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Manager, milliseconds};
+use super::Manager;
 
 /// The pause between two batches: the writer of the runs comes first.
 const BREATH: Duration = Duration::from_millis(20);

@@ -77,14 +77,3 @@ pub use writer::{Writer, WriterQueue};
 fn to_json(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
-
-/// Seconds since 1970.
-pub fn seconds(time: std::time::SystemTime) -> i64 {
-    milliseconds(time) / 1_000
-}
-
-/// Milliseconds since 1970.
-pub fn milliseconds(time: std::time::SystemTime) -> i64 {
-    let since = time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-}

@@ -7,14 +7,11 @@
 //!
 //! Whatever panics in this task ends the run as failed.
 
-use std::{
-    panic::AssertUnwindSafe,
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures::FutureExt as _;
 use outlast_plugin::{Agent, RunContext};
+use outlast_runtime::clock::since_1970;
 use tokio::sync::oneshot;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::{debug, error, warn};
@@ -182,11 +179,6 @@ impl Manager {
             tokio::time::sleep(PAUSE).await;
         }
     }
-}
-
-/// The time, since 1970.
-pub(super) fn since_1970() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 #[cfg(test)]

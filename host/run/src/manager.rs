@@ -11,6 +11,7 @@ use bytes::Bytes;
 use outlast_metrics::{LiveRun, Metrics};
 use outlast_plugin::{Registry, RunContext};
 use outlast_protocol::{ApiError, ConversationId, CreateRequest, Fold, Response, ResponseId, Status};
+use outlast_runtime::clock::milliseconds;
 use outlast_store::{Store, StoreError, Swept, TakenRun};
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -29,7 +30,6 @@ use super::{
     events::fold,
     history,
     journal::Journal,
-    milliseconds,
     port::Port,
     state::{Spaces, StateOfRun},
     to_json,

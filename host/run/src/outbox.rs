@@ -12,6 +12,7 @@ use std::{
 
 use outlast_plugin::{Held, LogLine, Meter, Used};
 use outlast_protocol::{Emission, EmitError, Emitted, Segment, TerminalStatus, Usage};
+use outlast_runtime::clock::{milliseconds, seconds};
 use outlast_store::{EndedResponse, JournalSegment, LogSegment, NewResponse, Phase, RunUsage, STORED_ROW, TurnItem};
 use tokio::sync::oneshot;
 
@@ -316,7 +317,7 @@ impl Run {
     pub fn end(self: &Arc<Self>, ending: Ending, now: SystemTime) {
         let mut outbox = self.outbox.lock();
         let Some(recorder) = &mut outbox.recorder else { return };
-        let Some(status) = recorder.end(ending, super::seconds(now)) else { return };
+        let Some(status) = recorder.end(ending, seconds(now)) else { return };
         let response = super::to_json(recorder.response());
         let output = match status {
             TerminalStatus::Completed => recorder.response().output.as_slice(),
@@ -345,7 +346,7 @@ impl Run {
     ) {
         let ended = Ended { status, response: response.clone().into() };
         let (journaled, lived) = (outbox.journal.is_used(), outbox.lived);
-        let (id, epoch, ended_at) = (self.id.clone(), self.epoch, super::milliseconds(now));
+        let (id, epoch, ended_at) = (self.id.clone(), self.epoch, milliseconds(now));
         let row = EndedResponse { id, epoch, status, ended_at, response, journaled, lived, items };
         outbox.ended = Some((row, ended));
         self.queue(outbox);
@@ -434,7 +435,7 @@ impl Run {
             return true;
         }
         let mut outbox = self.outbox.lock();
-        let new = outbox.logs.append(line, super::milliseconds(SystemTime::now()));
+        let new = outbox.logs.append(line, milliseconds(SystemTime::now()));
         if new {
             self.queue(&mut outbox);
         }

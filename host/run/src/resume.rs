@@ -13,6 +13,7 @@ use std::{
 };
 
 use outlast_protocol::ResponseId;
+use outlast_runtime::clock::milliseconds;
 use outlast_store::{TakenOver, TakenRun};
 use tracing::{info, warn};
 
@@ -20,7 +21,7 @@ use super::{
     Manager,
     ending::failed,
     life::{Begin, Later},
-    milliseconds, probation,
+    probation,
     replay::{PAUSE, unable},
 };
 

@@ -23,13 +23,14 @@ use std::{
 
 use outlast_metrics::{CommitFailure, CommitMetrics, Published, WriterKind};
 use outlast_protocol::ResponseId;
+use outlast_runtime::clock::milliseconds;
 use outlast_store::{Batch, Committed, StoreError, Uncommitted, WriteConnection};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-use super::{Refusal, Run, Write, health::Health, milliseconds, stored::Stored};
+use super::{Refusal, Run, Write, health::Health, stored::Stored};
 
 /// The most runs in one transaction.
 const BATCH: usize = 1_000;

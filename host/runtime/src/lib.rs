@@ -2,6 +2,7 @@
 //!
 //! - [`lease`]: whether this server may still act for its runs. Known to whoever acts.
 //! - [`aside`]: work that takes longer than a moment, beside the threads that serve.
+//! - [`clock`]: the time of day.
 //! - [`private`]: files that are the server's own.
 //! - [`text`]: what somebody else wrote, where people read it.
 //! - [`units`]: sizes of the configuration as numbers.
@@ -10,6 +11,7 @@
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod aside;
+pub mod clock;
 pub mod lease;
 pub mod private;
 pub mod text;

@@ -21,6 +21,7 @@ use outlast_protocol::CreateRequest;
 use outlast_run::{
     Created, Manager, Queues, Refusal, RunSecrets, Seal, Services, Shares, Subscription, Writer, WriterQueue,
 };
+use outlast_runtime::clock::{milliseconds, seconds};
 use outlast_store::{Store, StoreError};
 use tempfile::TempDir;
 use tokio::{runtime::Handle, task::JoinSet};
@@ -88,7 +89,7 @@ impl Local {
     /// It does not fit.
     pub async fn load(&self, component: &Path) -> Result<Agent, Refused> {
         let wasm = read_component(component, self.config.plugin_limits().plugin_bytes).await?;
-        let (shown, now) = (component.display().to_string(), outlast_run::seconds(SystemTime::now()));
+        let (shown, now) = (component.display().to_string(), seconds(SystemTime::now()));
         Agent::load(&self.engine, &shown, wasm, self.models.clone(), &self.grants, now).await
     }
 
@@ -122,7 +123,7 @@ impl Local {
         (place, signature): (&str, Option<String>),
     ) -> Result<Examined, Refused> {
         let registry = self.registry(self.config.signatures());
-        let plugin = registry.load_unpinned(shown, wasm.clone(), outlast_run::seconds(SystemTime::now())).await?;
+        let plugin = registry.load_unpinned(shown, wasm.clone(), seconds(SystemTime::now())).await?;
         let trusted = registry.trust(&plugin, &wasm, place, signature.as_deref());
         let signed = signature.is_some() && !self.config.trusted_keys.is_empty() && trusted.is_ok();
         Ok(Examined { plugin, wasm, signature, signed, refused: trusted.err() })
@@ -136,7 +137,7 @@ impl Local {
     pub async fn load_plugin(&self, component: &Path) -> Result<Plugin, Refused> {
         let wasm = read_component(component, self.config.plugin_limits().plugin_bytes).await?;
         let shown = component.display().to_string();
-        self.registry(Signatures::default()).load_unpinned(&shown, wasm, outlast_run::seconds(SystemTime::now())).await
+        self.registry(Signatures::default()).load_unpinned(&shown, wasm, seconds(SystemTime::now())).await
     }
 
     /// Serves the tools of these components to agents. Their names.
@@ -188,9 +189,7 @@ impl Local {
     /// It would not be served.
     pub async fn admit(&self, component: &Path) -> Result<Plugin, Refused> {
         let wasm = read_component(component, self.config.plugin_limits().plugin_bytes).await?;
-        self.registry(self.config.signatures())
-            .load_file(component, wasm, outlast_run::seconds(SystemTime::now()))
-            .await
+        self.registry(self.config.signatures()).load_file(component, wasm, seconds(SystemTime::now())).await
     }
 
     /// A manager of this agent's runs.
@@ -204,7 +203,7 @@ impl Local {
         let services = Services {
             queues: Queues { durable: self.queue.clone(), ephemeral: self.queue.clone() },
             seal: Seal::of(&self.store).await?,
-            secrets: RunSecrets::of(&self.store, outlast_run::milliseconds(SystemTime::now())).await?,
+            secrets: RunSecrets::of(&self.store, milliseconds(SystemTime::now())).await?,
             guests: Handle::current(),
             metrics: self.metrics.clone(),
         };

@@ -15,7 +15,8 @@ use notify::{
     event::{AccessKind, AccessMode},
 };
 use outlast_plugin::{Fetched, Folder, FolderError, OciReference, PluginVersion, Refused, Registry, Serving, Trust};
-use outlast_run::{Manager, milliseconds, seconds};
+use outlast_run::Manager;
+use outlast_runtime::clock::{milliseconds, seconds};
 use outlast_store::{ServedPlugin, Store, StoreError};
 use tokio::{
     sync::Notify,

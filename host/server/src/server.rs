@@ -16,6 +16,7 @@ use outlast_plugin::{
     Source, Trust,
 };
 use outlast_run::{Manager, Queues, RunSecrets, Seal, Services, Writer};
+use outlast_runtime::clock::{milliseconds, seconds};
 use outlast_runtime::units::bytes;
 use outlast_store::{ServedPlugin, Store, StoreError};
 use tokio::{
@@ -137,10 +138,10 @@ impl Server {
         let engine = config.pool().map_or_else(Engine::new, Engine::pooled);
         let engine = engine.map_err(|error| StartError::Engine(format!("{error:#}")))?;
         let engine = cached(engine.with_memory(config.instances_memory()), &config)?;
-        let now = outlast_run::seconds(SystemTime::now());
+        let now = seconds(SystemTime::now());
         let mut registry = Registry::new(engine, models.clone(), grants, config.signatures());
         for (sha256, wasm) in registry.add_bundled(now).await.map_err(StartError::Bundled)? {
-            store.keep_component(&sha256, &wasm, outlast_run::milliseconds(SystemTime::now())).await?;
+            store.keep_component(&sha256, &wasm, milliseconds(SystemTime::now())).await?;
         }
         let served = store.served().await?.into_iter();
         registry.know_served(served.map(|ServedPlugin { kind, name, version }| PluginVersion { kind, name, version }));
@@ -162,7 +163,7 @@ impl Server {
         store.remove_components(&registry.components()).await?;
 
         let seal = Seal::of(&store).await?;
-        let secrets = RunSecrets::of(&store, outlast_run::milliseconds(SystemTime::now())).await?;
+        let secrets = RunSecrets::of(&store, milliseconds(SystemTime::now())).await?;
         let manager = Manager::new(
             store,
             registry,

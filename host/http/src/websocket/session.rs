@@ -12,7 +12,8 @@ use outlast_metrics::Transport;
 use outlast_protocol::{
     ApiError, CreateRequest, ErrorKind, ResponseId, TerminalStatus, check_message, identify, is_end, read_message,
 };
-use outlast_run::{Broken, Created, Ending, Recorder, Refusal, Subscription, seconds};
+use outlast_run::{Broken, Created, Ending, Recorder, Refusal, Subscription};
+use outlast_runtime::clock::seconds;
 use serde_json::{Map, Value};
 use tokio::{
     sync::mpsc,

@@ -9,10 +9,10 @@ use std::{
     collections::{BTreeMap, HashMap},
     panic::AssertUnwindSafe,
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use futures::FutureExt as _;
+use outlast_runtime::clock::{nanoseconds, since_1970};
 use parking_lot::Mutex;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -198,9 +198,8 @@ impl AnswerJournal {
         let answer =
             serde_json::to_value(answer).map_err(|error| format!("was answered what cannot be kept: {error}"))?;
         if let Some(port) = &*self.0.lock() {
-            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            let time = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
-            let entry = line(ANSWER, &number.to_string(), time, &answer).map_err(|error| error.to_string())?;
+            let entry = line(ANSWER, &number.to_string(), nanoseconds(since_1970()), &answer)
+                .map_err(|error| error.to_string())?;
             port.journal(&entry).map_err(|error| error.to_string())?;
         }
         Ok(answer)

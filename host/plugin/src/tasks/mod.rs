@@ -2,12 +2,10 @@
 
 mod beside;
 
-use std::{
-    pin::pin,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{pin::pin, time::Duration};
 
 use futures::future::{OptionFuture, pending, select_all};
+use outlast_runtime::clock::{nanoseconds, since_1970};
 use tokio_util::sync::CancellationToken;
 use wasmtime::component::Resource;
 
@@ -72,7 +70,7 @@ impl Host for RunState {
             return Ok(Ok(ended));
         }
         let ended = loop {
-            let now = if self.clock.scripted { Duration::from_nanos(self.clock.nanoseconds()) } else { now() };
+            let now = if self.clock.scripted { Duration::from_nanos(self.clock.nanoseconds()) } else { since_1970() };
             let ended: Vec<u32> =
                 (0..).zip(&tasks).filter(|(_, task)| task.has_ended(now)).map(|(place, _)| place).collect();
             if !ended.is_empty() {
@@ -158,7 +156,7 @@ impl RunState {
         let mut ended = pin!(ended);
         let mut naps = false;
         loop {
-            let left = until.map(|until| until.saturating_sub(now()));
+            let left = until.map(|until| until.saturating_sub(since_1970()));
             // A timer would take a millisecond, and there may be ten thousand to replay.
             if left == Some(Duration::ZERO) && !stop.is_cancelled() {
                 return Ok(Ok(()));
@@ -201,13 +199,4 @@ impl RunState {
 /// What a waiting call answers when the run is being stopped.
 pub(super) fn cancelled() -> Failure {
     failure(FailureKind::Cancelled, "cancelled", "The run is being cancelled.")
-}
-
-/// The time, since 1970.
-fn now() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
-}
-
-fn nanoseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

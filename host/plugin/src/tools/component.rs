@@ -1,15 +1,11 @@
 //! A tool component, and the instance of it that answers one call.
 
-use std::{
-    future::poll_fn,
-    pin::pin,
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{future::poll_fn, pin::pin, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use outlast_metrics::ToolCalls;
 use outlast_protocol::{Emission, EmitError, Emitted, FoldError, Item, ItemIndex};
+use outlast_runtime::clock::{nanoseconds, since_1970};
 use outlast_runtime::lease::Lease;
 use outlast_runtime::text::is_hidden_in_prose;
 use serde_json::Value;
@@ -160,8 +156,7 @@ impl ToolComponent {
         let log = Arc::new(Lines { log: caller.log, tool: self.description.name.clone() });
         let mut context =
             RunContext::new(caller.key.clone(), caller.secret, Arc::new(Nobody), CancellationToken::new());
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        context.began = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        context.began = nanoseconds(since_1970());
         context.log = Some(log);
         context.meter = caller.meter.clone();
         context.lease = caller.lease;

@@ -2,10 +2,11 @@
 
 use std::{
     fmt::Write as _,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, UNIX_EPOCH},
 };
 
 use clap::{Args, Subcommand};
+use outlast_runtime::clock::since_1970;
 use outlast_runtime::text::{self as foreign, entry as entry_shown};
 use reqwest::{Client, Method};
 use serde_json::Value;
@@ -271,9 +272,8 @@ fn shown(text: &str) -> String {
 
 /// How long ago a run was accepted.
 fn age(run: &Value) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let seconds =
-        now.saturating_sub(Duration::from_millis(run["created_at_ms"].as_u64().unwrap_or_default())).as_secs();
+        since_1970().saturating_sub(Duration::from_millis(run["created_at_ms"].as_u64().unwrap_or_default())).as_secs();
     match seconds {
         0..120 => format!("{seconds}s"),
         120..7_200 => format!("{}m", seconds / 60),
