@@ -27,6 +27,7 @@ mod description;
 mod disconnect;
 mod docs;
 mod drain;
+mod fields;
 mod files;
 mod foreseen;
 mod forged;

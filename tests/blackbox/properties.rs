@@ -11,10 +11,13 @@ use reqwest::{Method, header::CONTENT_TYPE};
 use serde_json::{Map, Value, json};
 use tokio::runtime::Runtime;
 
-use crate::harness::{
-    client::Client,
-    database::{self, Database},
-    server::Server,
+use crate::{
+    fields::REQUEST,
+    harness::{
+        client::Client,
+        database::{self, Database},
+        server::Server,
+    },
 };
 
 /// Values that have broken servers, and values that are right somewhere.
@@ -78,34 +81,7 @@ fn item() -> impl Strategy<Value = Value> {
 
 /// Bodies of `POST /v1/responses`: right ones in which some fields are replaced, added or left out.
 fn body() -> impl Strategy<Value = Value> {
-    let names = vec![
-        "model",
-        "input",
-        "store",
-        "stream",
-        "background",
-        "metadata",
-        "instructions",
-        "conversation",
-        "previous_response_id",
-        "tools",
-        "tool_choice",
-        "parallel_tool_calls",
-        "temperature",
-        "top_p",
-        "text",
-        "reasoning",
-        "truncation",
-        "max_output_tokens",
-        "max_tool_calls",
-        "include",
-        "service_tier",
-        "user",
-        "top_logprobs",
-        "prompt",
-        "stream_options",
-        "unknown",
-    ];
+    let names = [&REQUEST[..], &["unknown"]].concat();
     let input = prop_oneof![value(), prop::collection::vec(item(), 0..4).prop_map(Value::from)];
     let changed = subsequence(names, 0..4);
     (changed, prop::collection::vec(value(), 4), input, any::<bool>(), 0..6_u8).prop_map(

@@ -3,32 +3,10 @@
 use fastrand::Rng;
 use serde_json::{Map, Number, Value, json};
 
-/// Names of fields that mean something somewhere.
-pub const NAMES: [&str; 40] = [
-    "model",
-    "input",
-    "store",
-    "stream",
-    "background",
-    "metadata",
-    "instructions",
-    "conversation",
-    "previous_response_id",
-    "tools",
-    "tool_choice",
-    "parallel_tool_calls",
-    "temperature",
-    "top_p",
-    "text",
-    "reasoning",
-    "truncation",
-    "max_output_tokens",
-    "max_tool_calls",
-    "include",
-    "service_tier",
-    "user",
-    "prompt",
-    "stream_options",
+use crate::fields::REQUEST;
+
+/// Names of fields that mean something in an item, or elsewhere.
+const OTHERS: [&str; 16] = [
     "type",
     "role",
     "content",
@@ -81,6 +59,12 @@ pub fn one<T: Copy>(rng: &mut Rng, of: &[T]) -> T {
     of[rng.usize(..of.len())]
 }
 
+/// The name of a field.
+fn field(rng: &mut Rng) -> &'static str {
+    let at = rng.usize(..REQUEST.len() + OTHERS.len());
+    REQUEST.get(at).unwrap_or_else(|| &OTHERS[at - REQUEST.len()])
+}
+
 /// True once in so many times.
 pub fn once_in(rng: &mut Rng, times: u32) -> bool {
     rng.u32(..times) == 0
@@ -115,7 +99,7 @@ pub fn value(rng: &mut Rng) -> Value {
 }
 
 fn object(rng: &mut Rng) -> Value {
-    let fields = (0..rng.usize(..4)).map(|_| (one(rng, &NAMES).to_owned(), value(rng)));
+    let fields = (0..rng.usize(..4)).map(|_| (field(rng).to_owned(), value(rng)));
     Value::Object(fields.collect::<Map<_, _>>())
 }
 
@@ -135,7 +119,7 @@ pub fn change(rng: &mut Rng, value: &mut Value) {
             let name = fields.keys().nth(rng.usize(..fields.len())).cloned().unwrap_or_default();
             match rng.u8(..10) {
                 0 => drop(fields.remove(&name)),
-                1 => drop(fields.insert(one(rng, &NAMES).to_owned(), self::value(rng))),
+                1 => drop(fields.insert(field(rng).to_owned(), self::value(rng))),
                 2 => drop(fields.insert(text(rng), self::value(rng))),
                 _ => {
                     if let Some(inner) = fields.get_mut(&name) {

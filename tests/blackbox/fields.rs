@@ -1,0 +1,30 @@
+//! The fields of `POST /v1/responses`, for tests that send any of them.
+
+/// Their names.
+pub const REQUEST: [&str; 25] = [
+    "model",
+    "input",
+    "store",
+    "stream",
+    "background",
+    "metadata",
+    "instructions",
+    "conversation",
+    "previous_response_id",
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+    "temperature",
+    "top_p",
+    "text",
+    "reasoning",
+    "truncation",
+    "max_output_tokens",
+    "max_tool_calls",
+    "include",
+    "service_tier",
+    "user",
+    "top_logprobs",
+    "prompt",
+    "stream_options",
+];
