@@ -196,7 +196,7 @@ impl WriteConnection {
         Ok(self.owned().await?.1)
     }
 
-    async fn owned(&mut self) -> Result<(&mut Ownership, &mut AnyConnection), StoreError> {
+    pub(super) async fn owned(&mut self) -> Result<(&mut Ownership, &mut AnyConnection), StoreError> {
         let connection = match self.connection.take() {
             Some(connection) => connection,
             None => self.ownership.connection().await?,

@@ -96,7 +96,7 @@ impl WriteConnection {
         const REACHED: &str = "COALESCE((SELECT MAX(last_sequence) + 1 FROM events \
             WHERE response_id = responses.id), 0) AS events, \
             COALESCE((SELECT MAX(last_position) + 1 FROM journal WHERE response_id = responses.id), 0) AS entries";
-        let connection = self.connection().await?;
+        let (ownership, connection) = self.owned().await?;
         // Once: a start that fails behind this finds nobody who has an instance.
         query(format!(
             "WITH cut (id, events, entries) AS (SELECT responses.id, {REACHED} FROM responses \
@@ -115,7 +115,8 @@ impl WriteConnection {
             "SELECT id, principal, epoch, agent, created_at, lives.attempts AS attempts, crashes, wake_at, {REACHED} \
              FROM responses JOIN lives ON lives.response_id = responses.id WHERE ended_at IS NULL ORDER BY created_at"
         );
-        let rows = query(sql).fetch_all(connection).await?;
+        let rows = query(sql).fetch_all(&mut *connection).await?;
+        ownership.limit(connection).await?;
         let mut taken = TakenOver::default();
         for row in &rows {
             match (taken_run(row), response_id(row.try_get("id")?)) {
