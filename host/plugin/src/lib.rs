@@ -5,8 +5,17 @@
 //! every run, or every call of a tool: one wasmtime `Store` each, dropped at its end. While a run waits in a host call,
 //! its instance is a suspended fibre that holds no thread.
 //!
-//! There is one file or folder per WIT interface that is served: `respond`, `model`, `tasks`, `http`, `tools`, `context`,
-//! `log`, and `state` in `kept`.
+//! The crate is made of rooms, each of which knows only those below it; the test in `floors` keeps it so. From the top:
+//!
+//! - `supply`: where plugins come from, whether they are trusted, and which of them serve.
+//! - `agent`: an agent, what it is granted, and the execution of a run.
+//! - `toolbox`: the tools that agents may call: components, MCP servers.
+//! - `engine`: compiles and instantiates components, and asks them what they are.
+//! - `imports`: the host's side of `wit/`, one file or folder per interface, named as there.
+//! - `sandbox`: one instance: its data, limits and replay, and the ports to its run, its log, its state and its tools.
+//! - `outbound`: HTTP requests of components, as far as the operator allows.
+//! - `grants`: what the operator says, and what a component wants.
+//! - `bindings`: generated from `wit/`, with what is behind the handles.
 //!
 //! A plugin is hostile until proven otherwise. It has no files, no sockets, no environment and no real clock; its
 //! memory, tables, handles and output are limited; a loop is interrupted every millisecond so that others go on
@@ -19,6 +28,8 @@ mod agent;
 mod bindings;
 mod engine;
 mod failure;
+#[cfg(test)]
+mod floors;
 mod grants;
 mod imports;
 mod json;

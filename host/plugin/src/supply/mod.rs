@@ -3,6 +3,7 @@
 mod fetched;
 mod folder;
 mod oci;
+mod plugin;
 mod pull;
 mod registry;
 mod rollback;
@@ -13,8 +14,9 @@ pub use self::{
     fetched::{Fetched, put, remove},
     folder::{Change, Folder, FolderError, Serving, Trust, components, read_component},
     oci::{Artifact, FetchLimits, OciReference, SIGNATURE},
+    plugin::Plugin,
     pull::pull,
-    registry::{Plugin, Registry},
+    registry::Registry,
     rollback::PluginVersion,
     signature::{PublicKey, Signatures, SigningKey, read_signature, signature_path},
     source::{Source, one_or_many},

@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 use tracing::info;
 
 use super::{
+    plugin::Plugin,
     rollback::{LastServed, PluginVersion},
     signature::Signatures,
 };
@@ -22,51 +23,8 @@ use crate::{
     agent::{Agent, BUNDLED, Grants, is_bundled},
     engine::{Engine, cores},
     refused::Refused,
-    toolbox::{ToolComponent, Toolbox},
+    toolbox::Toolbox,
 };
-
-/// A component that was loaded.
-#[derive(Clone, Debug)]
-pub enum Plugin {
-    /// An agent.
-    Agent(Arc<Agent>),
-    /// A component whose functions are tools.
-    Tool(Arc<ToolComponent>),
-}
-
-impl Plugin {
-    /// What it is, in a word.
-    pub fn what(&self) -> &'static str {
-        match self {
-            Self::Agent(_) => "agent",
-            Self::Tool(_) => "tool component",
-        }
-    }
-
-    /// Its name. An agent and a tool component may have the same.
-    pub fn name(&self) -> &str {
-        match self {
-            Self::Agent(agent) => &agent.description.name,
-            Self::Tool(tool) => &tool.description.name,
-        }
-    }
-
-    /// Its version.
-    pub fn version(&self) -> &str {
-        match self {
-            Self::Agent(agent) => &agent.description.version,
-            Self::Tool(tool) => &tool.description.version,
-        }
-    }
-
-    /// The sha256 of the component, hexadecimal.
-    pub fn sha256(&self) -> &str {
-        match self {
-            Self::Agent(agent) => &agent.sha256,
-            Self::Tool(tool) => &tool.sha256,
-        }
-    }
-}
 
 /// Agents by name.
 type Agents = BTreeMap<String, Arc<Agent>>;

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use parking_lot::Mutex;
 use semver::Version;
 
-use super::registry::Plugin;
+use super::plugin::Plugin;
 use crate::{grants::Section, refused::Refused};
 
 /// A version of a plugin.

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use outlast_metrics::{LiveToolCall, ToolCalls};
+use tokio::sync::Semaphore;
 use tracing::Level;
 
 use super::{
-    Toolbox,
     component::{CRASHED, ToolComponent},
     mcp::{McpServer, UNAVAILABLE},
     script::ToolScript,
@@ -15,7 +15,7 @@ use super::{
 use crate::{
     bindings::types::{Failure, FailureKind},
     failure::failure,
-    sandbox::{Caller, FoundTool},
+    sandbox::{Caller, FoundTool, ToolLimits},
 };
 
 /// A tool that can be called.
@@ -28,7 +28,9 @@ pub(super) struct Found {
     pub(super) target: Target,
     /// Counts its calls.
     pub(super) metrics: Arc<ToolCalls>,
-    pub(super) toolbox: Arc<Toolbox>,
+    pub(super) limits: ToolLimits,
+    /// For the calls of all components.
+    pub(super) instances: Arc<Semaphore>,
 }
 
 /// Where a tool is.
@@ -65,18 +67,18 @@ impl FoundTool for Found {
 impl Found {
     /// Calls it.
     async fn call(self, arguments: &str, caller: Caller) -> Result<String, Failure> {
-        let Self { name, target, metrics, toolbox, .. } = self;
+        let Self { name, target, metrics, limits, instances, .. } = self;
         let live = LiveToolCall::new(metrics);
         let log = caller.log.clone();
-        let most = toolbox.limits.tools.result_bytes;
+        let most = limits.result_bytes;
         let scripted = |failure: Failure| {
             let why = format!("failed: {}", failure.message);
             (failure, why)
         };
         let called = match target {
             Target::Component(component, function) => {
-                let most = u32::try_from(toolbox.limits.tools.instances).unwrap_or(u32::MAX);
-                let _places = toolbox.instances.acquire_many(component.places.min(most)).await;
+                let most = u32::try_from(limits.instances).unwrap_or(u32::MAX);
+                let _places = instances.acquire_many(component.places.min(most)).await;
                 component.call(&function, arguments, caller).await
             }
             Target::Server(server) => server.call(&name, arguments, &caller).await.map_err(|failure| {

@@ -60,7 +60,7 @@ pub struct Toolbox {
     limits: PluginLimits,
     metrics: ToolMetrics,
     /// For the calls of all components.
-    instances: Semaphore,
+    instances: Arc<Semaphore>,
     /// The components that serve. Who changes it exchanges all of it.
     components: ArcSwap<Components>,
     servers: BTreeMap<String, Arc<McpServer>>,
@@ -89,7 +89,7 @@ impl Toolbox {
             .iter()
             .map(|(name, config)| Ok((name.clone(), Arc::new(McpServer::new(name, config, result_bytes, &metrics)?))));
         let servers = servers.collect::<Result<_, _>>()?;
-        let instances = Semaphore::new(limits.tools.instances.min(Semaphore::MAX_PERMITS));
+        let instances = Arc::new(Semaphore::new(limits.tools.instances.min(Semaphore::MAX_PERMITS)));
         let (components, keeping) = (ArcSwap::default(), Mutex::default());
         Ok(Self { given, ways, limits, metrics, instances, components, servers, keeping, script: None })
     }
@@ -165,13 +165,14 @@ impl Toolbox {
     }
 
     /// The tool of this name; none when there is none.
-    fn find(self: &Arc<Self>, name: &str) -> Option<Found> {
+    fn find(&self, name: &str) -> Option<Found> {
         let found = |idempotent, target, metrics| Found {
             name: name.to_owned(),
             idempotent,
             target,
             metrics,
-            toolbox: self.clone(),
+            limits: self.limits.tools,
+            instances: self.instances.clone(),
         };
         if let Some(script) = self.script.as_ref().filter(|script| script.has(name)) {
             return Some(found(true, Target::Script(script.clone()), self.metrics.tool("script")));

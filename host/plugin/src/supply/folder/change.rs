@@ -17,10 +17,7 @@ use super::{
 };
 use crate::{
     refused::Refused,
-    supply::{
-        registry::{Plugin, Registry},
-        rollback::PluginVersion,
-    },
+    supply::{plugin::Plugin, registry::Registry, rollback::PluginVersion},
 };
 
 /// What a look at the folder led to.

@@ -19,7 +19,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::files::{Stamp, read};
 use crate::{
     refused::Refused,
-    supply::registry::{Plugin, Registry},
+    supply::{plugin::Plugin, registry::Registry},
 };
 
 /// How long a file keeps others from being begun.

@@ -34,10 +34,7 @@ use self::{
     files::{Stamp, stamps},
     loading::Loading,
 };
-use super::{
-    registry::{Plugin, Registry},
-    source::is_file,
-};
+use super::{plugin::Plugin, registry::Registry, source::is_file};
 use crate::{agent::Agent, toolbox::ToolComponent};
 
 /// How long a look waits for the next file to be loaded.

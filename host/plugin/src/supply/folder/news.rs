@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use tracing::{error, info, warn};
 
 use super::{AGENT, name_of};
-use crate::{grants::Section, refused::Refused, supply::registry::Plugin};
+use crate::{grants::Section, refused::Refused, supply::plugin::Plugin};
 
 #[derive(Debug)]
 pub(super) enum News {
