@@ -9,7 +9,7 @@ use super::bundled::is_bundled;
 use crate::{
     engine::Description,
     grants::{self, AgentConfig, GrantError, ModelGrant, Section, StateSize, ToolPattern},
-    outbound::{Access, Ways},
+    outbound::{Access, Outbound},
     refused::Refused,
     sandbox::{Granted, MemoryLimit, PluginLimits, StateGrant, TimeLimit},
     toolbox::{ToolGrant, ToolScript, Toolbox, ToolsConfig},
@@ -21,7 +21,7 @@ pub struct Grants {
     configs: BTreeMap<String, AgentConfig>,
     access: BTreeMap<String, Arc<Access>>,
     limits: PluginLimits,
-    ways: Ways,
+    outbound: Outbound,
     toolbox: Arc<Toolbox>,
 }
 
@@ -37,13 +37,13 @@ impl Grants {
         limits: PluginLimits,
         metrics: &Metrics,
     ) -> Result<Self, GrantError> {
-        let ways = Ways { limits: limits.http, metrics: metrics.requests.clone() };
+        let outbound = Outbound { limits: limits.http, metrics: metrics.requests.clone() };
         let access = configs
             .iter()
-            .map(|(agent, config)| Ok((agent.clone(), ways.granted(Section::agent(agent), agent, &config.http)?)));
+            .map(|(agent, config)| Ok((agent.clone(), outbound.granted(Section::agent(agent), agent, &config.http)?)));
         let access = access.collect::<Result<_, _>>()?;
-        let toolbox = Arc::new(Toolbox::new(tools, limits, metrics.tools.clone(), ways.clone())?);
-        Ok(Self { configs, access, limits, ways, toolbox })
+        let toolbox = Arc::new(Toolbox::new(tools, limits, metrics.tools.clone(), outbound.clone())?);
+        Ok(Self { configs, access, limits, outbound, toolbox })
     }
 
     /// The names of the agents of which the operator says something.
@@ -88,7 +88,7 @@ impl Grants {
         limits: &PluginLimits,
         metrics: &Metrics,
     ) -> Result<Arc<ToolGrant>, GrantError> {
-        let toolbox = Toolbox::new(ToolsConfig::default(), *limits, metrics.tools.clone(), self.ways.clone())?;
+        let toolbox = Toolbox::new(ToolsConfig::default(), *limits, metrics.tools.clone(), self.outbound.clone())?;
         let toolbox = Arc::new(toolbox.scripted(script));
         Ok(Arc::new(ToolGrant::new(agent, vec![ToolPattern::any()], toolbox)))
     }
@@ -123,7 +123,7 @@ impl Grants {
         let section = Section::agent(agent);
         let said = self.configs.get(agent).cloned().unwrap_or_default();
         let limits = &self.limits;
-        let nothing = || self.ways.nothing(section.clone(), agent);
+        let nothing = || self.outbound.nothing(section.clone(), agent);
         let here = |key: &str| format!("{}.{key}", section.key());
         let time = |said: Option<Duration>, key: &str, all: Duration| match said {
             Some(most) => TimeLimit { most, key: here(key) },

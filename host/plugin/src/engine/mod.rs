@@ -62,7 +62,7 @@ pub struct Engine {
     /// Where compiled code is kept.
     cache: Option<Arc<CodeCache>>,
     /// For compiling: as many as there are cores.
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     /// For compiling what takes long: the others do not wait for it.
     slow: Arc<Semaphore>,
     /// What all instances have together.
@@ -113,7 +113,7 @@ impl Engine {
             tool_linker: tool_linker.into(),
             settings,
             cache: None,
-            places: Arc::new(Semaphore::new(cores())),
+            permits: Arc::new(Semaphore::new(cores())),
             slow: Arc::new(Semaphore::new(SLOW)),
             memory: Budget::new(usize::MAX),
         })
@@ -145,7 +145,7 @@ impl Engine {
         limits: &PluginLimits,
     ) -> Result<Component, Refused> {
         let gone = |_| Refused("compiling it was cut off".to_owned());
-        let place = self.places.clone().acquire_owned().await.map_err(gone)?;
+        let permit = self.permits.clone().acquire_owned().await.map_err(gone)?;
         let (this, digest) = (self.clone(), sha256.to_owned());
         let kept = blocking(move || this.cache.as_ref().and_then(|cache| cache.get(&this.engine, &digest)));
         if let Some(component) = kept.await? {
@@ -153,7 +153,7 @@ impl Engine {
         }
         info!(plugin = shown, bytes = wasm.len(), "compiling");
         let began = Instant::now();
-        let code = self.code(shown, wasm, limits, place).await?;
+        let code = self.code(shown, wasm, limits, permit).await?;
         info!(plugin = shown, ms = began.elapsed().as_millis(), "compiled");
         let (this, digest) = (self.clone(), sha256.to_owned());
         let component = blocking(move || {
@@ -172,12 +172,12 @@ impl Engine {
         shown: &str,
         wasm: Bytes,
         limits: &PluginLimits,
-        place: OwnedSemaphorePermit,
+        permit: OwnedSemaphorePermit,
     ) -> Result<Vec<u8>, Refused> {
         let size = ByteSize::b(wasm.len() as u64).display().iec().to_string();
         let (began, most) = (Instant::now(), limits.compile_timeout);
         let mut made = pin!(compiler::code(&self.engine, self.settings, wasm, limits));
-        let (mut place, mut slow) = (Some(place), None);
+        let (mut permit, mut slow) = (Some(permit), None);
         loop {
             let left = most.saturating_sub(began.elapsed());
             match tokio::time::timeout(TELL.min(left), &mut made).await {
@@ -187,7 +187,7 @@ impl Engine {
             }
             if slow.is_none() {
                 slow = self.slow.clone().try_acquire_owned().ok();
-                place.take_if(|_| slow.is_some());
+                permit.take_if(|_| slow.is_some());
             }
         }
     }

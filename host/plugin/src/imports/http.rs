@@ -16,8 +16,8 @@ use crate::{
         types::{Failure, FailureKind},
     },
     failure::{cancelled, failure},
-    outbound::{Access, Answer, Wanted, invalid},
-    sandbox::{RunState, Work, digest},
+    outbound::{Access, Answer, CheckedRequest, invalid},
+    sandbox::{RunState, TaskKind, digest},
 };
 
 const SEND: &str = "http.send";
@@ -78,13 +78,13 @@ impl RunState {
             if let Err(failure) = begun {
                 return Ok(Err(failure));
             }
-            if !self.tasks.recall(number, Work::Request) {
+            if !self.tasks.recall(number, TaskKind::Request) {
                 // It was in flight when the server stopped.
-                match Wanted::read(request, &access.limits) {
-                    Ok(wanted) if wanted.is_repeatable() => self.send_beside(import, number, access, wanted)?,
+                match CheckedRequest::read(request, &access.limits) {
+                    Ok(request) if request.is_repeatable() => self.send_beside(import, number, access, request)?,
                     _ => {
                         access.metrics.interrupted.inc();
-                        self.tasks.settle(number, Work::Request, &Err::<Answer, _>(interrupted()));
+                        self.tasks.settle(number, TaskKind::Request, &Err::<Answer, _>(interrupted()));
                     }
                 }
             }
@@ -93,17 +93,17 @@ impl RunState {
         if stop.is_cancelled() {
             return Ok(Err(cancelled()));
         }
-        let wanted = checked(request, &access, self.tasks.open(Work::Request));
-        if let Err(failure) = &wanted
+        let request = checked(request, &access, self.tasks.open(TaskKind::Request));
+        if let Err(failure) = &request
             && failure.kind == FailureKind::Denied
         {
             access.metrics.denied.inc();
             self.log.note(tracing::Level::WARN, "http", &failure.message);
         }
-        self.record(import, arguments, &wanted.as_ref().map(drop)).await?;
-        match wanted {
-            Ok(wanted) => {
-                self.send_beside(import, number, access, wanted)?;
+        self.record(import, arguments, &request.as_ref().map(drop)).await?;
+        match request {
+            Ok(request) => {
+                self.send_beside(import, number, access, request)?;
                 Ok(Ok(number))
             }
             Err(failure) => Ok(Err(failure)),
@@ -111,17 +111,23 @@ impl RunState {
     }
 
     /// Sends a request beside the component.
-    fn send_beside(&mut self, import: &str, number: u64, access: Arc<Access>, wanted: Wanted) -> wasmtime::Result<()> {
+    fn send_beside(
+        &mut self,
+        import: &str,
+        number: u64,
+        access: Arc<Access>,
+        request: CheckedRequest,
+    ) -> wasmtime::Result<()> {
         let run = self.active(import)?;
         let key = run.secret.key(number);
-        let committed = (run.journaled && !wanted.only_asks()).then(|| run.port.committed());
+        let committed = (run.journaled && !request.only_asks()).then(|| run.port.committed());
         let (lease, log) = (run.lease.clone(), self.log.clone());
-        self.tasks.begin(number, Work::Request, async move {
+        self.tasks.begin(number, TaskKind::Request, async move {
             if let Some(committed) = committed {
                 committed.await;
             }
             // With all its redirects.
-            let answer = lease.gate(access.send(wanted, &key)).await;
+            let answer = lease.gate(access.send(request, &key)).await;
             if let Err(failure) = &answer
                 && failure.kind == FailureKind::Denied
             {
@@ -140,16 +146,16 @@ impl RunState {
 }
 
 /// A request that may be sent, beside so many that are open.
-fn checked(request: Request, access: &Access, open: usize) -> Result<Wanted, Failure> {
-    let wanted = Wanted::read(request, &access.limits)?;
-    access.permit(&wanted.method, &wanted.url, &wanted.headers)?;
+fn checked(request: Request, access: &Access, open: usize) -> Result<CheckedRequest, Failure> {
+    let request = CheckedRequest::read(request, &access.limits)?;
+    access.permit(&request.method, &request.url, &request.headers)?;
     let most = access.limits.requests;
     if open >= most {
         let message =
             format!("There are {open} requests whose answers were not taken, the most (limits.http_requests).");
         return Err(failure(FailureKind::Limit, "too_many_requests", message));
     }
-    Ok(wanted)
+    Ok(request)
 }
 
 /// What a request has in all, in bytes.

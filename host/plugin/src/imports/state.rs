@@ -35,7 +35,7 @@ impl Host for RunState {
                     Err(failure) => Err(failure),
                     Ok(_) if scope == Scope::Run => Ok(self.scratch.values.get(&key).cloned()),
                     Ok(_) => {
-                        let read = self.kept(IMPORT)?.get(spot(scope, &key)).await;
+                        let read = self.state_port(IMPORT)?.get(spot(scope, &key)).await;
                         self.clock.advance();
                         match failed(read)? {
                             Err(Failure { kind: FailureKind::Cancelled, .. }) => return Ok(Err(cancelled())),
@@ -106,7 +106,7 @@ impl Host for RunState {
             Err(failure) => Err(failure),
             Ok(_) if scope == Scope::Run => Ok(self.scratch.keys(&prefix, &after)),
             Ok(_) => {
-                let read = self.kept(IMPORT)?.keys(spot(scope, &prefix), &after, PAGE).await;
+                let read = self.state_port(IMPORT)?.keys(spot(scope, &prefix), &after, PAGE).await;
                 self.clock.advance();
                 match failed(read)? {
                     Err(Failure { kind: FailureKind::Cancelled, .. }) => return Ok(Err(cancelled())),
@@ -141,7 +141,7 @@ impl RunState {
             Ok(most) if scope == Scope::Run => failed(self.scratch.change(&key, is, will, most))?,
             Ok(most) => {
                 let entry = self.entry(import, &arguments, &Ok::<_, Failure>(true))?;
-                let port = self.kept(import)?;
+                let port = self.state_port(import)?;
                 let change = StateChange { spot: spot(scope, &key), expected: is, value: will, most, entry: &entry };
                 match failed(port.change(change).await)? {
                     Ok(true) => {
@@ -181,9 +181,9 @@ impl RunState {
         Ok(Ok(bytes))
     }
 
-    fn kept(&mut self, import: &str) -> wasmtime::Result<Arc<dyn StatePort>> {
-        let kept = self.active(import)?.state.clone();
-        kept.ok_or_else(|| wasmtime::Error::msg("a run without state"))
+    fn state_port(&mut self, import: &str) -> wasmtime::Result<Arc<dyn StatePort>> {
+        let port = self.active(import)?.state.clone();
+        port.ok_or_else(|| wasmtime::Error::msg("a run without state"))
     }
 }
 

@@ -20,7 +20,7 @@ use crate::{
         types::{Failure, FailureKind},
     },
     failure::{cancelled, failure},
-    sandbox::{Caller, FoundTool, RunState, ToolPort, Work, digest},
+    sandbox::{Caller, FoundTool, RunState, TaskKind, ToolPort, digest},
 };
 
 const AVAILABLE: &str = "tools.available";
@@ -117,16 +117,16 @@ impl RunState {
                 Ok(Begun { idempotent }) => idempotent,
                 Err(failure) => return Ok(Err(failure)),
             };
-            if !self.tasks.recall(number, Work::Call) {
+            if !self.tasks.recall(number, TaskKind::Call) {
                 // It was in flight when the server stopped. Another version of the tool may be there now.
                 match (idempotent, tools.find(&name)) {
                     (true, Ok(found)) => self.call_beside(import, number, found, arguments)?,
-                    (true, Err(failure)) => self.tasks.settle(number, Work::Call, &Err::<String, _>(failure)),
+                    (true, Err(failure)) => self.tasks.settle(number, TaskKind::Call, &Err::<String, _>(failure)),
                     (false, found) => {
                         if let Ok(found) = found {
                             found.count_interrupted();
                         }
-                        self.tasks.settle(number, Work::Call, &Err::<String, _>(interrupted()));
+                        self.tasks.settle(number, TaskKind::Call, &Err::<String, _>(interrupted()));
                     }
                 }
             }
@@ -137,7 +137,7 @@ impl RunState {
         if stop.run_until_cancelled(tools.known(&name)).await.is_none() {
             return Ok(Err(cancelled()));
         }
-        let found = checked(&*tools, &name, &arguments, self.tasks.open(Work::Call));
+        let found = checked(&*tools, &name, &arguments, self.tasks.open(TaskKind::Call));
         if let Err(failure) = &found
             && failure.kind == FailureKind::Denied
         {
@@ -177,7 +177,7 @@ impl RunState {
         let committed = (run.journaled && !found.is_idempotent()).then(|| run.port.committed());
         let arguments = if arguments.trim().is_empty() { "{}".to_owned() } else { arguments };
         let call = found.begin(arguments, caller);
-        self.tasks.begin(number, Work::Call, async move {
+        self.tasks.begin(number, TaskKind::Call, async move {
             if let Some(committed) = committed {
                 committed.await;
             }

@@ -21,7 +21,7 @@ use reqwest::{
 };
 use tokio::sync::Semaphore;
 
-use super::{HttpLimits, answer::Answer, request::Wanted, secrets::Secrets};
+use super::{HttpLimits, answer::Answer, request::CheckedRequest, secrets::Secrets};
 use crate::{
     bindings::types::{Failure, FailureKind},
     failure::{failure, shorten},
@@ -68,13 +68,13 @@ pub(crate) struct Access {
     /// None where nothing may be reached.
     client: Option<Client>,
     pub(crate) limits: HttpLimits,
-    /// The places of its requests.
-    places: Semaphore,
+    /// Permits for its requests.
+    permits: Semaphore,
     pub(crate) metrics: Arc<AgentRequests>,
 }
 
-/// The places of the requests of one component.
-fn places(limits: &HttpLimits) -> Semaphore {
+/// Permits for the requests of one component.
+fn permits(limits: &HttpLimits) -> Semaphore {
     Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS))
 }
 
@@ -100,14 +100,14 @@ impl Access {
             true => None,
             false => Some(client(grant.private.clone(), &limits).map_err(|error| wrong(format!("hosts: {error}")))?),
         };
-        let (grant, places) = (grant.clone(), places(&limits));
-        Ok(Self { section, grant, secrets, client, limits, places, metrics })
+        let (grant, permits) = (grant.clone(), permits(&limits));
+        Ok(Self { section, grant, secrets, client, limits, permits, metrics })
     }
 
     /// What one may reach of which the operator says nothing.
     pub(crate) fn nothing(section: Section, limits: HttpLimits, metrics: Arc<AgentRequests>) -> Self {
-        let (grant, secrets, places) = (HttpGrant::default(), Secrets::default(), places(&limits));
-        Self { section, grant, secrets, client: None, limits, places, metrics }
+        let (grant, secrets, permits) = (HttpGrant::default(), Secrets::default(), permits(&limits));
+        Self { section, grant, secrets, client: None, limits, permits, metrics }
     }
 
     /// Whether there is a host that may be reached.
@@ -162,10 +162,10 @@ impl Access {
 
     /// Sends a request and reads its answer, within its time. `key` makes it known to the other side, should it be sent
     /// again.
-    pub(crate) async fn send(&self, wanted: Wanted, key: &str) -> Result<Answer, Failure> {
+    pub(crate) async fn send(&self, request: CheckedRequest, key: &str) -> Result<Answer, Failure> {
         let live = LiveRequest::new(self.metrics.clone());
-        let timeout = wanted.timeout;
-        let answer = tokio::time::timeout(timeout, self.follow(wanted, key)).await.unwrap_or_else(|_| {
+        let timeout = request.timeout;
+        let answer = tokio::time::timeout(timeout, self.follow(request, key)).await.unwrap_or_else(|_| {
             let message = format!("The request took longer than {} ms.", timeout.as_millis());
             Err(failure(FailureKind::Timeout, "timeout", message))
         });
@@ -178,10 +178,10 @@ impl Access {
         answer.map_err(|failure| Failure { message: self.secrets.hide_text(failure.message), ..failure })
     }
 
-    async fn follow(&self, wanted: Wanted, key: &str) -> Result<Answer, Failure> {
-        let _place = self.places.acquire().await;
-        let only_asks = wanted.only_asks();
-        let Wanted { mut method, mut url, mut headers, mut body, redirects, .. } = wanted;
+    async fn follow(&self, request: CheckedRequest, key: &str) -> Result<Answer, Failure> {
+        let _permit = self.permits.acquire().await;
+        let only_asks = request.only_asks();
+        let CheckedRequest { mut method, mut url, mut headers, mut body, redirects, .. } = request;
         if !only_asks && !headers.contains_key(&IDEMPOTENCY_KEY) {
             // It is made of letters, digits and `-`, `_`.
             headers.extend(HeaderValue::from_str(key).ok().map(|key| (IDEMPOTENCY_KEY, key)));

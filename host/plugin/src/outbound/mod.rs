@@ -17,9 +17,8 @@ use outlast_metrics::RequestMetrics;
 pub(crate) use self::{
     access::Access,
     answer::Answer,
-    request::{Wanted, invalid},
+    request::{CheckedRequest, invalid},
 };
-
 use crate::grants::{GrantError, HttpGrant, Section};
 
 /// Limits of the requests of a run, from the configuration.
@@ -55,14 +54,14 @@ impl Default for HttpLimits {
     }
 }
 
-/// What all ways to other hosts have in common.
+/// What the access of all components has in common.
 #[derive(Clone, Debug)]
-pub(crate) struct Ways {
+pub(crate) struct Outbound {
     pub(crate) limits: HttpLimits,
     pub(crate) metrics: RequestMetrics,
 }
 
-impl Ways {
+impl Outbound {
     /// What this grant lets reach. Secrets are read from the environment. `shown` is whose it is in the metrics.
     pub(crate) fn granted(&self, section: Section, shown: &str, grant: &HttpGrant) -> Result<Arc<Access>, GrantError> {
         let lookup = |name: &str| std::env::var(name).ok();

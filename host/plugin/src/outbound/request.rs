@@ -39,7 +39,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A request that can be sent.
 #[derive(Debug)]
-pub(crate) struct Wanted {
+pub(crate) struct CheckedRequest {
     pub(crate) method: Method,
     pub(crate) url: Url,
     pub(crate) headers: HeaderMap,
@@ -59,7 +59,7 @@ struct Options {
     idempotent: Option<bool>,
 }
 
-impl Wanted {
+impl CheckedRequest {
     /// Reads a request.
     pub(crate) fn read(request: Request, limits: &HttpLimits) -> Result<Self, Failure> {
         // Lengths first: what is read below is little.
@@ -176,21 +176,24 @@ mod tests {
         }
     }
 
-    fn read(request: Request) -> Result<Wanted, Failure> {
-        Wanted::read(request, &HttpLimits { header_bytes: 200, headers: 2, request_bytes: 10, ..HttpLimits::default() })
+    fn read(request: Request) -> Result<CheckedRequest, Failure> {
+        CheckedRequest::read(
+            request,
+            &HttpLimits { header_bytes: 200, headers: 2, request_bytes: 10, ..HttpLimits::default() },
+        )
     }
 
     #[test]
     fn a_request_is_read() {
         let header = Header { name: "X-One".to_owned(), value: "Größe".to_owned() };
         let options = Some(r#"{"timeout_ms": 7, "redirects": 0, "new": 1}"#.to_owned());
-        let wanted = read(Request { headers: vec![header], options, ..request() }).unwrap();
-        assert_eq!(wanted.url.as_str(), "https://a.test/x");
-        assert_eq!(wanted.headers["x-one"].as_bytes(), "Größe".as_bytes());
-        assert_eq!((wanted.timeout, wanted.redirects), (Duration::from_millis(7), 0));
+        let checked = read(Request { headers: vec![header], options, ..request() }).unwrap();
+        assert_eq!(checked.url.as_str(), "https://a.test/x");
+        assert_eq!(checked.headers["x-one"].as_bytes(), "Größe".as_bytes());
+        assert_eq!((checked.timeout, checked.redirects), (Duration::from_millis(7), 0));
         let longest = Some(r#"{"timeout_ms": 18446744073709551615}"#.to_owned());
-        let wanted = read(Request { options: longest, ..request() }).unwrap();
-        assert_eq!(wanted.timeout, HttpLimits::default().timeout);
+        let checked = read(Request { options: longest, ..request() }).unwrap();
+        assert_eq!(checked.timeout, HttpLimits::default().timeout);
     }
 
     #[test]
@@ -206,8 +209,8 @@ mod tests {
             ("GET", Some(r#"{"idempotent": false}"#), true, false),
         ] {
             let options = options.map(str::to_owned);
-            let wanted = read(Request { method: method.to_owned(), options, ..request() }).unwrap();
-            assert_eq!((wanted.only_asks(), wanted.is_repeatable()), (only_asks, repeatable), "{method}");
+            let checked = read(Request { method: method.to_owned(), options, ..request() }).unwrap();
+            assert_eq!((checked.only_asks(), checked.is_repeatable()), (only_asks, repeatable), "{method}");
         }
     }
 

@@ -32,6 +32,6 @@ pub(crate) use self::{
     run_log::RunLog,
     run_state::RunState,
     scratch::PAGE,
-    tasks::Work,
+    tasks::TaskKind,
     tool_port::{Caller, FoundTool, ToolPort},
 };

@@ -147,9 +147,7 @@ impl RunState {
         }
         Ok(())
     }
-}
 
-impl RunState {
     /// What this import answered before; none when it has to be asked. The time of the run becomes what it was.
     pub(crate) fn replayed<T: for<'a> Deserialize<'a>>(
         &mut self,
@@ -212,9 +210,7 @@ impl RunState {
             }
         }
     }
-}
 
-impl RunState {
     /// Waits for the answer of a task and takes it. The failure is that the run is being cancelled.
     pub(crate) async fn take_answer<T: DeserializeOwned>(
         &mut self,

@@ -35,14 +35,14 @@ pub(crate) struct Tasks {
     /// Those whose answers were not taken.
     open: BTreeMap<u64, Open>,
     /// The answers of those that are to be begun again by the replay.
-    recorded: HashMap<u64, Given>,
+    recorded: HashMap<u64, HeldAnswer>,
     journal: Arc<AnswerJournal>,
     meter: Arc<Meter>,
 }
 
 /// What goes on in a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Work {
+pub(crate) enum TaskKind {
     /// A request of the interface `http`.
     Request,
     /// A call of the interface `tools`.
@@ -51,19 +51,19 @@ pub(crate) enum Work {
 
 /// A task whose answer was not taken.
 struct Open {
-    what: Work,
+    kind: TaskKind,
     answer: Arc<Answer>,
     /// Ends what goes on when the task is dropped.
     _work: Option<AbortOnDropHandle<()>>,
 }
 
 /// An answer, and what it takes.
-struct Given {
+struct HeldAnswer {
     answer: Value,
     _held: Held,
 }
 
-impl Given {
+impl HeldAnswer {
     fn new(answer: Value, meter: &Arc<Meter>) -> Self {
         let _held = meter.hold(json::size(&answer));
         Self { answer, _held }
@@ -73,7 +73,7 @@ impl Given {
 /// The place of an answer. An error is why the run has to end.
 #[derive(Default)]
 struct Answer {
-    answer: Mutex<Option<Result<Given, String>>>,
+    answer: Mutex<Option<Result<HeldAnswer, String>>>,
     /// Is cancelled when the answer is there.
     there: CancellationToken,
 }
@@ -84,7 +84,7 @@ struct AnswerJournal(Mutex<Option<Arc<dyn RunPort>>>);
 impl Tasks {
     /// No tasks. Answers go to `port`, if they are kept; `recorded` are those of an earlier life.
     pub(crate) fn new(port: Option<Arc<dyn RunPort>>, recorded: HashMap<u64, Value>, meter: Arc<Meter>) -> Self {
-        let recorded = recorded.into_iter().map(|(number, answer)| (number, Given::new(answer, &meter))).collect();
+        let recorded = recorded.into_iter().map(|(number, answer)| (number, HeldAnswer::new(answer, &meter))).collect();
         let journal = Arc::new(AnswerJournal(Mutex::new(port)));
         Self { next: 0, open: BTreeMap::new(), recorded, journal, meter }
     }
@@ -96,15 +96,15 @@ impl Tasks {
     }
 
     /// How many tasks of this kind there are whose answers were not taken. At a replay it is what it was.
-    pub(crate) fn open(&self, what: Work) -> usize {
-        self.open.values().filter(|open| open.what == what).count()
+    pub(crate) fn open(&self, kind: TaskKind) -> usize {
+        self.open.values().filter(|open| open.kind == kind).count()
     }
 
     /// Begins a task.
     pub(crate) fn begin<T: Serialize>(
         &mut self,
         number: u64,
-        what: Work,
+        kind: TaskKind,
         work: impl Future<Output = T> + Send + 'static,
     ) {
         let (answer, journal) = (Arc::<Answer>::default(), self.journal.clone());
@@ -114,31 +114,31 @@ impl Tasks {
                 Ok(given) => journal.keep(number, &given),
                 Err(_) => Err("made a host call that panicked".to_owned()),
             };
-            place.give(given.map(|answer| Given::new(answer, &meter)));
+            place.give(given.map(|answer| HeldAnswer::new(answer, &meter)));
         });
-        self.open.insert(number, Open { what, answer, _work: Some(AbortOnDropHandle::new(work)) });
+        self.open.insert(number, Open { kind, answer, _work: Some(AbortOnDropHandle::new(work)) });
     }
 
     /// A task that has ended before it began.
-    pub(crate) fn settle(&mut self, number: u64, what: Work, answer: &impl Serialize) {
-        let given = self.journal.keep(number, answer).map(|answer| Given::new(answer, &self.meter));
-        self.ended(number, what, given);
+    pub(crate) fn settle(&mut self, number: u64, kind: TaskKind, answer: &impl Serialize) {
+        let given = self.journal.keep(number, answer).map(|answer| HeldAnswer::new(answer, &self.meter));
+        self.ended(number, kind, given);
     }
 
     /// A task whose answer is in the journal, at a replay; false when there is none.
-    pub(crate) fn recall(&mut self, number: u64, what: Work) -> bool {
+    pub(crate) fn recall(&mut self, number: u64, kind: TaskKind) -> bool {
         let recorded = self.recorded.remove(&number);
         let found = recorded.is_some();
         if let Some(answer) = recorded {
-            self.ended(number, what, Ok(answer));
+            self.ended(number, kind, Ok(answer));
         }
         found
     }
 
-    fn ended(&mut self, number: u64, what: Work, given: Result<Given, String>) {
+    fn ended(&mut self, number: u64, kind: TaskKind, given: Result<HeldAnswer, String>) {
         let answer = Arc::<Answer>::default();
         answer.give(given);
-        self.open.insert(number, Open { what, answer, _work: None });
+        self.open.insert(number, Open { kind, answer, _work: None });
     }
 
     /// Ends a task whose answer the component does not want. `answer` stands in the journal for the one that did not
@@ -174,7 +174,7 @@ impl Tasks {
     pub(super) fn take(&mut self, number: u64) -> Option<Result<Value, String>> {
         let open = self.open.remove(&number)?;
         let given = open.answer.answer.lock().take();
-        given.map(|given| given.map(|Given { answer, .. }| answer))
+        given.map(|given| given.map(|HeldAnswer { answer, .. }| answer))
     }
 
     /// Waits until every task has its answer; none when that is so.
@@ -197,7 +197,7 @@ impl Drop for Tasks {
 }
 
 impl Answer {
-    fn give(&self, given: Result<Given, String>) {
+    fn give(&self, given: Result<HeldAnswer, String>) {
         *self.answer.lock() = Some(given);
         self.there.cancel();
     }

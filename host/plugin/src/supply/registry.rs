@@ -45,7 +45,7 @@ pub struct Registry {
     /// A component is loaded again once, and not once for each of its runs; by its sha256, while it is loaded.
     loading: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     /// For beginning to load files: as many as there are cores.
-    turns: Arc<Semaphore>,
+    load_permits: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
@@ -68,13 +68,13 @@ impl Registry {
             served: ArcSwap::default(),
             retired: Mutex::default(),
             loading: Mutex::default(),
-            turns: Arc::new(Semaphore::new(cores())),
+            load_permits: Arc::new(Semaphore::new(cores())),
         }
     }
 
-    /// Turns to begin to load a file.
-    pub(super) fn turns(&self) -> Arc<Semaphore> {
-        self.turns.clone()
+    /// Permits to begin to load a file.
+    pub(super) fn load_permits(&self) -> Arc<Semaphore> {
+        self.load_permits.clone()
     }
 
     /// Loads the agents that come with the server, and serves them. Their components: the sha256 and the bytes of each.
@@ -263,8 +263,8 @@ impl Registry {
     ///
     /// It does not fit.
     pub async fn load_retired(&self, sha256: &str, wasm: Vec<u8>, loaded_at: i64) -> Result<Arc<Agent>, Refused> {
-        let turn = self.loading.lock().entry(sha256.to_owned()).or_default().clone();
-        let _one = turn.lock().await;
+        let lock = self.loading.lock().entry(sha256.to_owned()).or_default().clone();
+        let _guard = lock.lock().await;
         if let Some(agent) = self.by_component(sha256) {
             return Ok(agent);
         }

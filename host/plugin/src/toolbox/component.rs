@@ -83,7 +83,7 @@ pub struct ToolFunction {
 }
 
 /// What the operator gives a tool component.
-pub(super) struct Given {
+pub(super) struct ToolSettings {
     pub granted: Granted,
     pub timeout: Duration,
     pub metrics: Arc<ToolCalls>,
@@ -95,7 +95,7 @@ impl ToolComponent {
         engine: &Engine,
         fitting: Fitting,
         limits: &PluginLimits,
-        given: impl FnOnce(&str) -> Given + Send,
+        given: impl FnOnce(&str) -> ToolSettings + Send,
     ) -> Result<Self, Refused> {
         let Fitting { component, sha256, imports, places, .. } = fitting;
         let pre = engine.tool_linker.instantiate_pre(&component).and_then(ToolPre::new).map_err(misfit)?;
@@ -105,7 +105,7 @@ impl ToolComponent {
         });
         let given_back = asked.await?;
         let description = read_description(move || checked(given_back)).await?;
-        let Given { granted, timeout, metrics } = given(&description.name);
+        let ToolSettings { granted, timeout, metrics } = given(&description.name);
         let (engine, limits, granted) = (engine.clone(), *limits, Arc::new(granted));
         Ok(Self { engine, pre, limits, granted, timeout, metrics, places, description, sha256, imports })
     }
@@ -129,9 +129,8 @@ impl ToolComponent {
         caller: Caller,
     ) -> Result<String, (Failure, String)> {
         let shown = format!("{}{BETWEEN}{function}", self.description.name);
-        let log = Arc::new(Lines { log: caller.log, tool: self.description.name.clone() });
-        let mut context =
-            RunContext::new(caller.key.clone(), caller.secret, Arc::new(Nobody), CancellationToken::new());
+        let log = Arc::new(CallerLog { log: caller.log, tool: self.description.name.clone() });
+        let mut context = RunContext::new(caller.key.clone(), caller.secret, Arc::new(NoRun), CancellationToken::new());
         context.began = nanoseconds(since_1970());
         context.log = Some(log);
         context.meter = caller.meter.clone();
@@ -259,12 +258,12 @@ impl std::fmt::Debug for ToolComponent {
 }
 
 /// What a tool writes goes to the log of the run that calls it.
-struct Lines {
+struct CallerLog {
     log: Arc<RunLog>,
     tool: String,
 }
 
-impl LogPort for Lines {
+impl LogPort for CallerLog {
     fn line(&self, line: LogLine<'_>) -> bool {
         let source = match line.source {
             "log" => self.tool.clone(),
@@ -277,9 +276,9 @@ impl LogPort for Lines {
 }
 
 /// A tool says nothing to a client, and what its imports answer is not kept: its call is the unit.
-struct Nobody;
+struct NoRun;
 
-impl RunPort for Nobody {
+impl RunPort for NoRun {
     fn emit(&self, _: Emission<'_>) -> Result<Emitted, EmitError> {
         Err(EmitError::Ended)
     }

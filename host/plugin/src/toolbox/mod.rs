@@ -21,7 +21,7 @@ use tokio::{sync::Semaphore, task::JoinHandle};
 
 use self::{
     call::{Found, Target},
-    component::{BETWEEN, Given},
+    component::{BETWEEN, ToolSettings},
     mcp::McpServer,
 };
 pub use self::{
@@ -34,7 +34,7 @@ use crate::{
     bindings::tools::Tool,
     engine::{Engine, Fitting},
     grants::{self, GrantError, Section, ToolConfig},
-    outbound::{Access, Ways},
+    outbound::{Access, Outbound},
     refused::Refused,
     sandbox::{Granted, PluginLimits},
 };
@@ -56,7 +56,7 @@ type Components = BTreeMap<String, Arc<ToolComponent>>;
 pub struct Toolbox {
     /// What the operator says of tool components.
     given: BTreeMap<String, (ToolConfig, Arc<Access>)>,
-    ways: Ways,
+    outbound: Outbound,
     limits: PluginLimits,
     metrics: ToolMetrics,
     /// For the calls of all components.
@@ -76,10 +76,10 @@ impl Toolbox {
         config: ToolsConfig,
         limits: PluginLimits,
         metrics: ToolMetrics,
-        ways: Ways,
+        outbound: Outbound,
     ) -> Result<Self, GrantError> {
         let given = config.components.into_iter().map(|(name, config)| {
-            let access = ways.granted(Section::tool(&name), &shown(&name), &config.http)?;
+            let access = outbound.granted(Section::tool(&name), &shown(&name), &config.http)?;
             Ok((name, (config, access)))
         });
         let given = given.collect::<Result<_, _>>()?;
@@ -91,7 +91,7 @@ impl Toolbox {
         let servers = servers.collect::<Result<_, _>>()?;
         let instances = Arc::new(Semaphore::new(limits.tools.instances.min(Semaphore::MAX_PERMITS)));
         let (components, keeping) = (ArcSwap::default(), Mutex::default());
-        Ok(Self { given, ways, limits, metrics, instances, components, servers, keeping, script: None })
+        Ok(Self { given, outbound, limits, metrics, instances, components, servers, keeping, script: None })
     }
 
     /// Connects to the MCP servers, and keeps the connections until [`stop`](Self::stop).
@@ -123,11 +123,11 @@ impl Toolbox {
         ToolComponent::of(engine, fitting, &self.limits, |name| {
             let (config, http) = match self.given.get(name) {
                 Some((config, http)) => (config.clone(), http.clone()),
-                None => (ToolConfig::default(), self.ways.nothing(Section::tool(name), &shown(name))),
+                None => (ToolConfig::default(), self.outbound.nothing(Section::tool(name), &shown(name))),
             };
             let timeout = config.timeout;
             let granted = Granted::of_tool(name, config, http, &self.limits);
-            Given { granted, timeout, metrics: self.metrics.tool(name) }
+            ToolSettings { granted, timeout, metrics: self.metrics.tool(name) }
         })
         .await
         .and_then(|tool| match self.servers.contains_key(&tool.description.name) {

@@ -80,10 +80,10 @@ impl From<Kind> for FailureKind {
 
 /// What tools answer, call by call, and what they were called with.
 #[derive(Debug, Default)]
-pub struct ToolScript(Mutex<State>);
+pub struct ToolScript(Mutex<Script>);
 
 #[derive(Debug, Default)]
-struct State {
+struct Script {
     tools: Vec<ScriptedTool>,
     calls: Vec<Value>,
 }
@@ -91,7 +91,7 @@ struct State {
 impl ToolScript {
     /// A script of these tools.
     pub fn new(tools: impl IntoIterator<Item = ScriptedTool>) -> Self {
-        Self(Mutex::new(State { tools: tools.into_iter().collect(), calls: Vec::new() }))
+        Self(Mutex::new(Script { tools: tools.into_iter().collect(), calls: Vec::new() }))
     }
 
     /// The calls so far, oldest first: `{"name": …, "arguments": …}`.
@@ -110,8 +110,8 @@ impl ToolScript {
 
     pub(super) fn all(&self) -> Vec<Tool> {
         let any = || Map::from_iter([("type".to_owned(), "object".into())]);
-        let state = self.0.lock();
-        let tools = state.tools.iter().map(|tool| Tool {
+        let script = self.0.lock();
+        let tools = script.tools.iter().map(|tool| Tool {
             name: tool.name.clone(),
             description: tool.description.clone(),
             parameters: Value::Object(tool.parameters.clone().unwrap_or_else(any)).to_string(),
@@ -121,10 +121,10 @@ impl ToolScript {
 
     /// Makes a call: the next answer of its tool.
     pub(super) fn call(&self, name: &str, arguments: &str) -> Result<String, Failure> {
-        let mut state = self.0.lock();
+        let mut script = self.0.lock();
         let arguments: Value = serde_json::from_str(arguments).unwrap_or_default();
-        state.calls.push(json!({"name": name, "arguments": arguments}));
-        let tool = state.tools.iter_mut().find(|tool| tool.name == name);
+        script.calls.push(json!({"name": name, "arguments": arguments}));
+        let tool = script.tools.iter_mut().find(|tool| tool.name == name);
         match tool.and_then(|tool| tool.answers.pop_front()) {
             Some(ScriptedResult::Text(text)) => Ok(text),
             Some(ScriptedResult::Error { error: ScriptedFailure { kind, code, message } }) => {

@@ -58,11 +58,11 @@ impl Loading {
     ) -> Self {
         let registry = registry.clone();
         let task = AbortOnDropHandle::new(tokio::spawn(async move {
-            let turn = registry.turns().acquire_owned().await;
+            let permit = registry.load_permits().acquire_owned().await;
             let mut loaded = pin!(candidate(&registry, path, stamp, serving, now));
             tokio::select! {
                 loaded = &mut loaded => return loaded,
-                () = sleep(TURN) => drop(turn),
+                () = sleep(TURN) => drop(permit),
             }
             loaded.await
         }));
