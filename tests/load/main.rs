@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Starts the real server and measures `echo` streams of 100 words without delay, durable and ephemeral, on SQLite
-//! and PostgreSQL, the memory of 1,000 waiting runs, that of 50,000 that sleep without an instance and how long it takes
+//! and PostgreSQL, streams of `chat` and `echo` at a model's pace, the memory of 1,000 waiting runs, that of 50,000 that sleep without an instance and how long it takes
 //! to wake them, how long a start takes that has runs to resume, and the two settings of `allocator`. In the same minutes it measures the floor: a bare
 //! handler that streams the same frames from memory. Compare ratios, not figures of different days: the generator and
 //! the server share the machine. The table is Markdown, on standard output.
@@ -18,6 +18,8 @@ mod floor;
 mod generator;
 #[path = "../harness/mod.rs"]
 mod harness;
+mod pace;
+mod paced;
 mod report;
 mod resuming;
 mod sleeping;
@@ -26,7 +28,7 @@ mod waiting;
 use std::{path::PathBuf, time::Duration};
 
 use clap::Parser;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::runtime;
 
 use floor::Floor;
@@ -63,6 +65,12 @@ struct Arguments {
     /// Measure this part alone.
     #[arg(long, value_name = "PART")]
     only: Option<Part>,
+    /// Of the paced streams, measure so many alone.
+    #[arg(long, value_name = "N")]
+    streams: Option<usize>,
+    /// Be the model and the floor at a model's pace, with these frames.
+    #[arg(long, value_name = "FILE", hide = true)]
+    pace: Option<PathBuf>,
     /// Be the floor, and stream these frames.
     #[arg(long, value_name = "FILE", hide = true)]
     floor: Option<PathBuf>,
@@ -76,6 +84,8 @@ struct Arguments {
 enum Part {
     /// Streams of `echo`, and the floor.
     Streams,
+    /// Streams at a model's pace, and the paced floor.
+    Paced,
     /// The memory of runs that wait.
     Waiting,
     /// Runs that sleep without an instance.
@@ -90,6 +100,10 @@ fn main() {
     let arguments = Arguments::parse();
     if let Some(frames) = &arguments.floor {
         return floor::serve(frames);
+    }
+    if let Some(frames) = &arguments.pace {
+        process::raise_open_files();
+        return pace::serve(frames);
     }
     if !arguments.bench {
         println!("This is a benchmark: cargo bench -p outlast --bench load");
@@ -111,6 +125,10 @@ async fn measure(arguments: &Arguments) {
 
     if arguments.measures(Part::Streams) {
         streams(&databases, measured, &mut report).await;
+    }
+    if arguments.measures(Part::Paced) {
+        let names: Vec<_> = databases.iter().map(|(name, _)| *name).collect();
+        report.paced(paced::measure(arguments, &names, measured * 2).await);
     }
     for (name, _) in databases.iter().filter(|_| arguments.measures(Part::Waiting)) {
         eprintln!("{} waiting runs on {name}", waiting::RUNS);
@@ -184,7 +202,11 @@ fn text() -> String {
 }
 
 fn request(path: &str, input: &str, store: bool) -> Vec<u8> {
-    let body = json!({"model": "echo", "input": input, "stream": true, "store": store}).to_string();
+    post(path, &json!({"model": "echo", "input": input, "stream": true, "store": store}))
+}
+
+fn post(path: &str, body: &Value) -> Vec<u8> {
+    let body = body.to_string();
     let length = body.len();
     let head = format!(
         "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {length}"

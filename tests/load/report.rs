@@ -9,6 +9,8 @@ use crate::{
     CLIENTS, WORDS,
     allocators::Figures,
     generator::Measured,
+    pace::PACE,
+    paced::Row as PacedRow,
     resuming::{ENTRIES, RUNS as RESUMED, Resuming},
     sleeping::Sleeping,
     waiting::{RUNS, Waiting},
@@ -38,6 +40,7 @@ pub struct Report {
     measured: Duration,
     load_before: String,
     rows: Vec<Row>,
+    paced: Vec<PacedRow>,
     waiting: Vec<(String, Waiting)>,
     sleeping: Vec<(String, Sleeping)>,
     resuming: Vec<(String, Resuming)>,
@@ -49,13 +52,18 @@ impl Report {
     pub fn new(measured: Duration) -> Self {
         let load = read("/proc/loadavg");
         let load_before = load.split(' ').next().unwrap_or("?").to_owned();
-        let (rows, waiting, sleeping, resuming, allocators) = Default::default();
-        Self { measured, load_before, rows, waiting, sleeping, resuming, allocators }
+        let (rows, paced, waiting, sleeping, resuming, allocators) = Default::default();
+        Self { measured, load_before, rows, paced, waiting, sleeping, resuming, allocators }
     }
 
     /// Adds a line.
     pub fn add(&mut self, row: Row) {
         self.rows.push(row);
+    }
+
+    /// Adds streams at a model's pace.
+    pub fn paced(&mut self, rows: Vec<PacedRow>) {
+        self.paced = rows;
     }
 
     /// Adds the memory of waiting runs.
@@ -133,6 +141,44 @@ impl Report {
                 }
             }
             writeln!(out)?;
+        }
+        Ok(())
+    }
+
+    fn at_a_pace(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(
+            out,
+            "| a token each {} ms | streams | gap p50 · p99 | first delta p50 · p99 | bunched | server CPU per delta | of the floor | commits/s | log per delta | PostgreSQL CPU per delta |",
+            PACE.as_millis()
+        )?;
+        writeln!(out, "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|")?;
+        for PacedRow { what, streams, paced } in &self.paced {
+            let each = |duration: Duration| duration.as_secs_f64() * 1e6 / paced.deltas.max(1) as f64;
+            let floor = self
+                .paced
+                .iter()
+                .find(|row| row.streams == *streams)
+                .map_or(f64::NAN, |row| row.paced.cpu.as_secs_f64() * 1e6 / row.paced.deltas.max(1) as f64);
+            let gap = |percent: usize| {
+                let at = (paced.gaps.len() * percent / 100).min(paced.gaps.len().saturating_sub(1));
+                paced.gaps.get(at).copied().unwrap_or_default() / 1_000
+            };
+            let dash = || "–".to_owned();
+            writeln!(
+                out,
+                "| {what} | {} | {} · {} ms | {} · {} ms | {:.0} % | {:.0} µs | {:.1} × | {:.0} | {} | {} |",
+                thousands(*streams as f64),
+                gap(50),
+                gap(99),
+                ms(percentile(&paced.first_delta, 50)),
+                ms(percentile(&paced.first_delta, 99)),
+                paced.bunched as f64 * 100.0 / paced.deltas.max(1) as f64,
+                each(paced.cpu),
+                each(paced.cpu) / floor,
+                paced.commits as f64 / paced.elapsed.as_secs_f64(),
+                paced.log_bytes.map_or_else(dash, |bytes| format!("{} B", bytes / paced.deltas.max(1))),
+                paced.database_cpu.map_or_else(dash, |cpu| format!("{:.0} µs", each(cpu))),
+            )?;
         }
         Ok(())
     }
@@ -237,6 +283,8 @@ impl Display for Report {
         self.streams(out)?;
         writeln!(out)?;
         self.ratios(out)?;
+        writeln!(out)?;
+        self.at_a_pace(out)?;
         writeln!(out)?;
         self.memory(out)?;
         writeln!(out)?;
