@@ -345,9 +345,10 @@ impl Run {
         now: SystemTime,
     ) {
         let ended = Ended { status, response: response.clone().into() };
+        let given_up = outbox.recorder.as_ref().is_none_or(|recorder| !recorder.ended());
         let (journaled, lived) = (outbox.journal.is_used(), outbox.lived);
         let (id, epoch, ended_at) = (self.id.clone(), self.epoch, milliseconds(now));
-        let row = EndedResponse { id, epoch, status, ended_at, response, journaled, lived, items };
+        let row = EndedResponse { id, epoch, status, ended_at, response, journaled, given_up, lived, items };
         outbox.ended = Some((row, ended));
         self.queue(outbox);
     }

@@ -96,6 +96,7 @@ impl WriteConnection {
         const REACHED: &str = "COALESCE((SELECT MAX(last_sequence) + 1 FROM events \
             WHERE response_id = responses.id), 0) AS events, \
             COALESCE((SELECT MAX(last_position) + 1 FROM journal WHERE response_id = responses.id), 0) AS entries";
+        let damaged = self.recover().await?;
         let (ownership, connection) = self.owned().await?;
         // Once: a start that fails behind this finds nobody who has an instance.
         query(format!(
@@ -120,6 +121,7 @@ impl WriteConnection {
         let mut taken = TakenOver::default();
         for row in &rows {
             match (taken_run(row), response_id(row.try_get("id")?)) {
+                (Ok(run), _) if damaged.contains(&run.id) => taken.unreadable.push(run.id),
                 (Ok(run), _) => taken.runs.push(run),
                 (Err(error), Ok(id)) => {
                     error!(response = %id, %error, "a run cannot be taken over; it ends");

@@ -152,10 +152,14 @@ impl Store {
         .execute(&mut *transaction)
         .await?
         .rows_affected();
-        if hidden > 0 && needed(&mut transaction, &[id]).await?.is_empty() {
+        let gone = hidden > 0 && needed(&mut transaction, &[id]).await?.is_empty();
+        if gone {
             remove(&mut transaction, &[id]).await?;
         }
         transaction.commit().await?;
+        if gone {
+            self.commit_log.lock().forget(id);
+        }
         Ok(hidden > 0)
     }
 
