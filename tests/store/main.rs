@@ -234,9 +234,9 @@ async fn the_log_is_read_from_any_event(database: Database) {
         writer.commit(&Batch { segments: vec![(&id, segment)], phases, ..Batch::default() }).await.unwrap();
     }
     let page = store.events(&id, 5).await.unwrap();
-    assert_eq!(page[0], segments[2]);
+    assert_eq!((&page[0], &page[1]), (&segment(5, 5), &segments[3]));
     assert!(page.len() < segments.len(), "a page is bounded");
-    assert_eq!(store.events(&id, 79).await.unwrap(), segments[39..]);
+    assert_eq!(store.events(&id, 79).await.unwrap(), [segment(79, 79)]);
     for beyond in [80, i64::MAX.cast_unsigned(), u64::MAX] {
         assert!(store.events(&id, beyond).await.unwrap().is_empty());
     }
@@ -390,7 +390,7 @@ async fn logs_and_usage_go_with_their_response(database: Database) {
     for _ in 0..2 {
         writer.commit(&batch).await.unwrap();
         assert_eq!(store.log(&row.id, 0).await.unwrap(), [line(0, 2)]);
-        assert_eq!(store.log(&row.id, 2).await.unwrap(), [line(0, 2)]);
+        assert_eq!(store.log(&row.id, 2).await.unwrap(), [line(2, 2)]);
         assert!(store.log(&row.id, 3).await.unwrap().is_empty());
     }
     writer.commit(&Batch { usage: vec![(&row.id, usage(9))], ..Batch::default() }).await.unwrap();

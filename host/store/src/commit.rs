@@ -8,6 +8,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use outlast_protocol::{ResponseId, Segment, TerminalStatus};
 use parking_lot::Mutex;
 use sqlx::{AnyConnection, Connection as _, Row as _};
+use tokio::sync::RwLock;
 
 use super::{
     Backend, Batch, Committed, EndedResponse, JournalSegment, LogSegment, NewItem, NewResponse, Phase, Store,
@@ -32,14 +33,16 @@ pub struct WriteConnection {
     ownership: Ownership,
     connection: Option<AnyConnection>,
     pub(super) commit_log: Arc<Mutex<CommitLog>>,
+    committing: Arc<RwLock<()>>,
 }
 
 impl WriteConnection {
     pub(super) async fn open(store: Store) -> Result<Self, StoreError> {
-        let (backend, commit_log, mut ownership) = (store.backend, store.commit_log.clone(), Ownership::none(store));
+        let (backend, commit_log, committing) = (store.backend, store.commit_log.clone(), store.committing.clone());
+        let mut ownership = Ownership::none(store);
         let mut connection = ownership.take().await?;
         commit_log.lock().begin_after(recovery::last_row(&mut connection).await?);
-        Ok(Self { backend, ownership, connection: Some(connection), commit_log })
+        Ok(Self { backend, ownership, connection: Some(connection), commit_log, committing })
     }
 
     /// Keeps the database this server's. To be called at least every third of the lease; [`commit`](Self::commit) does
@@ -120,7 +123,7 @@ impl WriteConnection {
 
     /// Sets `asked` before the database is asked to commit: from then on, an error does not say that it has not.
     async fn try_commit(&mut self, batch: &Batch<'_>, asked: &mut bool) -> Result<Committed, StoreError> {
-        let (backend, commit_log) = (self.backend, self.commit_log.clone());
+        let (backend, commit_log, committing) = (self.backend, self.commit_log.clone(), self.committing.clone());
         let (ownership, connection) = self.owned().await?;
         let mut transaction = match backend {
             // Take the write lock at once: a transaction that begins as a reader can fail to become a writer.
@@ -177,6 +180,7 @@ impl WriteConnection {
             lives::remove(&mut transaction, &lived).await?;
         }
         *asked = true;
+        let _committing = committing.write().await;
         transaction.commit().await?;
         let over = batch.abandoned.iter().copied().chain(&committed.contradicted);
         commit_log.lock().apply(plan, over);

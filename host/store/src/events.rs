@@ -8,8 +8,7 @@ use super::{Store, StoreError, commit_log::Kind, segments::Part};
 const PAGE: usize = 16;
 
 impl Store {
-    /// The next segments of a response's log that hold events from `from` on, in order; empty at the end. The
-    /// first segment may begin before `from`.
+    /// The events of a response from the number `from` on, in order: the next segments; empty at the end.
     ///
     /// # Errors
     ///

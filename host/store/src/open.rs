@@ -12,7 +12,7 @@ use sqlx::{
     any::AnyPoolOptions,
     migrate::{MigrateError, Migration, MigrationType, Migrator},
 };
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, RwLock};
 
 use super::{
     StoreError, WriteConnection,
@@ -69,6 +69,8 @@ pub struct Store {
     pub(super) file: Option<Arc<DatabaseFile>>,
     /// What was committed and is not yet in its tables.
     pub(super) commit_log: Arc<parking_lot::Mutex<CommitLog>>,
+    /// Held while a transaction is committed, until what it has committed is in the commit log's memory.
+    pub(super) committing: Arc<RwLock<()>>,
     /// Whether this server still is the owner. Endless on SQLite, where a lock on a file decides.
     pub(super) held: Lease,
 }
@@ -135,7 +137,7 @@ impl Store {
             })
             .connect_lazy(url)?
             .into();
-        let (checked, commit_log) = Default::default();
+        let (checked, commit_log, committing) = Default::default();
         let held = match backend {
             Backend::Sqlite => Lease::endless(),
             Backend::Postgres => Lease::none(),
@@ -150,6 +152,7 @@ impl Store {
             checked,
             file,
             commit_log,
+            committing,
         })
     }
 

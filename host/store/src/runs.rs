@@ -134,7 +134,7 @@ impl Store {
         Ok(run)
     }
 
-    /// The next segments of a run's log that hold lines from `from` on, in order; empty at the end.
+    /// The lines of a run's log from the number `from` on, in order: the next segments; empty at the end.
     pub async fn log(&self, id: &ResponseId, from: u64) -> Result<Vec<LogSegment>, StoreError> {
         let parts = self.parts(Kind::Logs, id, from, PAGE).await?.into_iter();
         Ok(parts.map(|Part { first, last, bytes }| LogSegment { first, last, lines: bytes }).collect())

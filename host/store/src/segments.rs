@@ -51,8 +51,7 @@ pub(super) struct Row<'a> {
 }
 
 impl Store {
-    /// The next parts of what a run has said that hold something from the number `from` on, in order, at most `most`. The
-    /// first may begin before `from`.
+    /// What a run has said from the number `from` on, in order: the next parts, at most `most`.
     pub(super) async fn parts(
         &self,
         kind: Kind,
@@ -61,8 +60,13 @@ impl Store {
         most: usize,
     ) -> Result<Vec<Part>, StoreError> {
         // Before the table: what is flushed meanwhile is in both then, and never in neither.
-        let tail = self.commit_log.lock().tail(id, kind);
+        let mut tail = self.commit_log.lock().tail(id, kind);
         let mut parts = read(&self.pool, kind.table(), id, from, most).await?;
+        if tail.is_none() && parts.is_empty() {
+            // Who has just been admitted may be seen in the database before it is in memory.
+            let _committed = self.committing.read().await;
+            tail = self.commit_log.lock().tail(id, kind);
+        }
         if parts.len() < most {
             let tail = match parts.last() {
                 Some(row) => tail.and_then(|tail| tail.after(kind, row.last)),
@@ -70,10 +74,16 @@ impl Store {
             };
             parts.extend(tail);
         }
+        // What was read before may have become one row with what comes now.
+        if from > 0 && parts.first().is_some_and(|part| part.first < from) {
+            let first = parts.remove(0);
+            parts.splice(..0, first.after(kind, from - 1));
+        }
         Ok(parts)
     }
 }
 
+/// The rows with something from the number `from` on. The first may begin before it.
 async fn read(pool: &Pool, table: &Table, id: &ResponseId, from: u64, most: usize) -> Result<Vec<Part>, StoreError> {
     let Table { name, first, last, bytes } = table;
     // The index has the first numbers: so a table is not read from its beginning, wherever `from` is.
