@@ -19,7 +19,7 @@ use super::{
     ownership::Ownership,
     recovery, runs,
     segments::{self, Part, Row},
-    sql::{self, RESPONSE_TABLES, ROWS, delete, missing, placeholders, query, rows_of},
+    sql::{self, RESPONSE_TABLES, batches, delete, missing, placeholders, query, rows_of},
     state,
 };
 
@@ -135,7 +135,7 @@ impl WriteConnection {
             delete(&mut transaction, table, column, &batch.abandoned).await?;
         }
         let (mut committed, mut known) = (Committed::default(), HashSet::new());
-        for rows in batch.admitted.chunks(ROWS) {
+        for rows in batches(&batch.admitted) {
             admit(&mut transaction, rows, &mut committed.taken, &mut known).await?;
         }
         let turns = batch.admitted.iter().copied().filter(|row| row.conversation.is_some());
@@ -147,7 +147,7 @@ impl WriteConnection {
             .filter_map(|row| Some((row.principal.as_str(), row.conversation.as_ref()?.0.as_str())))
             .collect();
         conversations::lock(&mut transaction, backend, &places).await?;
-        for rows in turns.chunks(ROWS) {
+        for rows in batches(&turns) {
             let guarded = guard(&mut transaction, rows).await?;
             delete(&mut transaction, "responses", "id", &guarded.iter().collect::<Vec<_>>()).await?;
             committed.guarded.extend(guarded);
@@ -158,19 +158,19 @@ impl WriteConnection {
         let contradicted = keep(&mut transaction, &plan, &given_up).await?;
         committed.contradicted.extend(contradicted);
         let usage: Vec<_> = batch.usage.iter().filter(|(id, _)| !committed.refused(id)).copied().collect();
-        for rows in usage.chunks(ROWS) {
+        for rows in batches(&usage) {
             runs::set_usage(&mut transaction, rows).await?;
         }
         let writes: Vec<_> = batch.state.iter().filter(|write| !committed.refused(write.run)).copied().collect();
         if !writes.is_empty() {
             committed.homeless = state::keep(&mut transaction, backend, &writes).await?;
         }
-        for rows in batch.phases.chunks(ROWS) {
+        for rows in batches(&batch.phases) {
             lives::set_phases(&mut transaction, rows).await?;
         }
         let ended: Vec<_> =
             batch.ended.iter().copied().filter(|row| !committed.contradicted.contains(&row.id)).collect();
-        for rows in ended.chunks(ROWS) {
+        for rows in batches(&ended) {
             committed.late.extend(end(&mut transaction, rows).await?);
             let over: Vec<_> = rows.iter().filter(|row| !committed.late.contains(&row.id)).collect();
             let journaled = over.iter().filter(|row| row.journaled && !plan.unjournaled.contains(&row.id));
@@ -275,7 +275,7 @@ async fn admit(
         "INSERT INTO responses (id, principal, status, epoch, agent, component, previous_response_id, \
          history_turns, idempotency_key, fingerprint, created_at, request, conversation_id) VALUES {} \
          ON CONFLICT DO NOTHING RETURNING id",
-        rows_of(rows.len(), 13)
+        rows_of(connection, rows.len(), 13)
     );
     let mut query = query(sql);
     for row in rows {
@@ -298,7 +298,7 @@ async fn admit(
     if absent.is_empty() {
         return Ok(());
     }
-    let sql = format!("SELECT id FROM responses WHERE id IN ({})", placeholders(absent.len()));
+    let sql = format!("SELECT id FROM responses WHERE id IN ({})", placeholders(connection, absent.len()));
     let there = absent.iter().fold(sql::query(sql), |query, id| query.bind(id.as_str().to_owned()));
     taken.extend(missing(&there.fetch_all(connection).await?, absent.iter())?);
     known.extend(absent.into_iter().filter(|id| !taken.contains(id)));
@@ -315,7 +315,7 @@ async fn guard(connection: &mut AnyConnection, rows: &[&NewResponse]) -> Result<
          WHERE conversations.principal = turn.principal AND conversations.id = turn.id \
          AND conversations.next_position = turn.position AND NOT {GUARDED} \
          RETURNING conversations.active_response_id AS id",
-        rows_of(rows.len(), 4)
+        rows_of(connection, rows.len(), 4)
     );
     let mut query = query(sql);
     for (row, id, position) in turns() {
@@ -336,7 +336,7 @@ async fn end(connection: &mut AnyConnection, rows: &[&EndedResponse]) -> Result<
          history = NULL FROM ending WHERE responses.id = ending.id AND responses.epoch = ending.epoch \
          AND (responses.ended_at IS NULL OR responses.response = ending.response) \
          RETURNING responses.id AS id, responses.principal AS principal, responses.conversation_id AS conversation",
-        rows_of(rows.len(), 5)
+        rows_of(connection, rows.len(), 5)
     );
     let mut query = query(sql);
     for row in rows {

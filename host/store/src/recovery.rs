@@ -11,7 +11,7 @@ use super::{
     Backend, StoreError, WriteConnection,
     commit_log::{Damaged, Kind, records},
     segments::{self, Part, Row},
-    sql::{ROWS, placeholders, query},
+    sql::{batches, placeholders, query},
 };
 
 /// The id of the last row of the log.
@@ -91,8 +91,8 @@ async fn of_active(
 ) -> Result<HashMap<ResponseId, Said>, StoreError> {
     let ids: Vec<_> = said.keys().cloned().collect();
     let mut active = HashSet::new();
-    for ids in ids.chunks(ROWS) {
-        let holes = placeholders(ids.len());
+    for ids in batches(&ids) {
+        let holes = placeholders(connection, ids.len());
         let sql = format!("SELECT id FROM responses WHERE ended_at IS NULL AND id IN ({holes})");
         let query = ids.iter().fold(query(sql), |query, id| query.bind(id.as_str().to_owned()));
         for row in query.fetch_all(&mut *connection).await? {

@@ -243,7 +243,7 @@ async fn needed(connection: &mut AnyConnection, ids: &[&ResponseId]) -> Result<H
          SELECT behind.root, responses.id, responses.ended_at FROM responses \
          JOIN behind ON responses.previous_response_id = behind.id) \
          SELECT DISTINCT root FROM behind WHERE ended_at IS NULL",
-        placeholders(ids.len())
+        placeholders(connection, ids.len())
     );
     let query = ids.iter().fold(query(sql), |query, id| query.bind(id.as_str().to_owned()));
     query.fetch_all(connection).await?.iter().map(|row| Ok(row.try_get("root")?)).collect()

@@ -189,7 +189,7 @@ pub(super) async fn set_usage(
          ON CONFLICT (response_id) DO UPDATE SET cpu = excluded.cpu, memory = excluded.memory, \
          input_tokens = excluded.input_tokens, output_tokens = excluded.output_tokens, heard = excluded.heard, \
          reported = excluded.reported",
-        rows_of(rows.len(), 7)
+        rows_of(connection, rows.len(), 7)
     );
     let mut query = query(sql);
     for (id, usage) in rows {

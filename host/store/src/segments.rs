@@ -10,7 +10,7 @@ use super::{
     Store, StoreError,
     commit_log::Kind,
     pool::Pool,
-    sql::{ROWS, placeholders, query, rows_of},
+    sql::{batches, placeholders, query, rows_of},
 };
 
 /// One of these tables, and its columns.
@@ -111,11 +111,11 @@ pub(super) async fn append(
 ) -> Result<Vec<ResponseId>, StoreError> {
     let mut contradicted = Vec::new();
     let Table { name, first, last, bytes } = table;
-    for rows in rows.chunks(ROWS) {
+    for rows in batches(rows) {
         let sql = format!(
             "INSERT INTO {name} (response_id, {first}, {last}, {bytes}) VALUES {} \
              ON CONFLICT (response_id, {first}) DO NOTHING",
-            rows_of(rows.len(), 4)
+            rows_of(connection, rows.len(), 4)
         );
         let mut query = query(sql);
         for row in rows {
@@ -187,7 +187,7 @@ async fn there(
     let sql = format!(
         "SELECT response_id AS id, {first} AS first, {last} AS last, {bytes} AS bytes FROM {name} \
          WHERE (response_id, {first}) IN (VALUES {})",
-        rows_of(rows.len(), 2)
+        rows_of(connection, rows.len(), 2)
     );
     let query =
         rows.iter().fold(query(sql), |query, row| query.bind(row.id.as_str().to_owned()).bind(row.first.cast_signed()));
@@ -205,10 +205,10 @@ pub(super) async fn reached(
     ids: &[&ResponseId],
 ) -> Result<HashMap<String, u64>, StoreError> {
     let mut reached = HashMap::new();
-    for ids in ids.chunks(ROWS) {
+    for ids in batches(ids) {
         let sql = format!(
             "SELECT response_id AS id, MAX({last}) AS last FROM {name} WHERE response_id IN ({}) GROUP BY response_id",
-            placeholders(ids.len())
+            placeholders(connection, ids.len())
         );
         let query = ids.iter().fold(query(sql), |query, id| query.bind(id.as_str().to_owned()));
         for row in query.fetch_all(&mut *connection).await? {
