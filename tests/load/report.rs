@@ -280,19 +280,22 @@ impl Display for Report {
             self.load_before,
             self.measured.as_secs_f64(),
         )?;
-        self.streams(out)?;
-        writeln!(out)?;
-        self.ratios(out)?;
-        writeln!(out)?;
-        self.at_a_pace(out)?;
-        writeln!(out)?;
-        self.memory(out)?;
-        writeln!(out)?;
-        self.starts(out)?;
-        writeln!(out)?;
-        self.settings(out)?;
-        writeln!(out)?;
-        self.aims(out)
+        let parts: [(bool, fn(&Self, &mut Formatter<'_>) -> fmt::Result); 7] = [
+            (self.rows.is_empty(), Self::streams),
+            (self.rows.is_empty(), Self::ratios),
+            (self.paced.is_empty(), Self::at_a_pace),
+            (self.waiting.is_empty() && self.sleeping.is_empty(), Self::memory),
+            (self.resuming.is_empty(), Self::starts),
+            (self.allocators.is_empty(), Self::settings),
+            (self.rows.is_empty() && self.waiting.is_empty() && self.resuming.is_empty(), Self::aims),
+        ];
+        for (empty, part) in parts {
+            if !empty {
+                part(self, out)?;
+                writeln!(out)?;
+            }
+        }
+        Ok(())
     }
 }
 
