@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Starts the real server and measures `echo` streams of 100 words without delay, durable and ephemeral, on SQLite
-//! and PostgreSQL, streams of `chat` and `echo` at a model's pace, the memory of 1,000 waiting runs, that of 50,000 that sleep without an instance and how long it takes
+//! and PostgreSQL, streams of `chat` and `echo` at a model's pace, turns with a long history, the memory of 1,000 waiting runs, that of 50,000 that sleep without an instance and how long it takes
 //! to wake them, how long a start takes that has runs to resume, and the two settings of `allocator`. In the same minutes it measures the floor: a bare
 //! handler that streams the same frames from memory. Compare ratios, not figures of different days: the generator and
 //! the server share the machine. The table is Markdown, on standard output.
@@ -18,6 +18,7 @@ mod floor;
 mod generator;
 #[path = "../harness/mod.rs"]
 mod harness;
+mod histories;
 mod pace;
 mod paced;
 mod report;
@@ -90,6 +91,8 @@ enum Part {
     Waiting,
     /// Runs that sleep without an instance.
     Sleeping,
+    /// Turns with a long history.
+    Histories,
     /// Starts that resume runs.
     Resuming,
     /// The settings of `allocator`.
@@ -141,6 +144,10 @@ async fn measure(arguments: &Arguments) {
     for (name, _) in databases.iter().filter(|_| arguments.measures(Part::Resuming)) {
         eprintln!("{} resumed runs on {name}", resuming::RUNS);
         report.resuming(name, resuming::measure(fresh(name).await).await);
+    }
+    for (name, _) in databases.iter().filter(|_| arguments.measures(Part::Histories)) {
+        eprintln!("long histories on {name}");
+        report.histories(name, histories::measure(fresh(name).await).await);
     }
     if arguments.measures(Part::Allocators) {
         eprintln!("allocators");

@@ -9,6 +9,7 @@ use crate::{
     CLIENTS, WORDS,
     allocators::Figures,
     generator::Measured,
+    histories::{Histories, TURNS},
     pace::PACE,
     paced::Row as PacedRow,
     resuming::{ENTRIES, RUNS as RESUMED, Resuming},
@@ -44,6 +45,7 @@ pub struct Report {
     waiting: Vec<(String, Waiting)>,
     sleeping: Vec<(String, Sleeping)>,
     resuming: Vec<(String, Resuming)>,
+    histories: Vec<(String, Histories)>,
     allocators: Vec<Figures>,
 }
 
@@ -52,8 +54,8 @@ impl Report {
     pub fn new(measured: Duration) -> Self {
         let load = read("/proc/loadavg");
         let load_before = load.split(' ').next().unwrap_or("?").to_owned();
-        let (rows, paced, waiting, sleeping, resuming, allocators) = Default::default();
-        Self { measured, load_before, rows, paced, waiting, sleeping, resuming, allocators }
+        let (rows, paced, waiting, sleeping, resuming, histories, allocators) = Default::default();
+        Self { measured, load_before, rows, paced, waiting, sleeping, resuming, histories, allocators }
     }
 
     /// Adds a line.
@@ -79,6 +81,11 @@ impl Report {
     /// Adds starts that resumed runs.
     pub fn resuming(&mut self, database: &str, resuming: Resuming) {
         self.resuming.push((database.to_owned(), resuming));
+    }
+
+    /// Adds turns with a long history.
+    pub fn histories(&mut self, database: &str, histories: Histories) {
+        self.histories.push((database.to_owned(), histories));
     }
 
     /// Adds the settings of `allocator`.
@@ -211,6 +218,17 @@ impl Report {
         Ok(())
     }
 
+    fn long_histories(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(out, "| a turn after | {} |", TURNS.map(|turns| turns.to_string()).join(" | "))?;
+        writeln!(out, "|---|{}", "--:|".repeat(TURNS.len()))?;
+        for (database, Histories { chain, conversation }) in &self.histories {
+            for (what, times) in [("`previous_response_id`", chain), ("`conversation`", conversation)] {
+                writeln!(out, "| {what}, {database} | {} |", times.map(|time| format!("{} ms", ms(time))).join(" | "))?;
+            }
+        }
+        Ok(())
+    }
+
     fn settings(&self, out: &mut Formatter<'_>) -> fmt::Result {
         writeln!(
             out,
@@ -280,12 +298,13 @@ impl Display for Report {
             self.load_before,
             self.measured.as_secs_f64(),
         )?;
-        let parts: [(bool, fn(&Self, &mut Formatter<'_>) -> fmt::Result); 7] = [
+        let parts: [(bool, fn(&Self, &mut Formatter<'_>) -> fmt::Result); 8] = [
             (self.rows.is_empty(), Self::streams),
             (self.rows.is_empty(), Self::ratios),
             (self.paced.is_empty(), Self::at_a_pace),
             (self.waiting.is_empty() && self.sleeping.is_empty(), Self::memory),
             (self.resuming.is_empty(), Self::starts),
+            (self.histories.is_empty(), Self::long_histories),
             (self.allocators.is_empty(), Self::settings),
             (self.rows.is_empty() && self.waiting.is_empty() && self.resuming.is_empty(), Self::aims),
         ];

@@ -91,16 +91,12 @@ impl Store {
 
     /// How large the requests and responses are that [`turns`](Self::turns) gives, in bytes. They are not read for it.
     pub async fn turns_bytes(&self, principal: &str, id: &ResponseId, most: i64) -> Result<u64, StoreError> {
-        let sql = "WITH RECURSIVE chain (previous, size, depth) AS ( \
-             SELECT previous_response_id, OCTET_LENGTH(request) + COALESCE(OCTET_LENGTH(response), 0), 1 FROM responses \
-             WHERE id = $1 AND principal = $2 AND deleted_at IS NULL \
-             UNION ALL \
-             SELECT responses.previous_response_id, \
-             OCTET_LENGTH(responses.request) + COALESCE(OCTET_LENGTH(responses.response), 0), chain.depth + 1 \
-             FROM responses JOIN chain ON responses.id = chain.previous \
-             WHERE responses.principal = $2 AND chain.depth < $3 AND responses.deleted_at IS NULL) \
-             SELECT CAST(COALESCE(SUM(size), 0) AS BIGINT) AS size FROM chain";
-        let query = sqlx::query(sql).bind(id.as_str().to_owned()).bind(principal.to_owned()).bind(most);
+        let sql = format!(
+            "{} SELECT CAST(COALESCE(SUM(OCTET_LENGTH(request) + COALESCE(OCTET_LENGTH(response), 0)), 0) AS BIGINT) \
+             AS size FROM chain JOIN responses ON responses.id = chain.id",
+            chain_of("deleted_at IS NULL")
+        );
+        let query = query(sql).bind(id.as_str().to_owned()).bind(principal.to_owned()).bind(most);
         Ok(query.fetch_one(&self.pool).await?.try_get::<i64, _>("size")?.unsigned_abs())
     }
 
@@ -112,14 +108,9 @@ impl Store {
         condition: &'static str,
     ) -> Result<Vec<Turn>, StoreError> {
         let sql = format!(
-            "WITH RECURSIVE chain (id, previous, status, request, response, depth) AS ( \
-             SELECT id, previous_response_id, status, request, response, 1 FROM responses \
-             WHERE id = $1 AND principal = $2 AND {condition} \
-             UNION ALL \
-             SELECT responses.id, responses.previous_response_id, responses.status, responses.request, \
-             responses.response, chain.depth + 1 FROM responses JOIN chain ON responses.id = chain.previous \
-             WHERE responses.principal = $2 AND chain.depth < $3 AND {condition}) \
-             SELECT id, status, request, response FROM chain ORDER BY depth DESC"
+            "{} SELECT responses.id, status, request, response FROM chain \
+             JOIN responses ON responses.id = chain.id ORDER BY chain.depth DESC",
+            chain_of(condition)
         );
         let query = query(sql).bind(id.as_str().to_owned()).bind(principal.to_owned()).bind(most);
         let rows = query.fetch_all(&self.pool).await?;
@@ -231,6 +222,19 @@ async fn remove(connection: &mut AnyConnection, ids: &[&ResponseId]) -> Result<(
         delete(connection, table, column, ids).await?;
     }
     Ok(())
+}
+
+/// The response `$1` of the principal `$2` and those that it goes on from, `$3` at most, for which the condition holds, as
+/// `chain (id, previous, depth)`. Without their texts, which each step would carry along.
+fn chain_of(condition: &str) -> String {
+    format!(
+        "WITH RECURSIVE chain (id, previous, depth) AS ( \
+         SELECT id, previous_response_id, 1 FROM responses WHERE id = $1 AND principal = $2 AND {condition} \
+         UNION ALL \
+         SELECT responses.id, responses.previous_response_id, chain.depth + 1 \
+         FROM chain JOIN responses ON responses.id = chain.previous \
+         WHERE responses.principal = $2 AND chain.depth < $3 AND {condition})"
+    )
 }
 
 /// Those of `ids` that active runs go on from, directly or not.
