@@ -35,6 +35,9 @@ pub struct Row {
     pub result: Measured,
 }
 
+/// Writes one part of the report.
+type Part = fn(&Report, &mut Formatter<'_>) -> fmt::Result;
+
 /// Everything that was measured.
 #[derive(Debug)]
 pub struct Report {
@@ -298,7 +301,7 @@ impl Display for Report {
             self.load_before,
             self.measured.as_secs_f64(),
         )?;
-        let parts: [(bool, fn(&Self, &mut Formatter<'_>) -> fmt::Result); 8] = [
+        let parts: [(bool, Part); 8] = [
             (self.rows.is_empty(), Self::streams),
             (self.rows.is_empty(), Self::ratios),
             (self.paced.is_empty(), Self::at_a_pace),

@@ -41,7 +41,8 @@ impl WriteConnection {
         let (backend, commit_log, committing) = (store.backend, store.commit_log.clone(), store.committing.clone());
         let mut ownership = Ownership::none(store);
         let mut connection = ownership.take().await?;
-        commit_log.lock().begin_after(recovery::last_row(&mut connection).await?);
+        let last = recovery::last_row(&mut connection).await?;
+        commit_log.lock().begin_after(last);
         Ok(Self { backend, ownership, connection: Some(connection), commit_log, committing })
     }
 

@@ -92,9 +92,9 @@ impl Store {
     /// How large the requests and responses are that [`turns`](Self::turns) gives, in bytes. They are not read for it.
     pub async fn turns_bytes(&self, principal: &str, id: &ResponseId, most: i64) -> Result<u64, StoreError> {
         let sql = format!(
-            "{} SELECT CAST(COALESCE(SUM(OCTET_LENGTH(request) + COALESCE(OCTET_LENGTH(response), 0)), 0) AS BIGINT) \
-             AS size FROM chain JOIN responses ON responses.id = chain.id",
-            chain_of("deleted_at IS NULL")
+            "{} SELECT CAST(COALESCE(SUM({}), 0) AS BIGINT) AS size FROM chain",
+            chain_of("deleted_at IS NULL"),
+            of_chain("OCTET_LENGTH(request) + COALESCE(OCTET_LENGTH(response), 0)")
         );
         let query = query(sql).bind(id.as_str().to_owned()).bind(principal.to_owned()).bind(most);
         Ok(query.fetch_one(&self.pool).await?.try_get::<i64, _>("size")?.unsigned_abs())
@@ -108,9 +108,11 @@ impl Store {
         condition: &'static str,
     ) -> Result<Vec<Turn>, StoreError> {
         let sql = format!(
-            "{} SELECT responses.id, status, request, response FROM chain \
-             JOIN responses ON responses.id = chain.id ORDER BY chain.depth DESC",
-            chain_of(condition)
+            "{} SELECT {} AS status, {} AS request, {} AS response FROM chain ORDER BY depth DESC",
+            chain_of(condition),
+            of_chain("status"),
+            of_chain("request"),
+            of_chain("response")
         );
         let query = query(sql).bind(id.as_str().to_owned()).bind(principal.to_owned()).bind(most);
         let rows = query.fetch_all(&self.pool).await?;
@@ -226,15 +228,23 @@ async fn remove(connection: &mut AnyConnection, ids: &[&ResponseId]) -> Result<(
 
 /// The response `$1` of the principal `$2` and those that it goes on from, `$3` at most, for which the condition holds, as
 /// `chain (id, previous, depth)`. Without their texts, which each step would carry along.
+///
+/// Each row is looked up by its id in a query of its own: PostgreSQL would read the whole table for each step instead,
+/// where it does not know yet how large the table is.
 fn chain_of(condition: &str) -> String {
     format!(
         "WITH RECURSIVE chain (id, previous, depth) AS ( \
          SELECT id, previous_response_id, 1 FROM responses WHERE id = $1 AND principal = $2 AND {condition} \
          UNION ALL \
-         SELECT responses.id, responses.previous_response_id, chain.depth + 1 \
-         FROM chain JOIN responses ON responses.id = chain.previous \
-         WHERE responses.principal = $2 AND chain.depth < $3 AND {condition})"
+         SELECT chain.previous, (SELECT previous_response_id FROM responses WHERE id = chain.previous), \
+         chain.depth + 1 FROM chain WHERE chain.depth < $3 AND \
+         (SELECT 1 FROM responses WHERE id = chain.previous AND principal = $2 AND {condition}) = 1)"
     )
+}
+
+/// A column of the response at a place of a chain.
+fn of_chain(column: &str) -> String {
+    format!("(SELECT {column} FROM responses WHERE id = chain.id)")
 }
 
 /// Those of `ids` that active runs go on from, directly or not.
