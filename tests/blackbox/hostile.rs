@@ -307,12 +307,18 @@ async fn a_hundred_that_crash_at_once_leave_a_server_that_serves() {
 /// How much longer than beside runs that compute somebody may wait beside hostile ones.
 const SPARE: Duration = Duration::from_millis(500);
 
-/// How long somebody else waits for an answer while these runs go on, at worst, and how many KiB the server has more.
-async fn beside(server: &Server, behaviours: &[&str]) -> (Duration, u64) {
+/// How long somebody else waits for an answer while these runs are active, at worst, and how many KiB the server has more.
+async fn beside_runs(server: &Server, behaviours: &[&str]) -> (Duration, u64) {
+    let client = server.client();
+    let runs = behaviours.iter().map(|behaviour| client.post(json!({"model": "hostile", "input": behaviour})));
+    beside(server, futures::future::join_all(runs)).await
+}
+
+/// The same, while others do this.
+async fn beside<T>(server: &Server, others: impl Future<Output = T>) -> (Duration, u64) {
     let client = server.client();
     let (mut worst, before, mut most) = (Duration::ZERO, process::rss(server.id()), 0);
-    let runs = behaviours.iter().map(|behaviour| client.post(json!({"model": "hostile", "input": behaviour})));
-    let mut runs = std::pin::pin!(futures::future::join_all(runs));
+    let mut runs = std::pin::pin!(others);
     let mut neighbours = 0;
     loop {
         let start = Instant::now();
@@ -339,7 +345,7 @@ async fn a_call_of_the_host_is_limited_in_time_and_in_memory() {
         "[limits]\nmemory = \"256MiB\"\nrun_timeout = \"3s\"\n[providers.up]\nbase_url = \"http://127.0.0.1:1/v1\"\n",
     ));
     // As many runs that compute and nothing else: what this machine takes while it has something to do.
-    let (quiet, _) = beside(&server, &["spin"; 4]).await;
+    let (quiet, _) = beside_runs(&server, &["spin"; 4]).await;
     for behaviour in [
         "stdout-at-once 50000000",
         "stdout-breaks 5000",
@@ -348,19 +354,47 @@ async fn a_call_of_the_host_is_limited_in_time_and_in_memory() {
         "model-values 30000000 4 up/x",
         "model-values 4000000 4 up/x",
     ] {
-        let (mut waited, mut grown) = beside(&server, &[behaviour; 4]).await;
+        let (mut waited, mut grown) = beside_runs(&server, &[behaviour; 4]).await;
         // Another program can hold up everything: only what is so each time is the server's.
         for _ in 0..3 {
             if waited < quiet * 4 + SPARE {
                 break;
             }
-            let again = beside(&server, &[behaviour; 4]).await;
+            let again = beside_runs(&server, &[behaviour; 4]).await;
             (waited, grown) = (waited.min(again.0), grown.max(again.1));
         }
+        eprintln!("{behaviour}: {waited:?}, and {quiet:?} beside runs that compute");
         assert!(waited < quiet * 4 + SPARE, "{behaviour}: {waited:?}, and {quiet:?} otherwise");
         // What they have themselves, and a call of each.
         assert!(grown < (4 * 160 + 64) << 10, "{behaviour}: {} MiB", grown >> 10);
     }
+}
+
+#[tokio::test]
+async fn large_bodies_hold_up_nobody() {
+    let _turn = database::alone().await;
+    let server = hostile(Options::new(Database::Sqlite).config("[limits]\nrun_timeout = \"3s\"\n"));
+    let (quiet, _) = beside_runs(&server, &["spin"; 4]).await;
+    // As many values as fit.
+    let body = format!("{{\"model\": \"nobody\", \"input\": [{}[]]}}", "[],".repeat(3 << 20));
+    let (client, url) = (reqwest::Client::new(), format!("{}/v1/responses", server.url()));
+    let clients = || {
+        (0..8).map(|_| async {
+            for _ in 0..4 {
+                let request = client.post(&url).header("content-type", "application/json").body(body.clone());
+                assert!(request.send().await.unwrap().status().is_client_error());
+            }
+        })
+    };
+    let mut waited = beside(&server, futures::future::join_all(clients())).await.0;
+    for _ in 0..3 {
+        if waited < quiet * 4 + SPARE {
+            break;
+        }
+        waited = waited.min(beside(&server, futures::future::join_all(clients())).await.0);
+    }
+    eprintln!("large bodies: {waited:?}, and {quiet:?} beside runs that compute");
+    assert!(waited < quiet * 4 + SPARE, "{waited:?}, and {quiet:?} otherwise");
 }
 
 #[tokio::test]

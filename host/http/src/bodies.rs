@@ -4,7 +4,7 @@
 //! WebSocket. One body has its limit;
 //! many together have this one: `limits.bodies_bytes`, and on a server with keys half of it for each principal, so that
 //! nobody keeps the others from sending. Small bodies do not count: they always find room. Parsing a large one takes
-//! long: it is done by few at once, and by none of the threads that serve everybody.
+//! long: it is done by few at once, with half of the processors at most, and by none of the threads that serve everybody.
 
 use std::{collections::HashMap, ops::Deref, sync::Arc, thread::available_parallelism};
 
@@ -42,7 +42,7 @@ impl Bodies {
             most,
             of_one: if keys { most / 2 } else { most },
             held: Mutex::default(),
-            parsing: Semaphore::new(cores),
+            parsing: Semaphore::new(cores.div_ceil(2)),
         })
     }
 
