@@ -27,6 +27,7 @@ mod description;
 mod disconnect;
 mod docs;
 mod drain;
+mod failures;
 mod fields;
 mod files;
 mod foreseen;

@@ -33,6 +33,7 @@ mod config;
 mod conversation;
 mod error;
 mod generation;
+mod meaning;
 mod models;
 mod native;
 mod piece;

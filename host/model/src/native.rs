@@ -23,7 +23,7 @@ use serde_json::Value;
 use super::{
     config::Secret,
     conversation::{FunctionCall, Part, Turn, data_url},
-    error::{ModelError, ModelErrorKind},
+    error::ModelError,
     piece::{End, Piece, Usage},
     settings::{self, Format, Settings},
 };
@@ -272,11 +272,8 @@ fn translate(provider: &str, error: &Error) -> ModelError {
         Error::ChatResponse { body, .. } => ModelError::reported(provider, body),
         Error::StreamParse { serde_error, .. } => ModelError::unreadable(provider, &serde_error.to_string()),
         Error::MessageContentTypeNotSupported { cause, .. } => {
-            ModelError::invalid(format!("upstream {provider} cannot take this input: {cause}"))
+            ModelError::invalid(format!("The model provider {provider} cannot take this input: {cause}"))
         }
-        other => {
-            let text: String = other.to_string().chars().take(500).collect();
-            ModelError::new(ModelErrorKind::Other, "upstream_error", format!("upstream {provider}: {text}"))
-        }
+        other => ModelError::other(provider, &other.to_string()),
     }
 }

@@ -133,7 +133,7 @@ impl Provider {
             .when(|error| error.repeatable && error.retry_after.is_none_or(|pause| pause <= config.max_retry_pause))
             .adjust(|error, pause| pause.map(|pause| error.retry_after.unwrap_or(pause)))
             .notify(|error, pause| {
-                info!(provider = terms.provider, ?pause, "{error}; trying again");
+                info!(provider = terms.provider, ?pause, "{} Trying again.", error.in_full());
                 self.metrics.retries.inc();
             });
         let started = timeout_at(deadline, started).await;

@@ -269,7 +269,8 @@ async fn repetitions_are_bounded() {
     let upstream = Upstream::start().await;
     let error = upstream.error("down").await;
     assert_eq!((error.kind, error.code), (ModelErrorKind::Unavailable, "upstream_unavailable"));
-    assert_eq!(error.message, "upstream up answered 503: out of order");
+    assert_eq!(error.message, "The model provider up is not available (503).");
+    assert_eq!(error.detail, "It answered 503: out of order");
     assert_eq!(upstream.calls(), 4);
 }
 
@@ -285,7 +286,8 @@ async fn a_pause_that_is_too_long_is_not_waited_for() {
 async fn a_wrong_key_is_said_without_the_key() {
     let upstream = Upstream::start().await;
     let error = upstream.error("key").await;
-    assert_eq!(error.message, "upstream up answered 401: Incorrect API key provided: [secret]");
+    assert_eq!(error.message, "The model provider up does not accept the key of this server.");
+    assert_eq!(error.detail, "It answered 401: Incorrect API key provided: [secret]");
     assert_eq!(upstream.calls(), 1);
 }
 
@@ -298,7 +300,7 @@ async fn a_stream_that_breaks_off_is_an_error_and_is_not_repeated() {
     let (text, _, completion) = upstream.ask(call("error")).await;
     let error = completion.unwrap_err();
     assert_eq!((text.as_str(), error.code), ("a", "upstream_failed"));
-    assert!(error.message.contains("overloaded"), "{error}");
+    assert!(error.detail.contains("overloaded"), "{error:?}");
 }
 
 #[tokio::test]
@@ -424,5 +426,5 @@ async fn an_upstream_that_is_not_there_is_named() {
     let models = models(&one(config)).unwrap();
     let error = models.start(call("x")).await.unwrap_err();
     assert_eq!((error.kind, error.code), (ModelErrorKind::Unavailable, "upstream_unreachable"));
-    assert!(error.message.starts_with("upstream up cannot be reached"), "{error}");
+    assert!(error.message.starts_with("The model provider up cannot be reached"), "{error}");
 }

@@ -13,6 +13,7 @@ mod conversation;
 mod emission;
 mod error;
 mod event;
+mod failed;
 mod fold;
 mod id;
 mod idempotency;
@@ -36,6 +37,7 @@ pub use conversation::{
 pub use emission::{Emission, EmitError, Emitted, ItemIndex};
 pub use error::{ApiError, ErrorBody, ErrorEnvelope, ErrorKind};
 pub use event::{Event, Frame, Segment, encode, frames, is_end, payloads, skip_frames, snapshot_frame};
+pub use failed::StreamError;
 pub use fold::{Fold, FoldError};
 pub use id::ResponseId;
 pub use idempotency::IdempotencyKey;

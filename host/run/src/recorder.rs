@@ -49,7 +49,7 @@ pub enum Ending {
 impl Ending {
     /// A failure with the code that SDKs know for “the server's side failed”.
     pub fn failed(message: impl Into<String>) -> Self {
-        Self::Failed(ResponseError { code: "server_error".to_owned(), message: message.into() })
+        Self::Failed(ResponseError::new("server_error", message))
     }
 
     /// The failure of a run that has something to be written that the database does not take.
@@ -277,6 +277,10 @@ impl Recorder {
             Ending::Cancelled => TerminalStatus::Cancelled,
         };
         self.response.status = Status::Terminal(status);
+        if let Some(error) = &self.response.error {
+            let event = Event::error(error);
+            self.tape.record(&event);
+        }
         let response = Cow::Borrowed(&self.response);
         let event = match status {
             TerminalStatus::Completed => Event::Completed { response },

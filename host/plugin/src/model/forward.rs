@@ -199,13 +199,13 @@ impl Shown {
                 Ok(Ok(Some(outlast_model::Delta::Reasoning(text)))) => self.reasoning(run, &text).await?,
                 Ok(Ok(Some(outlast_model::Delta::Call(delta)))) => self.call(run, &delta).await?,
                 Ok(Ok(None)) => break,
-                Ok(Err(error)) => return Ok(Err(error.into())),
+                Ok(Err(error)) => return Ok(Err(run.failed(error))),
                 Err(failure) => return Ok(Err(failure)),
             }
         }
         let completion = match call.completion() {
             Ok(completion) => completion,
-            Err(error) => return Ok(Err(error.into())),
+            Err(error) => return Ok(Err(run.failed(error))),
         };
         run.count(&completion.usage);
         let mut said = Said {

@@ -206,9 +206,9 @@ async fn read_next(run: &mut RunState, handle: &Resource<OpenGeneration>) -> was
             }
             let open = run.table.get_mut(handle)?;
             let completion = completion.map(|completion| whole(completion, open.partial.as_deref()));
-            Next::End(completion.map(Completion::from).map_err(Failure::from))
+            Next::End(completion.map(Completion::from).map_err(|error| run.failed(error)))
         }
-        Ok(Err(error)) => Next::End(Err(error.into())),
+        Ok(Err(error)) => Next::End(Err(run.failed(error))),
         Err(failure) => Next::End(Err(failure)),
     })
 }

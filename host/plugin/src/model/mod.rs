@@ -120,9 +120,15 @@ impl RunState {
             lease.gate(models.start(call)).await
         };
         Ok(match self.unless_stopped(started).await? {
-            Ok(started) => started.map_err(Failure::from),
+            Ok(started) => started.map_err(|error| self.failed(error)),
             Err(failure) => Err(failure),
         })
+    }
+
+    /// What a component reads of a call that failed. What the provider said is for the operator alone.
+    fn failed(&self, error: ModelError) -> Failure {
+        self.log.note(tracing::Level::WARN, "model", &format!("{}: {}", error.code, error.in_full()));
+        error.into()
     }
 
     /// Counts what a call took that has ended.
