@@ -57,7 +57,8 @@ pub use crate::bindings::outlast::agent::model::Delta;
 /// the model has finished. The usage is added to the response's.
 ///
 /// Calls of the functions that [`Request::client_functions`] names go to the client as well, their arguments
-/// streamed; all others are the agent's to answer.
+/// streamed; all others are the agent's to answer. If the request has no other functions, so do calls of functions that
+/// nobody declared.
 ///
 /// # Errors
 ///

@@ -33,10 +33,10 @@ pub struct ProviderConfig {
     /// How long a connection may take. Default `10s`.
     #[serde(with = "humantime_serde")]
     pub connect_timeout: Duration,
-    /// How long the first token may take. Default `120s`.
+    /// How long the provider may be silent before the first token. Comments and empty chunks are no silence. Default `120s`.
     #[serde(with = "humantime_serde")]
     pub first_token_timeout: Duration,
-    /// How long a stream may be silent after the first token. Default `60s`.
+    /// The same after the first token. Default `60s`.
     #[serde(with = "humantime_serde")]
     pub idle_timeout: Duration,
     /// How long a whole call may take, repetitions included. Default `10m`.

@@ -38,6 +38,9 @@ use super::{
 /// How many characters of a provider's own message are kept.
 const SAID: usize = 500;
 
+/// How many characters of a finish reason are shown.
+const WORD: usize = 64;
+
 /// What the caller can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ModelErrorKind {
@@ -187,6 +190,14 @@ impl ModelError {
         let when = retry_after.map(|wait| format!(" Please try again in {}s.", wait.as_secs_f64().ceil()));
         let message = format!("The model provider {provider} asks to slow down.{}", when.unwrap_or_default());
         Self::new(ModelErrorKind::RateLimited, "upstream_rate_limited", message).repeatable()
+    }
+
+    /// An answer that ended with a finish reason that is no success.
+    pub(super) fn ended(provider: &str, word: &str) -> Self {
+        let plain = |letter: &char| letter.is_ascii_alphanumeric() || "_-. ".contains(*letter);
+        let word: String = word.chars().filter(plain).take(WORD).collect();
+        let message = format!("The model provider {provider} ended its answer with the finish reason `{word}`.");
+        Self::new(ModelErrorKind::Unavailable, "upstream_failed", message).repeatable()
     }
 
     /// An answer that ended before it said that it was finished.

@@ -28,20 +28,27 @@
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod answer;
+mod calls;
 mod chat;
 mod config;
 mod conversation;
 mod error;
+mod finish;
 mod generation;
+mod halves;
+mod heard;
+mod incoming;
 mod meaning;
 mod models;
 mod native;
 mod piece;
 mod provider;
+mod reported;
 mod request;
 mod script;
 mod settings;
 mod upstream;
+mod usage;
 
 pub use config::{ModelConfigError, ModelsConfig, OnInterrupt, ProviderConfig, ProviderKind, Secret};
 pub use conversation::Call;

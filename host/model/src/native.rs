@@ -24,6 +24,7 @@ use super::{
     config::Secret,
     conversation::{FunctionCall, Part, Turn, data_url},
     error::ModelError,
+    finish,
     piece::{End, Piece, Usage},
     settings::{self, Format, Settings},
 };
@@ -131,12 +132,12 @@ impl NativeStream {
             Some(StopReason::MaxTokens(_)) => "length".to_owned(),
             Some(StopReason::ToolCall(_)) => "tool_calls".to_owned(),
             Some(StopReason::ContentFilter(_)) => "content_filter".to_owned(),
-            Some(StopReason::Other(word)) => word.chars().take(64).collect(),
+            Some(StopReason::Other(word)) => word,
         };
         let calls: Vec<FunctionCall> = calls.into_iter().flatten().map(function_call).collect();
-        // Gemini calls it a stop, or what it was.
-        let called = !calls.is_empty() && matches!(word.as_str(), "stop" | "FUNCTION_CALL");
-        let finish_reason = if called { "tool_calls".to_owned() } else { word };
+        let reason =
+            finish::reason(&word, !calls.is_empty()).ok_or_else(|| ModelError::ended(&self.provider, &word))?;
+        let finish_reason = reason.to_owned();
         Ok(End { finish_reason, usage, model: None, calls })
     }
 }

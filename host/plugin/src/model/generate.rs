@@ -248,7 +248,7 @@ fn whole(mut completion: outlast_model::Completion, partial: Option<&str>) -> ou
             let rest = message["content"][0]["text"].as_str().unwrap_or_default();
             message["content"][0]["text"] = json!(format!("{partial}{rest}"));
         }
-        None => completion.items.insert(0, outlast_model::message_item(partial)),
+        None => completion.items.insert(0, outlast_model::message_item(partial, "")),
     }
     completion
 }
