@@ -72,6 +72,7 @@ mod retrieve;
 mod runs;
 mod sandbox;
 mod secrets;
+mod sent;
 mod state;
 mod stored;
 mod subscribers;

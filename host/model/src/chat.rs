@@ -31,8 +31,9 @@ use super::{
     halves::mark,
     heard::Heard,
     incoming::{Incoming, incoming},
+    parameter::Parameter,
     piece::Piece,
-    request::body,
+    request::{Takes, body},
     settings::Settings,
 };
 
@@ -57,6 +58,7 @@ pub(super) struct Chat {
     url: Url,
     authorization: Option<HeaderValue>,
     limits: Limits,
+    takes: Takes,
 }
 
 #[derive(Clone, Copy)]
@@ -87,12 +89,13 @@ impl Chat {
         });
         let authorization = authorization.transpose()?;
         let limits = Limits { bytes: config.max_bytes(), last_words: LAST_WORDS.min(config.idle_timeout / 2) };
-        Ok(Self { provider: provider.to_owned(), http, url: base_url, authorization, limits })
+        let takes = takes(config, base_url.host_str());
+        Ok(Self { provider: provider.to_owned(), http, url: base_url, authorization, limits, takes })
     }
 
     /// A request, made once for all its attempts.
     pub(super) fn request(&self, model: &str, turns: &[Turn], settings: &Settings) -> ChatRequest {
-        let body = body(model, turns, settings, self.url.host_str() == Some("api.openai.com")).to_string().into();
+        let body = body(model, turns, settings, &self.takes).to_string().into();
         ChatRequest { body, functions: settings.tools.iter().map(|tool| tool.name.clone()).collect() }
     }
 
@@ -129,6 +132,20 @@ impl Chat {
         let (provider, limits) = (self.provider.clone(), self.limits);
         Ok(ChatStream { provider, limits, source, held, answer, pieces: VecDeque::new() })
     }
+}
+
+/// What a provider takes: as its kind does, unless the operator says otherwise.
+fn takes(config: &ProviderConfig, host: Option<&str>) -> Takes {
+    let openai = host == Some("api.openai.com");
+    let usual = config.kind.reasoning_field(openai);
+    let reasoning = match config.send_reasoning {
+        None => usual,
+        Some(true) => usual.or(Some("reasoning_content")),
+        Some(false) => None,
+    };
+    let parameters = config.parameters.clone();
+    let parameters = parameters.unwrap_or_else(|| Parameter::usual(config.kind, openai).to_vec());
+    Takes { openai, reasoning, parameters }
 }
 
 /// The text of a body as far as `most` bytes, or as far as it comes.

@@ -6,6 +6,8 @@ use bytesize::ByteSize;
 use genai::adapter::AdapterKind;
 use serde::Deserialize;
 
+use super::parameter::Parameter;
+
 /// Providers by name, and the model that is used when nothing names one.
 #[derive(Clone, Debug, Default)]
 pub struct ModelsConfig {
@@ -52,6 +54,12 @@ pub struct ProviderConfig {
     pub max_retry_pause: Duration,
     /// What happens to a call that was in flight when the server stopped. Default `restart`.
     pub on_interrupt: OnInterrupt,
+    /// What it takes beyond what all do: `top_logprobs`, `prompt_cache_key`, `safety_identifier`, `service_tier`, `user`,
+    /// `metadata`. Default: what providers of this kind are known to take.
+    pub parameters: Option<Vec<Parameter>>,
+    /// Whether the model is given back its reasoning with the conversation. Default: where providers of this kind need it or
+    /// take it.
+    pub send_reasoning: Option<bool>,
     /// The largest answer: its text, its reasoning and its function calls together. Default `16MiB`.
     pub max_response_bytes: ByteSize,
 }
@@ -72,6 +80,8 @@ impl Default for ProviderConfig {
             retry_pause: Duration::from_millis(500),
             max_retry_pause: Duration::from_secs(20),
             on_interrupt: OnInterrupt::Restart,
+            parameters: None,
+            send_reasoning: None,
             max_response_bytes: ByteSize::mib(16),
         }
     }
@@ -127,6 +137,17 @@ impl ProviderKind {
             Self::Together => "https://api.together.xyz/v1",
             Self::Fireworks => "https://api.fireworks.ai/inference/v1",
         })
+    }
+
+    /// The field of a message that gives a model back its reasoning; none where providers of this kind refuse it or do
+    /// without. `official`: at the kind's own address.
+    pub(super) fn reasoning_field(self, official: bool) -> Option<&'static str> {
+        match self {
+            Self::Openai if official => None,
+            Self::Openai | Self::Deepseek | Self::Fireworks => Some("reasoning_content"),
+            Self::Openrouter | Self::Ollama => Some("reasoning"),
+            _ => None,
+        }
     }
 
     /// The environment variable that holds the key, as the SDKs of this field name it.

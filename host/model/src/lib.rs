@@ -13,7 +13,7 @@
 //! settings      options of the Responses API → settings     (refused here: nothing was sent)
 //! provider      sends it, repeats it, gives up
 //!   chat          the Chat Completions API: most providers, gateways and local servers; our own client
-//!                 (`request` writes what is sent, `answer` reads what comes)
+//!                 (`order` and `request` write what is sent, `answer` reads what comes)
 //!   native        Anthropic and Gemini in their own words, through `genai`
 //!   script        what a test says, in place of a provider
 //! upstream      what comes, within the limits of time
@@ -41,6 +41,8 @@ mod incoming;
 mod meaning;
 mod models;
 mod native;
+mod order;
+mod parameter;
 mod piece;
 mod provider;
 mod reported;
@@ -55,6 +57,7 @@ pub use conversation::Call;
 pub use error::{ModelError, ModelErrorKind};
 pub use generation::{Completion, Delta, Generation, call_item, message_item, reasoning_item};
 pub use models::{Models, Target};
+pub use parameter::Parameter;
 pub use piece::{CallDelta, Usage};
 pub use script::{Script, ScriptedAnswer};
 

@@ -18,7 +18,7 @@ use genai::{
     webc,
 };
 use reqwest::Url;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{
     config::Secret,
@@ -180,7 +180,7 @@ fn messages(turns: &[Turn]) -> Vec<ChatMessage> {
             Turn::User(parts) => {
                 ChatMessage::user(MessageContent::from_parts(parts.iter().map(part).collect::<Vec<_>>()))
             }
-            Turn::Assistant { text, calls } => {
+            Turn::Assistant { text, calls, .. } => {
                 let text = Some(text).filter(|text| !text.is_empty() || calls.is_empty());
                 let mut parts: Vec<ContentPart> = text.map(ContentPart::from_text).into_iter().collect();
                 for call in calls {
@@ -188,14 +188,16 @@ fn messages(turns: &[Turn]) -> Vec<ChatMessage> {
                     parts.push(ContentPart::ToolCall(ToolCall {
                         call_id: call.call_id.clone(),
                         fn_name: call.name.clone(),
-                        fn_arguments: serde_json::from_str(&call.arguments)
-                            .unwrap_or_else(|_| Value::String(call.arguments.clone())),
+                        fn_arguments: match call.arguments.trim() {
+                            "" => Value::Object(Map::new()),
+                            text => serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned())),
+                        },
                         thought_signatures: None,
                     }));
                 }
                 ChatMessage::assistant(MessageContent::from_parts(parts))
             }
-            Turn::Output { call_id, text } => {
+            Turn::Output { call_id, text, .. } => {
                 let mut response = ToolResponse::new(call_id, text);
                 response.fn_name = names.get(call_id.as_str()).map(|name| (*name).to_owned());
                 ChatMessage::from(response)

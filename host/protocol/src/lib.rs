@@ -41,7 +41,7 @@ pub use failed::StreamError;
 pub use fold::{Fold, FoldError};
 pub use id::ResponseId;
 pub use idempotency::IdempotencyKey;
-pub use input::{MAX_INPUT_ITEMS, check_calls, identify, references};
+pub use input::{MAX_INPUT_ITEMS, check_calls, identify, is_half_call, references};
 pub use item::{Content, Item, ItemStatus, SummaryPart};
 pub use request::{CreateRequest, previous_not_found};
 pub use response::{Deleted, IncompleteDetails, Response, ResponseError, Usage};

@@ -158,7 +158,7 @@ fn text(given: Option<&Value>) -> Value {
 
 /// The tools with every key that a response shows.
 fn tools(given: Option<&Value>) -> Value {
-    let defaults = json!({"type": "function", "name": "", "description": null, "parameters": null, "strict": true});
+    let defaults = json!({"type": "function", "name": "", "description": null, "parameters": null, "strict": null});
     let list = given.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     list.iter().map(|tool| with_defaults(Some(tool), defaults.clone())).collect()
 }
