@@ -12,8 +12,15 @@ use crate::host::context as host;
 use crate::{Failure, Item};
 
 /// Options of a model that agents have no use for themselves.
-const PASSED_ON: [&str; 6] =
-    ["presence_penalty", "frequency_penalty", "top_logprobs", "prompt_cache_key", "safety_identifier", "service_tier"];
+const PASSED_ON: [&str; 7] = [
+    "presence_penalty",
+    "frequency_penalty",
+    "top_logprobs",
+    "prompt_cache_key",
+    "safety_identifier",
+    "service_tier",
+    "truncation",
+];
 
 /// The request as the client sent it, without its input.
 ///
@@ -156,7 +163,7 @@ mod tests {
         let mut body = sent.clone();
         body["model"] = "chat".into();
         body["top_p"] = Value::Null;
-        body["truncation"] = "auto".into();
+        body["store"] = false.into();
         let request: Request = serde_json::from_value(body).unwrap();
         assert_eq!(Value::Object(request.model_options()), sent);
     }
@@ -169,7 +176,7 @@ mod tests {
             "tools": [{"type": "function", "name": "add", "parameters": {}}], "tool_choice": "auto",
             "parallel_tool_calls": false, "user": "ann", "metadata": {"a": "b"}, "presence_penalty": 0.5,
             "frequency_penalty": 0.25, "top_logprobs": 2, "prompt_cache_key": "k", "safety_identifier": "s",
-            "service_tier": "flex"
+            "service_tier": "flex", "truncation": "auto"
         });
         let request: Request = serde_json::from_value(sent.clone()).unwrap();
         assert_eq!(Value::Object(request.model_options()), sent);

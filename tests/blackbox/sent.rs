@@ -5,10 +5,14 @@ use serde_json::{Value, json};
 use crate::harness::{
     database::{Database, both_databases},
     server::{Options, Server},
-    upstream::{Upstream, call, end, text},
+    upstream::{Upstream, call, end, fails, text},
 };
 
-both_databases!(an_incomplete_response_is_continued, an_incomplete_turn_stays_in_its_conversation);
+both_databases!(
+    an_incomplete_response_is_continued,
+    an_incomplete_turn_stays_in_its_conversation,
+    sealed_reasoning_is_read_again,
+);
 
 async fn with(database: Database, answers: impl IntoIterator<Item = Vec<Value>>, more: &str) -> (Server, Upstream) {
     let upstream = Upstream::start(answers).await;
@@ -120,6 +124,34 @@ async fn a_model_gets_its_reasoning_back_where_its_provider_takes_it() {
     }
 }
 
+async fn sealed_reasoning_is_read_again(database: Database) {
+    let thinks = vec![json!({"delta": {"reasoning_content": "secret thoughts"}}), text("42"), end("stop")];
+    let (mut server, upstream) = with(database, [thinks.clone(), thinks, fine(), fine(), fine()], "").await;
+    let client = server.client();
+    let mut body = json!({"model": "chat/up-1", "input": "x", "include": ["reasoning.encrypted_content"]});
+    let stored = client.post(body.clone()).await.response();
+    body["store"] = false.into();
+    let events = client.stream(body).await.rest().await;
+    let output = events.last().unwrap().data["response"]["output"].clone();
+    let sealed = output[0]["encrypted_content"].as_str().unwrap();
+    assert!(!sealed.contains("secret") && stored["output"][0]["encrypted_content"] != sealed);
+    // The client may leave out the summary: what is sealed says it all, also after a restart.
+    server.restart();
+    let client = server.client();
+    let reasoning = |sealed: &str| json!({"type": "reasoning", "summary": [], "encrypted_content": sealed});
+    let replayed = |sealed: &str| json!({"input": [{"role": "user", "content": "x"}, reasoning(sealed), output[1], {"role": "user", "content": "y"}]});
+    let chained = json!({"input": "y", "previous_response_id": stored["id"]});
+    // What others have sealed is nothing to this server.
+    for (mut body, expected) in
+        [(replayed(sealed), Some("secret thoughts")), (chained, Some("secret thoughts")), (replayed("gAAAA"), None)]
+    {
+        body["model"] = "chat/up-1".into();
+        client.post(body).await.response();
+        let message = upstream.requests().pop().unwrap()["messages"][1].clone();
+        assert_eq!((&message["content"], message["reasoning_content"].as_str()), (&json!("42"), expected));
+    }
+}
+
 #[tokio::test]
 async fn a_provider_gets_the_parameters_that_it_takes() {
     let asked = json!({
@@ -159,6 +191,41 @@ async fn a_tool_is_shown_as_it_was_sent() {
         let response = server.client().post(body).await.response();
         let sent = upstream.requests().pop().unwrap()["tools"][0]["function"]["strict"].clone();
         assert_eq!((&sent, &response["tools"][0]["strict"]), (&strict, &strict));
+    }
+}
+
+#[tokio::test]
+async fn what_is_too_long_loses_its_oldest_turns_where_the_client_wants_that() {
+    let too_long = || vec![fails(400, None, json!({"code": "context_length_exceeded", "message": "too long"}))];
+    let said = |role: &str, words: &str| json!({"role": role, "content": words});
+    let input = json!([
+        said("user", "one"),
+        said("assistant", "1"),
+        said("user", "two"),
+        said("assistant", "2"),
+        said("user", "three")
+    ]);
+    let body = |truncation: &str| json!({"model": "chat/up-1", "input": input, "truncation": truncation});
+    let last = |upstream: &Upstream| -> Vec<Value> { messages(upstream).into_iter().map(|(_, said)| said).collect() };
+    // Half is left out when the provider says so, once.
+    let (server, upstream) = with(Database::Sqlite, [too_long(), fine(), too_long(), too_long(), too_long()], "").await;
+    let client = server.client();
+    let response = client.post(body("auto")).await.response();
+    assert_eq!((&response["truncation"], upstream.requests().len()), (&json!("auto"), 2));
+    assert_eq!(last(&upstream), ["three"]);
+    server.logged(&["4 items of the beginning were left out"]);
+    for (truncation, calls) in [("auto", 2), ("disabled", 1)] {
+        let before = upstream.requests().len();
+        client.post(body(truncation)).await.refused(400, "context_length_exceeded");
+        assert_eq!(upstream.requests().len() - before, calls);
+    }
+    // What the operator says fits is not tried out.
+    let (server, upstream) = with(Database::Sqlite, [fine(), fine()], "context = 30").await;
+    for (truncation, expected) in
+        [("auto", vec!["two", "2", "three"]), ("disabled", vec!["one", "1", "two", "2", "three"])]
+    {
+        server.client().post(body(truncation)).await.response();
+        assert_eq!(last(&upstream), expected);
     }
 }
 

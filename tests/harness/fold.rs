@@ -61,6 +61,10 @@ impl Fold {
                 assert!(std::mem::replace(&mut self.open[at], false), "done twice: {data}");
                 let (mut streamed, done) = (self.output()[at].clone(), data["item"].clone());
                 streamed["status"] = done["status"].clone();
+                // What is sealed is sealed whole, at the end.
+                if let Some(sealed) = done.get("encrypted_content") {
+                    streamed["encrypted_content"] = sealed.clone();
+                }
                 assert_eq!(streamed, done, "the item is what was streamed");
                 self.output()[at] = done;
             }

@@ -54,6 +54,9 @@ pub struct ProviderConfig {
     pub max_retry_pause: Duration,
     /// What happens to a call that was in flight when the server stopped. Default `restart`.
     pub on_interrupt: OnInterrupt,
+    /// How many tokens its models read, the answer included: with `truncation: "auto"`, more is left out before it is sent.
+    /// Default: not known, and it is left out when the provider says that it is too much.
+    pub context: Option<u64>,
     /// What it takes beyond what all do: `top_logprobs`, `prompt_cache_key`, `safety_identifier`, `service_tier`, `user`,
     /// `metadata`. Default: what providers of this kind are known to take.
     pub parameters: Option<Vec<Parameter>>,
@@ -80,6 +83,7 @@ impl Default for ProviderConfig {
             retry_pause: Duration::from_millis(500),
             max_retry_pause: Duration::from_secs(20),
             on_interrupt: OnInterrupt::Restart,
+            context: None,
             parameters: None,
             send_reasoning: None,
             max_response_bytes: ByteSize::mib(16),

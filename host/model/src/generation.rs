@@ -68,6 +68,8 @@ pub struct Completion {
 /// A model call under way. Dropping it ends the call.
 pub struct Generation {
     model: String,
+    /// How many items of its input were left out.
+    left_out: usize,
     upstream: Upstream,
     /// Read while the call was started, not given out yet.
     first: Option<Piece>,
@@ -95,7 +97,30 @@ impl Generation {
     pub(super) fn new(model: String, upstream: Upstream, first: Piece, live: LiveCall) -> Self {
         let (text, refusal, reasoning) = (String::new(), String::new(), String::new());
         let (first, rest, longest, state) = (Some(first), VecDeque::new(), usize::MAX, State::Open);
-        Self { model, upstream, first, longest, rest, text, refusal, reasoning, call_bytes: 0, state, live }
+        Self {
+            model,
+            left_out: 0,
+            upstream,
+            first,
+            longest,
+            rest,
+            text,
+            refusal,
+            reasoning,
+            call_bytes: 0,
+            state,
+            live,
+        }
+    }
+
+    /// The same, of whose input so many items were left out.
+    pub(super) fn without(self, left_out: usize) -> Self {
+        Self { left_out, ..self }
+    }
+
+    /// How many items of the input were left out, because it was too long.
+    pub fn left_out(&self) -> usize {
+        self.left_out
     }
 
     /// The same, with no delta that is longer than this, in bytes.

@@ -49,6 +49,7 @@ mod reported;
 mod request;
 mod script;
 mod settings;
+mod truncate;
 mod upstream;
 mod usage;
 

@@ -28,7 +28,8 @@ mod websocket;
 
 pub use check::RequestLimits;
 pub use compaction::{
-    Compaction, compaction_item, is_user_message, not_sealed_here, read_compact, sealed_content, summary_message,
+    Compaction, compaction_item, is_user_message, not_sealed_here, read_compact, sealed_content, sealed_reasoning,
+    summary_message,
 };
 pub use conversation::{
     Conversation, ConversationId, CreateConversation, conversation_busy, conversation_not_found, parse_items,

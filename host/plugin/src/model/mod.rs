@@ -121,7 +121,14 @@ impl RunState {
             lease.gate(models.start(call)).await.map(|generation| generation.in_pieces_of(longest))
         };
         Ok(match self.unless_stopped(started).await? {
-            Ok(started) => started.map_err(|error| self.failed(error)),
+            Ok(Ok(generation)) => {
+                if let left_out @ 1.. = generation.left_out() {
+                    let line = format!("{left_out} items of the beginning were left out (truncation: auto)");
+                    self.log.note(tracing::Level::INFO, "model", &line);
+                }
+                Ok(generation)
+            }
+            Ok(Err(error)) => Err(self.failed(error)),
             Err(failure) => Err(failure),
         })
     }
