@@ -6,10 +6,21 @@ use std::collections::BTreeMap;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::host::context as host;
 use crate::{Failure, Item};
+
+/// Options of a model that agents have no use for themselves.
+const PASSED_ON: [&str; 7] = [
+    "presence_penalty",
+    "frequency_penalty",
+    "top_logprobs",
+    "prompt_cache_key",
+    "safety_identifier",
+    "service_tier",
+    "truncation",
+];
 
 /// The request as the client sent it, without its input.
 ///
@@ -110,8 +121,12 @@ impl Request {
             ("tools", self.tools.clone()),
             ("tool_choice", self.tool_choice.clone()),
             ("parallel_tool_calls", self.parallel_tool_calls.map(Value::from)),
+            ("user", self.user.clone().map(Value::from)),
+            ("metadata", Some(&self.metadata).filter(|metadata| !metadata.is_empty()).map(|metadata| json!(metadata))),
         ];
-        options.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+        let others =
+            PASSED_ON.into_iter().map(|name| (name, self.rest.get(name).filter(|value| !value.is_null()).cloned()));
+        options.into_iter().chain(others).filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
     }
 
     /// The names of the functions that the client offers and runs itself.
@@ -128,7 +143,6 @@ fn null_is_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn a_request_keeps_what_it_does_not_know() {
@@ -149,7 +163,7 @@ mod tests {
         let mut body = sent.clone();
         body["model"] = "chat".into();
         body["top_p"] = Value::Null;
-        body["truncation"] = "auto".into();
+        body["store"] = false.into();
         let request: Request = serde_json::from_value(body).unwrap();
         assert_eq!(Value::Object(request.model_options()), sent);
     }
@@ -160,7 +174,9 @@ mod tests {
             "temperature": 0.7, "top_p": 0.9, "max_output_tokens": 64,
             "reasoning": {"effort": "low"}, "text": {"format": {"type": "json_object"}},
             "tools": [{"type": "function", "name": "add", "parameters": {}}], "tool_choice": "auto",
-            "parallel_tool_calls": false
+            "parallel_tool_calls": false, "user": "ann", "metadata": {"a": "b"}, "presence_penalty": 0.5,
+            "frequency_penalty": 0.25, "top_logprobs": 2, "prompt_cache_key": "k", "safety_identifier": "s",
+            "service_tier": "flex", "truncation": "auto"
         });
         let request: Request = serde_json::from_value(sent.clone()).unwrap();
         assert_eq!(Value::Object(request.model_options()), sent);

@@ -57,7 +57,8 @@ pub use crate::bindings::outlast::agent::model::Delta;
 /// the model has finished. The usage is added to the response's.
 ///
 /// Calls of the functions that [`Request::client_functions`] names go to the client as well, their arguments
-/// streamed; all others are the agent's to answer.
+/// streamed; all others are the agent's to answer. If the request has no other functions, so do calls of functions that
+/// nobody declared.
 ///
 /// # Errors
 ///
@@ -103,7 +104,9 @@ pub struct Request {
     /// The conversation, oldest first.
     pub input: Vec<Item>,
     /// Sampling and more, by the Responses API's own names: `temperature`, `top_p`, `max_output_tokens`,
-    /// `reasoning`, `text`, `tools`, `tool_choice`, `parallel_tool_calls`. Others are ignored.
+    /// `reasoning`, `text`, `tools`, `tool_choice`, `parallel_tool_calls`, `presence_penalty`, `frequency_penalty`,
+    /// `truncation`, and where the provider takes them `top_logprobs`, `prompt_cache_key`, `safety_identifier`, `service_tier`, `user`, `metadata`.
+    /// Others are ignored.
     pub options: Map<String, Value>,
     /// The functions that the client runs itself: [`forward`] sends the client the calls of these.
     pub client_functions: Vec<String>,

@@ -171,6 +171,10 @@ impl<'a> ToolLoop<'a> {
         if matches!(completion.finish_reason, FinishReason::Length | FinishReason::ContentFilter) {
             return Vec::new();
         }
+        // Without tools of its own, the agent has nothing to answer: a call of anything else went to the client.
+        if self.names().next().is_none() {
+            return Vec::new();
+        }
         let calls: Vec<_> = completion.function_calls().cloned().collect();
         if calls.iter().any(|call| self.request.client_functions.contains(&call.name)) {
             return Vec::new();

@@ -26,7 +26,7 @@ async fn runs_from_a_pool_are_runs_like_others() {
         let behaviours = ["say fine", "panic", "grow", "overflow", "wait 200"];
         let runs = (0..20).map(|n| {
             let (client, behaviour) = (client.clone(), behaviours[n % behaviours.len()]);
-            async move { (behaviour, client.post(json!({"model": "hostile", "input": behaviour})).await.response()) }
+            async move { (behaviour, client.run(json!({"model": "hostile", "input": behaviour})).await) }
         });
         for (behaviour, response) in futures::future::join_all(runs).await {
             let text = &response["output"][0]["content"][0]["text"];

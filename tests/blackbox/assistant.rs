@@ -94,7 +94,7 @@ async fn a_function_of_the_client_ends_the_turn_and_the_next_one_goes_on() {
     assert_eq!(client.post(next).await.response()["output"][0]["content"][0]["text"], "Rain.");
 
     let clash = json!([{"type": "function", "name": "now", "parameters": {"type": "object"}}]);
-    let response = client.post(json!({"model": "assistant/up-1", "input": "x", "tools": clash})).await.response();
+    let response = client.run(json!({"model": "assistant/up-1", "input": "x", "tools": clash})).await;
     assert_eq!(response["status"], "failed");
     let message = response["error"]["message"].as_str().unwrap();
     assert!(message.contains("two functions named `now`"), "{message}");
@@ -105,7 +105,7 @@ async fn the_operator_says_how_it_behaves() {
     let config = "[agents.assistant]\nconfig = { instructions = \"Rhyme.\", model = \"up/up-2\", max_steps = 1 }";
     let answers = [vec![calculate("1 / 0"), end("tool_calls")]];
     let setting = with(Database::Sqlite, config, answers).await;
-    let response = setting.server.client().post(json!({"model": "assistant", "input": "x"})).await.response();
+    let response = setting.server.client().run(json!({"model": "assistant", "input": "x"})).await;
     assert_eq!(response["status"], "failed");
     let message = response["error"]["message"].as_str().unwrap();
     assert!(message.contains("in each of 1 steps"), "{message}");

@@ -341,7 +341,7 @@ async fn a_body_that_does_not_come_is_given_up() {
 #[tokio::test]
 async fn a_delay_that_echo_does_not_know_fails_the_run_and_says_why() {
     let server = server();
-    let response = server.client().post(with("metadata", json!({"delay_ms": "soon"}))).await.response();
+    let response = server.client().run(with("metadata", json!({"delay_ms": "soon"}))).await;
     assert_eq!(response["status"], "failed");
     assert!(response["error"]["message"].as_str().unwrap().contains("delay_ms"), "{}", response["error"]);
 }

@@ -91,7 +91,7 @@ async fn only_a_completed_response_moves_the_checkpoint(database: Database) {
     let client = server.client();
     let first = client.post(turn("c", "first")).await.response();
     let failed = json!({"model": "hostile", "input": "fail", "conversation": "c"});
-    assert_eq!(client.post(failed).await.response()["status"], "failed");
+    assert_eq!(client.run(failed).await["status"], "failed");
     let id = events::response_id(&client.stream(slow("c")).await.until_delta(1).await);
     assert_eq!(pointers(&client, "c").await, (first["id"].clone(), json!(id)));
     client.cancel(&id).await.response();

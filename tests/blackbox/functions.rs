@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::harness::{
     database::{Database, both_databases},
     events::{Event, kinds},
+    plugins,
     server::{Options, Server},
     upstream::{Upstream, call, end, text},
 };
@@ -84,10 +85,56 @@ async fn calls_side_by_side_are_kept_apart(database: Database) {
     let events = server.client().stream(body).await.rest().await;
     let output = events.last().unwrap().data["response"]["output"].as_array().unwrap().clone();
     let calls: Vec<_> = output.iter().map(|item| (item["name"].as_str(), item["arguments"].as_str())).collect();
-    // A function that the client did not offer is not shown to it.
-    assert_eq!(calls, [(Some("add"), Some("{}")), (Some("now"), Some("{}"))]);
+    // Nobody has declared the last one: there is nobody else to tell.
+    assert_eq!(calls, [(Some("add"), Some("{}")), (Some("now"), Some("{}")), (Some("unknown"), Some("{}"))]);
     assert_ne!(output[0]["call_id"], output[1]["call_id"]);
     assert_eq!((pieces(&events, 0), pieces(&events, 1)), (vec!["{", "}"], vec!["{}"]));
+}
+
+#[tokio::test]
+async fn a_call_of_nobodys_function_goes_to_the_client_unless_the_agent_has_tools() {
+    let ask = vec![call(0, Some("a"), Some("search"), "{\"q\":\"x\"}"), end("tool_calls")];
+    let answers = [ask.clone(), ask, vec![text("Never mind."), end("stop")]];
+    let (upstream, folder) = (Upstream::start(answers).await, plugins::folder("assistant"));
+    let server = Server::start(upstream.options(Options::new(Database::Sqlite)).plugins(folder.path()));
+    let client = server.client();
+    let response = client.post(json!({"model": "chat/up-1", "input": "x"})).await.response();
+    let item = &response["output"][0];
+    assert_eq!((&item["name"], &item["arguments"]), (&json!("search"), &json!("{\"q\":\"x\"}")));
+    // An agent with tools tells the model that it has no such tool.
+    let response = client.post(json!({"model": "assistant/up-1", "input": "x"})).await.response();
+    let output = response["output"].as_array().unwrap();
+    assert_eq!((output.len(), &output[0]["content"][0]["text"]), (1, &json!("Never mind.")));
+    let told = upstream.requests().pop().unwrap()["messages"].as_array().unwrap().last().unwrap().clone();
+    assert!(told["content"].as_str().unwrap().contains("there is no tool `search`"), "{told}");
+}
+
+#[tokio::test]
+async fn a_refusal_is_a_part_of_its_own() {
+    let refuses = |words: &str| json!({"delta": {"refusal": words}});
+    let answer = vec![text("Well. "), refuses("I can"), refuses("not."), end("stop")];
+    let (server, upstream) = with(Database::Sqlite, [answer, vec![text("Fine."), end("stop")]]).await;
+    let client = server.client();
+    let events = client.stream(json!({"model": "chat/up-1", "input": "x"})).await.rest().await;
+    let deltas = events.iter().filter(|event| event.kind == "response.refusal.delta");
+    assert_eq!(deltas.map(|event| event.data["delta"].as_str().unwrap()).collect::<Vec<_>>(), ["I can", "not."]);
+    let response = &events.last().unwrap().data["response"];
+    assert_eq!(response["status"], "completed");
+    assert_eq!(response["output"][0]["content"][1], json!({"type": "refusal", "refusal": "I cannot."}));
+    // The model reads in the next turn what it has said.
+    let next = json!({"model": "chat/up-1", "input": "y", "previous_response_id": response["id"]});
+    client.post(next).await.response();
+    assert_eq!(upstream.requests().pop().unwrap()["messages"][1]["content"], "Well. I cannot.");
+}
+
+#[tokio::test]
+async fn a_delta_that_is_larger_than_an_event_comes_in_pieces() {
+    let large = "größer ".repeat(200_000);
+    let (server, _upstream) = with(Database::Sqlite, [vec![text(&large), end("stop")]]).await;
+    let events = server.client().stream(json!({"model": "chat/up-1", "input": "x"})).await.rest().await;
+    let deltas: Vec<&str> = events.iter().filter_map(Event::delta).collect();
+    assert!(deltas.len() > 1 && deltas.iter().all(|delta| delta.len() <= 1 << 20), "{}", deltas.len());
+    assert_eq!(deltas.concat(), large);
 }
 
 async fn a_call_that_is_cut_short_is_incomplete(database: Database) {

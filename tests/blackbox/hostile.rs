@@ -119,7 +119,7 @@ async fn all_runs_together_have_a_limit_of_memory_and_small_ones_go_on() {
     assert!(message.contains("200 MiB") && message.contains("limits.instances_memory"), "{message}");
     client.cancel(&id).await.response();
     wait::eventually("there is room", async || {
-        let response = client.post(json!({"model": "hostile", "input": "grow 150"})).await.response();
+        let response = client.run(json!({"model": "hostile", "input": "grow 150"})).await;
         (response["status"] == "completed").then_some(())
     })
     .await;
@@ -296,7 +296,7 @@ async fn a_hundred_that_crash_at_once_leave_a_server_that_serves() {
     let behaviours =
         ["panic", "overflow", "grow", "exit", "fail", "late-write", "open", "big 100000000", "spin", "env"];
     let run = async |client: Client, behaviour: String| {
-        let answer = client.post(json!({"model": "hostile", "input": behaviour})).await.response();
+        let answer = client.run(json!({"model": "hostile", "input": behaviour})).await;
         assert_ne!(answer["status"], "in_progress");
     };
     let runs = (0..100).map(|n| run(client.clone(), behaviours[n % behaviours.len()].to_owned()));

@@ -91,7 +91,7 @@ async fn a_run_that_takes_too_long_is_ended(database: Database) {
     let server = Server::start(Options::new(database).env("OUTLAST_LIMITS__RUN_TIMEOUT", "300ms"));
     let client = server.client();
     let request = json!({"model": "echo", "input": "said unsaid", "metadata": {"delay_ms": "10000"}});
-    let response = client.post(request).await.response();
+    let response = client.run(request).await;
     assert_eq!(response["status"], "failed");
     let message = response["error"]["message"].as_str().unwrap();
     assert!(message.contains("limits.run_timeout"), "{message}");
@@ -121,13 +121,13 @@ async fn naps_do_not_give_a_run_more_time_of_a_processor(database: Database) {
     let server = Server::start(options.config("[limits]\ncpu_time = \"600ms\"\nidle_after = \"20ms\""));
     let client = server.client();
     // Long enough to be worth leaving memory at first, which has to be paid for, and then not any more.
-    let response = client.post(json!({"model": "hostile", "input": "laps 100000 5 100"})).await.response();
+    let response = client.run(json!({"model": "hostile", "input": "laps 100000 5 100"})).await;
     ended_at(&response, "0.6 seconds (limits.cpu_time)");
     let seconds = cpu_seconds(&client, &response).await;
     assert!((0.6..1.0).contains(&seconds), "{seconds}");
     // What is expensive to replay stays where it is: it has half of its time left.
-    let once = client.post(json!({"model": "hostile", "input": "compute 20 0 0"})).await.response();
-    let often = client.post(json!({"model": "hostile", "input": "compute 20 10 21"})).await.response();
+    let once = client.run(json!({"model": "hostile", "input": "compute 20 0 0"})).await;
+    let often = client.run(json!({"model": "hostile", "input": "compute 20 10 21"})).await;
     assert_eq!((&once["status"], &often["status"]), (&json!("completed"), &json!("completed")), "{often}");
     let (once, often) = (cpu_seconds(&client, &once).await, cpu_seconds(&client, &often).await);
     assert!(often < once * 3.0 + 0.05, "{often} for {once}");

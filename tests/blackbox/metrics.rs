@@ -58,7 +58,7 @@ async fn runs_are_counted_from_their_admission_to_their_end(database: Database) 
     client.post(json!({"model": "echo", "input": "x"})).await.response();
     client.post(json!({"model": "echo", "input": "x", "store": false})).await.response();
     // There is no provider.
-    client.post(json!({"model": "chat/m", "input": "x"})).await.response();
+    client.run(json!({"model": "chat/m", "input": "x"})).await;
     let end = eventually(&client, "outlast_run_duration_seconds_count{agent=\"echo\"}", |count| count == 3.0).await;
     assert_eq!((end.value(&ended("echo", "cancelled")), end.value(&ended("echo", "completed"))), (1.0, 2.0));
     eventually(&client, &ended("chat", "failed"), |count| count == 1.0).await;
@@ -164,7 +164,7 @@ async fn calls_of_models_are_counted_by_provider_and_by_listed_model() {
     let options = Options::new(Database::Sqlite).config("default_model = \"up/usual\"");
     let server = Server::start(upstream.options(options).config(&more));
     let client = server.client();
-    let ask = async |model: &str| client.post(json!({"model": model, "input": "x"})).await.response();
+    let ask = async |model: &str| client.run(json!({"model": model, "input": "x"})).await;
     for (model, status) in [
         ("chat", "completed"),
         ("chat/up/usual", "incomplete"),
@@ -296,7 +296,7 @@ async fn what_is_shown_is_documented() {
     let server = Server::start(Options::new(Database::Sqlite).config(away));
     let client = server.client();
     // What has no series before there is something to count.
-    client.post(json!({"model": "chat/m", "input": "x"})).await.response();
+    client.run(json!({"model": "chat/m", "input": "x"})).await;
     client.get_path("/nowhere").await.refused(404, "unknown_url");
     let now = metrics(&client).await;
     let page = include_str!("../../docs/src/operating/metrics.md");

@@ -39,7 +39,7 @@ async fn what_stands_behind_the_slash_does_not_choose_the_agent() {
 #[tokio::test]
 async fn chat_without_a_provider_fails_and_says_what_to_set() {
     let server = Server::start(Database::Sqlite);
-    let response = server.client().post(json!({"model": "chat/gpt-4o", "input": "x"})).await.response();
+    let response = server.client().run(json!({"model": "chat/gpt-4o", "input": "x"})).await;
     assert_eq!(response["status"], "failed");
     let message = response["error"]["message"].as_str().unwrap();
     assert!(message.contains("OPENAI_API_KEY") || message.contains("provider"), "{message}");

@@ -38,7 +38,7 @@ fn server(options: Options) -> Server {
 
 /// Executes a run and gives its id.
 async fn run(client: &Client, agent: &str, input: &str) -> String {
-    let response = client.post(json!({"model": agent, "input": input})).await.response();
+    let response = client.run(json!({"model": agent, "input": input})).await;
     response["id"].as_str().unwrap().to_owned()
 }
 

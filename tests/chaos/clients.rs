@@ -288,6 +288,13 @@ impl Client {
             let first = seen.id.is_none().then_some(0);
             self.read(seen, answer, first, seen.plan.key.is_some()).await
         } else {
+            // A failed run is an error that names its response.
+            if answer.status() == 502 {
+                let Ok(Ok(body)) = timeout(patience, answer.json::<Value>()).await else { return seen.lost() };
+                seen.moved();
+                seen.named(body["error"]["response_id"].as_str().unwrap());
+                return Ok(());
+            }
             let Ok(Ok(text)) = timeout(patience, text_of(answer, &seen.plan.marker)).await else { return seen.lost() };
             seen.take_response(&text);
             Ok(())

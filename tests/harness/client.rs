@@ -90,6 +90,22 @@ impl Client {
         self.send(self.request(Method::POST, "/v1/responses").json(&body)).await
     }
 
+    /// `POST /v1/responses`, which waits for the end of the run: its response, however it ended.
+    pub async fn run(&self, body: Value) -> Value {
+        let answer = self.post(body).await;
+        if answer.status == 200 {
+            return answer.response();
+        }
+        let id = answer.body["error"]["response_id"].as_str().unwrap_or_else(|| panic!("{}", answer.body));
+        assert_eq!(answer.headers["x-outlast-response-id"], id);
+        let response = self.response(id).await;
+        assert_eq!(response["status"], "failed", "{response}");
+        for field in ["code", "message"] {
+            assert_eq!(answer.body["error"][field], response["error"][field]);
+        }
+        response
+    }
+
     /// `POST /v1/responses` with any bytes, as JSON.
     pub async fn post_bytes(&self, body: impl Into<reqwest::Body>) -> Answer {
         let request = self.request(Method::POST, "/v1/responses").header(CONTENT_TYPE, "application/json");

@@ -83,6 +83,11 @@ impl Parser {
         Some(self.frame(frame))
     }
 
+    /// The next number does not come.
+    pub fn skip(&mut self) {
+        self.expected = self.expected.map(|number| number + 1);
+    }
+
     /// Whether `[DONE]` has come.
     pub fn done(&self) -> bool {
         self.done

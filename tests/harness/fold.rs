@@ -10,7 +10,7 @@ use super::events::Event;
 /// Folds all events from the first on; the stream may stop anywhere.
 #[track_caller]
 pub fn fold(events: &[Event]) -> Value {
-    let mut fold = Fold { response: Value::Null, open: Vec::new() };
+    let mut fold = Fold { response: Value::Null, open: Vec::new(), error: None };
     for event in events {
         fold.apply(event);
     }
@@ -21,12 +21,22 @@ struct Fold {
     response: Value,
     /// Which items are not done yet, by output index.
     open: Vec<bool>,
+    /// What the event before the end says of a failure.
+    error: Option<Value>,
 }
 
 impl Fold {
     #[track_caller]
     fn apply(&mut self, event: &Event) {
         let data = &event.data;
+        assert!(self.error.is_none() || event.kind == "response.failed", "an error is followed by the end: {data}");
+        if event.kind == "error" {
+            for field in ["code", "message", "param"] {
+                assert_eq!(data[field], data["error"][field], "SDKs read the one or the other: {data}");
+            }
+            self.error = Some(data["error"].clone());
+            return;
+        }
         let name = event.kind.strip_prefix("response.").expect("all types begin with `response.`");
         match name {
             "created" => {
@@ -51,6 +61,10 @@ impl Fold {
                 assert!(std::mem::replace(&mut self.open[at], false), "done twice: {data}");
                 let (mut streamed, done) = (self.output()[at].clone(), data["item"].clone());
                 streamed["status"] = done["status"].clone();
+                // What is sealed is sealed whole, at the end.
+                if let Some(sealed) = done.get("encrypted_content") {
+                    streamed["encrypted_content"] = sealed.clone();
+                }
                 assert_eq!(streamed, done, "the item is what was streamed");
                 self.output()[at] = done;
             }
@@ -80,7 +94,13 @@ impl Fold {
         assert_eq!(self.response["output"], response["output"], "the output is what was streamed");
         let status = response["status"].as_str().unwrap();
         match name {
-            "failed" => assert!(status == "failed" || status == "cancelled", "{response}"),
+            "failed" if status == "cancelled" => assert!(self.error.is_none(), "{response}"),
+            "failed" => {
+                for field in ["code", "message"] {
+                    let said = self.error.as_ref().map(|error| &error[field]);
+                    assert!(said.is_none_or(|said| *said == response["error"][field]), "{response}");
+                }
+            }
             other => assert_eq!(status, other),
         }
         self.response = response.clone();

@@ -79,6 +79,16 @@ const KEYS: [&str; 33] = [
     "user",
 ];
 
+/// Every code of a failed run.
+const CODES: [&str; 6] = [
+    "server_error",
+    "rate_limit_exceeded",
+    "insufficient_quota",
+    "context_length_exceeded",
+    "content_policy_violation",
+    "model_not_found",
+];
+
 #[track_caller]
 fn check_keys(response: &Value) {
     let fields = response.as_object().expect("a response is an object");
@@ -92,7 +102,7 @@ fn check_keys(response: &Value) {
     assert_eq!(response["usage"].is_null(), active, "usage is null until the end: {response}");
     if let Some(error) = response["error"].as_object() {
         assert_eq!(response["status"], "failed", "{response}");
-        assert!(["server_error", "rate_limit_exceeded"].contains(&error["code"].as_str().unwrap()), "{response}");
+        assert!(CODES.contains(&error["code"].as_str().unwrap()), "{response}");
     }
 }
 

@@ -2,7 +2,14 @@
 
 use std::{collections::VecDeque, convert::Infallible, sync::Arc};
 
-use axum::{Json, Router, body::Body, extract::State, response::IntoResponse, routing::post};
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::State,
+    http::{StatusCode, header::RETRY_AFTER},
+    response::{IntoResponse, Response},
+    routing::post,
+};
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use parking_lot::Mutex;
@@ -76,6 +83,11 @@ pub fn call(index: usize, id: Option<&str>, name: Option<&str>, arguments: &str)
     json!({"delta": {"tool_calls": [{"index": index, "id": id, "type": "function", "function": function}]}})
 }
 
+/// No chunk: the answer is an error with this HTTP status, and perhaps a `retry-after`.
+pub fn fails(status: u16, retry_after: Option<u64>, error: Value) -> Value {
+    json!({"fails": {"status": status, "retry_after": retry_after, "body": {"error": error}}})
+}
+
 /// No chunk: the answer stalls here until [`Upstream::release`].
 pub fn stall() -> Value {
     json!("stall")
@@ -91,9 +103,17 @@ pub fn usage(input: u64, output: u64) -> Value {
     json!({"usage": {"prompt_tokens": input, "completion_tokens": output, "total_tokens": input + output}})
 }
 
-async fn answer(State(script): State<Arc<Script>>, Json(request): Json<Value>) -> impl IntoResponse {
+async fn answer(State(script): State<Arc<Script>>, Json(request): Json<Value>) -> Response {
     script.requests.lock().push(request);
     let choices = script.answers.lock().pop_front().expect("an answer in the script");
+    if let Some(Value::Object(fails)) = choices.first().and_then(|first| first.get("fails")) {
+        let status = StatusCode::from_u16(u16::try_from(fails["status"].as_u64().unwrap()).unwrap()).unwrap();
+        let mut failed = (status, Json(&fails["body"])).into_response();
+        if let Some(seconds) = fails["retry_after"].as_u64() {
+            failed.headers_mut().insert(RETRY_AFTER, seconds.into());
+        }
+        return failed;
+    }
     let chunks = stream::iter(choices).filter_map(move |choice| {
         let mut released = script.released.subscribe();
         async move {
@@ -101,9 +121,10 @@ async fn answer(State(script): State<Arc<Script>>, Json(request): Json<Value>) -
                 released.wait_for(|released| *released).await.unwrap();
                 return None;
             }
-            let chunk = match choice.get("usage") {
-                Some(usage) => json!({"model": "up-1", "choices": [], "usage": usage}),
-                None => json!({"model": "up-1", "choices": [choice]}),
+            let chunk = match (choice.get("usage"), choice.get("error")) {
+                (Some(usage), _) => json!({"model": "up-1", "choices": [], "usage": usage}),
+                (None, Some(_)) => choice,
+                (None, None) => json!({"model": "up-1", "choices": [choice]}),
             };
             Some(format!("data: {chunk}\n\n"))
         }
@@ -113,4 +134,5 @@ async fn answer(State(script): State<Arc<Script>>, Json(request): Json<Value>) -
         [("content-type", "text/event-stream")],
         Body::from_stream(chunks.map(|chunk| Ok::<_, Infallible>(Bytes::from(chunk)))),
     )
+        .into_response()
 }

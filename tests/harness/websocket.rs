@@ -125,7 +125,12 @@ impl Socket {
         let mut events = Vec::new();
         loop {
             let text = self.text().await.expect("an event");
-            let kind = serde_json::from_str::<Value>(&text).unwrap()["type"].as_str().unwrap().to_owned();
+            let data: Value = serde_json::from_str(&text).unwrap();
+            let kind = data["type"].as_str().unwrap().to_owned();
+            // The event `error` is for streams alone.
+            if data["response"]["status"] == "failed" {
+                parser.skip();
+            }
             parser.push(format!("event: {kind}\ndata: {text}\n\n").as_bytes());
             let Some(Frame::Event(event)) = parser.next() else { panic!("not an event: {text}") };
             let found = last(&event);

@@ -10,6 +10,9 @@ use axum::{
 use outlast_protocol::{ApiError, ErrorKind};
 use tracing::error;
 
+/// The response that an error is about.
+pub(super) const RESPONSE_ID: &str = "x-outlast-response-id";
+
 /// The code of an error, beside its answer: what the refusals are counted by.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Code(pub &'static str);
@@ -31,6 +34,10 @@ impl IntoResponse for Failure {
         let mut response = (status, Extension(Code(error.code)), Json(error.envelope())).into_response();
         if let Some(seconds) = error.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        // An id has no characters that a header cannot hold.
+        if let Some(id) = error.response_id.as_deref().and_then(|id| HeaderValue::from_str(id).ok()) {
+            response.headers_mut().insert(RESPONSE_ID, id);
         }
         if error.never_retry {
             response.headers_mut().insert("x-should-retry", HeaderValue::from_static("false"));

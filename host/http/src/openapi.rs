@@ -16,6 +16,8 @@ use utoipa::{
     },
 };
 
+use super::error::RESPONSE_ID;
+
 /// What every stream and every WebSocket carries.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct StreamEvent {
@@ -137,23 +139,40 @@ fn complete(operation: &mut Operation, changes: bool) {
         let missing = || ResponseBuilder::new().description(description).build().into();
         responses.entry(status.to_owned()).or_insert_with(missing);
     }
+    let runs = operation.operation_id.as_deref() == Some("createResponse");
     for (status, response) in responses {
         if let RefOr::T(response) = response {
             complete_response(status, response);
+            let failed = runs && status.starts_with(['4', '5']);
+            if failed {
+                describe_header(response, "idempotency-replayed", "`true` when nothing was begun.", Type::String);
+            }
+            if failed || status == "409" {
+                describe_header(
+                    response,
+                    RESPONSE_ID,
+                    "The response that failed, or that is in the way.",
+                    Type::String,
+                );
+            }
         }
     }
 }
 
+fn describe_header(response: &mut Response, name: &str, description: &str, kind: Type) {
+    let schema = ObjectBuilder::new().schema_type(kind).build();
+    let header = HeaderBuilder::new().schema(Some(schema)).description(Some(description)).build();
+    response.headers.insert(name.to_owned(), header.into());
+}
+
 fn complete_response(status: &str, response: &mut Response) {
-    let mut header = |name: &str, description: &str, kind: Type| {
-        let schema = ObjectBuilder::new().schema_type(kind).build();
-        let header = HeaderBuilder::new().schema(Some(schema)).description(Some(description)).build();
-        response.headers.insert(name.to_owned(), header.into());
-    };
+    let mut header = |name: &str, description: &str, kind: Type| describe_header(response, name, description, kind);
     header("x-request-id", "The client's, or a new one.", Type::String);
     match status {
         "401" => header("www-authenticate", "`Bearer`", Type::String),
-        "409" | "429" => header("x-should-retry", "`false` where a repeat is of no use.", Type::String),
+        "409" | "429" | "502" | "504" => {
+            header("x-should-retry", "`false` where a repeat is of no use.", Type::String);
+        }
         _ => {}
     }
     match status {

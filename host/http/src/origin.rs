@@ -23,7 +23,8 @@ use super::{error::Failure, host::is_loopback};
 /// How long a browser may remember the answer to a preflight.
 const PREFLIGHT: std::time::Duration = std::time::Duration::from_secs(600);
 /// The headers of answers that a page may read beyond those that it always may.
-const EXPOSED: [&str; 4] = ["x-request-id", "retry-after", "x-should-retry", "idempotency-replayed"];
+const EXPOSED: [&str; 5] =
+    ["x-request-id", "retry-after", "x-should-retry", "idempotency-replayed", "x-outlast-response-id"];
 
 /// Refuses pages of other origins.
 pub(super) type Guard = CsrfLayer<fn(ProtectionError) -> Response>;

@@ -11,10 +11,11 @@ use axum::{
 };
 use bytes::Bytes;
 use outlast_protocol::{
-    self, ApiError, CreateRequest, CreateResponseShape, Deleted, ErrorKind, IdempotencyKey, ResponseId, Status,
-    TerminalStatus, snapshot_frame,
+    self, ApiError, CreateRequest, CreateResponseShape, Deleted, ErrorKind, IdempotencyKey, ResponseError, ResponseId,
+    Status, TerminalStatus, snapshot_frame,
 };
 use outlast_run::Created;
+use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::{
@@ -40,7 +41,8 @@ struct RetrieveQuery {
 
 /// Begins a run.
 ///
-/// The answer is the response when it has ended; with `background`, as it is at once; with `stream`, its events.
+/// The answer is the response when it has ended; with `background`, as it is at once; with `stream`, its events. If the run
+/// fails, the answer is an error whose `response_id` names the response.
 ///
 /// With an `idempotency-key`, a request that is repeated begins nothing, also after a restart of the server: its answer
 /// is the response that the first one began. A stream then begins with a `response.snapshot`, unless it has ended.
@@ -62,6 +64,8 @@ struct RetrieveQuery {
             headers(("idempotency-replayed" = Option<String>, description = "`true` when nothing was begun.")),
         ),
         (status = 404, description = "`model_not_found`, `conversation_not_found`"),
+        (status = 502, description = "The run failed: `server_error`."),
+        (status = 504, description = "The run failed, because something took too long: `server_error`."),
         (
             status = 409,
             description = "`idempotency_key_conflict`, `conversation_response_not_completed`, `conversation_changed`",
@@ -113,8 +117,22 @@ pub(super) async fn create(
         };
     }
     match subscription.ended().await? {
-        Some(ended) => Ok(json_bytes(ended.response.clone())),
-        None => stored(&api, &principal, subscription.id()).await,
+        Some(ended) if ended.status != TerminalStatus::Failed => Ok(json_bytes(ended.response.clone())),
+        Some(ended) => waited(subscription.id(), ended.response.clone()),
+        None => waited(subscription.id(), read(&api, &principal, subscription.id()).await?),
+    }
+}
+
+/// The answer of a request that waited for a response: an error, if it failed.
+fn waited(id: &ResponseId, response: Bytes) -> Result<Response, Failure> {
+    #[derive(Deserialize)]
+    struct Ended {
+        error: Option<ResponseError>,
+    }
+    // What cannot be read is shown as it is.
+    match serde_json::from_slice(&response).ok().and_then(|Ended { error }| error) {
+        Some(error) => Err(error.answer(id.as_str()).into()),
+        None => Ok(json_bytes(response)),
     }
 }
 
@@ -131,11 +149,12 @@ async fn replay(
             api.manager.reattach(principal, id).await?.ok_or_else(|| ApiError::response_not_found(id.as_str()))?;
         let first = snapshot.map(|(response, number)| snapshot_frame(&response, number));
         sse::answer(api, first, subscription)
-    } else {
-        if !background {
-            api.manager.wait(principal, id).await?;
-        }
+    } else if background {
         stored(api, principal, id).await?
+    } else {
+        api.manager.wait(principal, id).await?;
+        let failed = |failure: Failure| Failure(failure.0.never_retry()).into_response();
+        waited(id, read(api, principal, id).await?).unwrap_or_else(failed)
     };
     answer.headers_mut().insert("idempotency-replayed", HeaderValue::from_static("true"));
     Ok(answer)
@@ -283,10 +302,11 @@ pub(super) async fn input_items(
 }
 
 async fn stored(api: &Api, principal: &str, id: &ResponseId) -> Result<Response, Failure> {
-    match api.manager.response(principal, id).await? {
-        Some(response) => Ok(json_bytes(response)),
-        None => Err(ApiError::response_not_found(id.as_str()).into()),
-    }
+    read(api, principal, id).await.map(json_bytes)
+}
+
+async fn read(api: &Api, principal: &str, id: &ResponseId) -> Result<Bytes, Failure> {
+    Ok(api.manager.response(principal, id).await?.ok_or_else(|| ApiError::response_not_found(id.as_str()))?)
 }
 
 fn json_bytes(body: Bytes) -> Response {

@@ -1,16 +1,34 @@
 //! The answer of a Chat Completions stream, put together from its chunks. Pure: no I/O, no clocks.
 //!
-//! Servers differ, and what they say is taken in the most forgiving reading that loses nothing: function calls by
-//! index, by id or by order; usage in any chunk; reasoning under three names; a whole message instead of deltas.
-//! What is not forgiven: an end without a finish reason or `[DONE]`, which is a broken connection in disguise.
+//! Servers differ, and what they say is taken in the most forgiving reading that loses nothing: [function calls](Calls) by
+//! index, by id or by order; usage in any chunk; reasoning under many names; a whole message instead of deltas. What is not
+//! forgiven: an error, in [any shape](reported); an end without a finish reason, which is a broken connection in disguise;
+//! and a finish reason that is no [success](finish).
+
+use std::sync::Arc;
 
 use serde_json::Value;
 
 use super::{
-    conversation::FunctionCall,
+    calls::Calls,
     error::ModelError,
-    piece::{CallDelta, End, Piece, Usage},
+    finish,
+    halves::Half,
+    piece::{End, Piece, Usage},
+    reported::reported,
+    usage::usage,
 };
+
+/// The names of thoughts. Some servers send the same thoughts under several.
+const THOUGHTS: [&str; 7] = [
+    "reasoning_content",
+    "reasoning",
+    "reasoning_text",
+    "thinking",
+    "thoughts",
+    "reasoning_details",
+    "thinking_blocks",
+];
 
 /// An answer under way.
 #[derive(Debug, Default)]
@@ -18,46 +36,108 @@ pub(super) struct Answer {
     model: Option<String>,
     finish_reason: Option<String>,
     usage: Usage,
-    /// With the index that the provider gave them.
-    calls: Vec<(Option<u64>, FunctionCall)>,
+    calls: Calls,
+    /// Whether there is any text or refusal.
+    said: bool,
+    /// Of the text, the thoughts and the refusal.
+    halves: [Half; 3],
 }
 
 impl Answer {
+    /// Nothing yet; the model was told of these functions.
+    pub(super) fn new(functions: Arc<[String]>) -> Self {
+        Self { calls: Calls::new(functions), ..Self::default() }
+    }
+
     /// Takes in one chunk and says what is new in it. A whole completion is a chunk as well.
-    pub(super) fn take(&mut self, provider: &str, mut chunk: Value) -> Result<Vec<Piece>, ModelError> {
-        if let Some(error) = chunk.get("error").filter(|error| !error.is_null()) {
+    ///
+    /// # Errors
+    ///
+    /// It is not one, or the provider reports an error in it.
+    pub(super) fn take(&mut self, provider: &str, chunk: Value) -> Result<Vec<Piece>, ModelError> {
+        match chunk {
+            Value::Array(chunks) => {
+                let mut pieces = Vec::new();
+                for chunk in chunks {
+                    pieces.extend(self.take_one(provider, chunk)?);
+                }
+                Ok(pieces)
+            }
+            Value::Null => Ok(Vec::new()),
+            chunk => self.take_one(provider, chunk),
+        }
+    }
+
+    fn take_one(&mut self, provider: &str, mut chunk: Value) -> Result<Vec<Piece>, ModelError> {
+        if !chunk.is_object() {
+            return Err(ModelError::unreadable(provider, &chunk.to_string()));
+        }
+        if let Some(error) = reported(&chunk) {
             return Err(ModelError::reported(provider, error));
         }
         if let Some(model) = chunk["model"].as_str().filter(|model| !model.is_empty()) {
             self.model.get_or_insert_with(|| model.to_owned());
         }
-        for usage in [&chunk["usage"], &chunk["x_groq"]["usage"]] {
-            if usage.is_object() {
-                self.usage = read_usage(usage);
+        for counted in [&chunk["usage"], &chunk["x_groq"]["usage"], &chunk["choices"][0]["usage"]] {
+            if counted.is_object() {
+                self.usage = usage(counted);
             }
         }
         let Some(choice) = chunk.get_mut("choices").and_then(|choices| choices.get_mut(0)) else {
             return Ok(Vec::new());
         };
-        let mut pieces = Vec::new();
-        let name = if choice["delta"].is_object() { "delta" } else { "message" };
-        let delta = choice[name].take();
-        // Some servers send the same thoughts under both names.
-        let thoughts = [&delta["reasoning_content"], &delta["reasoning"]];
-        if let Some(thoughts) = thoughts.into_iter().find_map(|text| text.as_str().filter(|text| !text.is_empty())) {
-            pieces.push(Piece::Reasoning(thoughts.to_owned()));
-        }
-        content(&delta["content"], &mut pieces);
-        content(&delta["refusal"], &mut pieces);
-        for (position, call) in delta["tool_calls"].as_array().into_iter().flatten().enumerate() {
-            // A whole message has no indexes.
-            let index = call["index"].as_u64().or((name == "message").then_some(position as u64));
-            pieces.push(self.call(index, call));
-        }
-        if let Some(reason) = choice["finish_reason"].as_str().filter(|reason| !reason.is_empty()) {
-            self.finish_reason = Some(reason.to_owned());
+        let mut take = |name: &str| choice.get_mut(name).map(Value::take).unwrap_or_default();
+        let (delta, message) = (take("delta"), take("message"));
+        let whole = !delta.is_object();
+        // A whole message after its pieces says them again.
+        let again = whole && (self.said || !self.calls.is_empty());
+        let delta = if whole { message } else { delta };
+        let pieces = if again { Vec::new() } else { self.read(provider, &delta, whole)? };
+        let reason = [&choice["finish_reason"], &choice["finishReason"]].into_iter().find(|reason| !reason.is_null());
+        if let Some(reason) = reason.filter(|reason| **reason != "") {
+            self.finish_reason = Some(reason.as_str().map_or_else(|| reason.to_string(), str::to_owned));
         }
         Ok(pieces)
+    }
+
+    /// What a delta says, or a `whole` message.
+    fn read(&mut self, provider: &str, delta: &Value, whole: bool) -> Result<Vec<Piece>, ModelError> {
+        let mut said = Vec::new();
+        for name in THOUGHTS {
+            content(&delta[name], &mut said);
+            if !said.is_empty() {
+                break;
+            }
+        }
+        let mut said: Vec<Piece> = said.into_iter().map(thought).collect();
+        let thinks = delta["thought"] == true || delta["extra_content"]["google"]["thought"] == true;
+        let before = said.len();
+        content(&delta["content"], &mut said);
+        if thinks {
+            let thoughts: Vec<_> = said.drain(before..).map(thought).collect();
+            said.extend(thoughts);
+        }
+        if let Some(text) = delta["refusal"].as_str().filter(|text| !text.is_empty()) {
+            said.push(Piece::Refusal(text.to_owned()));
+        }
+        let mut pieces: Vec<_> = said.into_iter().filter_map(|piece| self.join(piece)).collect();
+        for calls in [&delta["tool_calls"], &delta["function_call"]] {
+            pieces.extend(self.calls.take(calls, whole).map_err(|what| ModelError::unreadable(provider, what))?);
+        }
+        self.said |= pieces.iter().any(|piece| matches!(piece, Piece::Text(_) | Piece::Refusal(_)));
+        Ok(pieces)
+    }
+
+    /// A piece whose halves of characters are joined; none when there is nothing but half a character.
+    fn join(&mut self, piece: Piece) -> Option<Piece> {
+        let (make, text, half): (fn(String) -> Piece, _, _) = match piece {
+            Piece::Text(text) => (Piece::Text, text, 0),
+            Piece::Reasoning(text) => (Piece::Reasoning, text, 1),
+            Piece::Refusal(text) => (Piece::Refusal, text, 2),
+            other => return Some(other),
+        };
+        let text = self.halves[half].join(text);
+        (!text.is_empty()).then(|| make(text))
     }
 
     /// Whether the model has said that it is finished. Usage may still follow.
@@ -65,209 +145,65 @@ impl Answer {
         self.finish_reason.is_some()
     }
 
-    /// The end, after `[DONE]` or the last byte.
-    pub(super) fn end(self) -> End {
-        let mut calls: Vec<FunctionCall> = self.calls.into_iter().map(|(_, call)| call).collect();
-        for call in calls.iter_mut().filter(|call| call.arguments.is_empty()) {
-            call.arguments = "{}".to_owned();
-        }
-        let finish_reason = match self.finish_reason.as_deref() {
-            Some("tool_calls" | "function_call") => "tool_calls",
-            // Some servers call it a stop, and so does OpenAI when the function was forced.
-            Some("stop") | None if !calls.is_empty() => "tool_calls",
-            Some("stop" | "eos") | None => "stop",
-            Some("length" | "max_tokens" | "model_length") => "length",
-            Some(other) => other,
+    /// The end, after `[DONE]` or the last byte: the last pieces, and how it ended.
+    ///
+    /// # Errors
+    ///
+    /// The answer is not whole, or not a success.
+    pub(super) fn end(mut self, provider: &str) -> Result<Vec<Piece>, ModelError> {
+        let word = self.finish_reason.take().ok_or_else(|| ModelError::cut(provider, ""))?;
+        let said = self.said;
+        let calls = self.calls.end().map_err(|what| ModelError::unreadable(provider, what))?;
+        let finish_reason = match finish::reason(&word, !calls.is_empty()) {
+            None => return Err(ModelError::ended(provider, &word)),
+            Some("tool_calls") if calls.is_empty() && !said => {
+                return Err(ModelError::unreadable(provider, "It says that it calls functions, and calls none."));
+            }
+            Some("tool_calls") if calls.is_empty() => "stop",
+            Some(reason) => reason,
         };
-        let finish_reason = finish_reason.chars().take(64).collect();
-        End { finish_reason, usage: self.usage, model: self.model, calls }
-    }
-
-    /// Takes in a piece of a function call.
-    fn call(&mut self, index: Option<u64>, delta: &Value) -> Piece {
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let (id, name) = (text(&delta["id"]), text(&delta["function"]["name"]));
-        // Some servers send an object where JSON text belongs.
-        let arguments = match &delta["function"]["arguments"] {
-            arguments @ Value::Object(_) => arguments.to_string(),
-            arguments => text(arguments),
-        };
-        let size = id.len() + name.len() + arguments.len();
-        let known = match index {
-            Some(_) => self.calls.iter().rposition(|(known, _)| *known == index),
-            None => self.calls.len().checked_sub(1),
-        };
-        // The same index with another id is another call: some servers number them all zero.
-        let same = |call: &FunctionCall| id.is_empty() || call.call_id.is_empty() || call.call_id == id;
-        let place = known.filter(|place| same(&self.calls[*place].1)).unwrap_or_else(|| {
-            self.calls.push((index, FunctionCall::default()));
-            self.calls.len() - 1
-        });
-        let call = &mut self.calls[place].1;
-        let known = !call.name.is_empty();
-        if call.call_id.is_empty() {
-            call.call_id = id;
-        }
-        if call.name.is_empty() {
-            call.name = name;
-        }
-        call.arguments.push_str(&arguments);
-        if call.name.is_empty() {
-            return Piece::Call(size, None);
-        }
-        // With the name comes what came before it.
-        let arguments = if known { arguments } else { call.arguments.clone() };
-        Piece::Call(size, Some(CallDelta { place, name: call.name.clone(), arguments }))
+        let makes: [fn(String) -> Piece; 3] = [Piece::Text, Piece::Reasoning, Piece::Refusal];
+        let left = self.halves.iter_mut().zip(makes).filter_map(|(half, make)| half.end().map(make));
+        let mut pieces: Vec<_> = left.collect();
+        let finish_reason = finish_reason.to_owned();
+        pieces.push(Piece::End(End { finish_reason, usage: self.usage, model: self.model, calls }));
+        Ok(pieces)
     }
 }
 
-/// A text, or Mistral's list of texts and thoughts.
-fn content(content: &Value, pieces: &mut Vec<Piece>) {
-    match content {
+/// A text; or an object or a list of texts, refusals and thoughts.
+fn content(value: &Value, pieces: &mut Vec<Piece>) {
+    match value {
         Value::String(text) if !text.is_empty() => pieces.push(Piece::Text(text.clone())),
-        Value::Array(parts) => {
-            for part in parts {
-                self::content(&part["text"], pieces);
-                let mut thoughts = Vec::new();
-                self::content(&part["thinking"], &mut thoughts);
-                pieces.extend(thoughts.into_iter().map(|piece| match piece {
-                    Piece::Text(text) => Piece::Reasoning(text),
-                    other => other,
-                }));
+        Value::Array(parts) => parts.iter().for_each(|part| content(part, pieces)),
+        Value::Object(part) => {
+            let begin = pieces.len();
+            let text =
+                ["text", "content", "summary"].into_iter().find_map(|name| part.get(name)).unwrap_or(&Value::Null);
+            content(text, pieces);
+            let is =
+                |words: &[&str]| part.get("type").and_then(Value::as_str).is_some_and(|kind| words.contains(&kind));
+            if is(&["reasoning", "reasoning_text", "summary_text", "thinking"]) {
+                let thoughts: Vec<_> = pieces.drain(begin..).map(thought).collect();
+                pieces.extend(thoughts);
+            }
+            let mut thoughts = Vec::new();
+            content(part.get("thinking").unwrap_or(&Value::Null), &mut thoughts);
+            pieces.extend(thoughts.into_iter().map(thought));
+            if let Some(Value::String(text)) = part.get("refusal")
+                && !text.is_empty()
+            {
+                pieces.push(Piece::Refusal(text.clone()));
             }
         }
         _ => {}
     }
 }
 
-fn read_usage(usage: &Value) -> Usage {
-    let count = |value: &Value| value.as_u64().unwrap_or_default();
-    let (input, output) = (&usage["prompt_tokens_details"], &usage["completion_tokens_details"]);
-    let input_tokens = count(&usage["prompt_tokens"]);
-    let reasoning_tokens = count(&output["reasoning_tokens"]);
-    let mut output_tokens = count(&usage["completion_tokens"]);
-    // xAI counts the reasoning beside the output; the total tells.
-    if reasoning_tokens > 0 && count(&usage["total_tokens"]) == input_tokens + output_tokens + reasoning_tokens {
-        output_tokens += reasoning_tokens;
-    }
-    Usage {
-        input_tokens,
-        // The second is DeepSeek's.
-        cached_tokens: count(&input["cached_tokens"]).max(count(&usage["prompt_cache_hit_tokens"])),
-        cache_write_tokens: count(&input["cache_write_tokens"]).max(count(&input["cache_creation_tokens"])),
-        output_tokens,
-        reasoning_tokens,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn fold(deltas: &[Value], finish: &str) -> End {
-        let mut answer = Answer::default();
-        for delta in deltas {
-            answer.take("up", json!({"choices": [{"delta": delta}]})).unwrap();
-        }
-        answer.take("up", json!({"choices": [{"delta": {}, "finish_reason": finish}]})).unwrap();
-        answer.end()
-    }
-
-    fn call(index: Value, id: Value, name: Value, arguments: &str) -> Value {
-        json!({"tool_calls": [{"index": index, "id": id, "function": {"name": name, "arguments": arguments}}]})
-    }
-
-    fn calls(end: &End) -> Vec<(&str, &str, &str)> {
-        end.calls.iter().map(|call| (&*call.call_id, &*call.name, &*call.arguments)).collect()
-    }
-
-    #[test]
-    fn interleaved_calls_are_kept_apart_by_index() {
-        let end = fold(
-            &[
-                call(json!(0), json!("a"), json!("f"), ""),
-                call(json!(1), json!("b"), json!("g"), "{"),
-                call(json!(0), Value::Null, Value::Null, "{\"z\": 1, "),
-                call(json!(1), json!(""), json!(""), "}"),
-                call(json!(0), json!("a"), json!("f"), "\"a\": 2}"),
-            ],
-            "tool_calls",
-        );
-        assert_eq!(calls(&end), [("a", "f", "{\"z\": 1, \"a\": 2}"), ("b", "g", "{}")]);
-    }
-
-    #[test]
-    fn a_call_is_told_piece_by_piece_from_its_name_on() {
-        let mut answer = Answer::default();
-        let mut take = |delta: Value| {
-            let pieces = answer.take("up", json!({"choices": [{"delta": delta}]})).unwrap();
-            pieces
-                .into_iter()
-                .map(|piece| if let Piece::Call(_, delta) = piece { delta } else { None })
-                .collect::<Vec<_>>()
-        };
-        let told = |place: usize, name: &str, arguments: &str| {
-            vec![Some(CallDelta { place, name: name.to_owned(), arguments: arguments.to_owned() })]
-        };
-        assert_eq!(take(call(json!(0), json!("a"), json!("f"), "")), told(0, "f", ""));
-        assert_eq!(take(call(json!(0), Value::Null, Value::Null, "{\"a\"")), told(0, "f", "{\"a\""));
-        assert_eq!(take(call(json!(1), json!("b"), Value::Null, "{")), [None]);
-        assert_eq!(take(call(json!(1), json!("b"), json!("g"), "}")), told(1, "g", "{}"));
-        assert_eq!(take(call(json!(0), Value::Null, Value::Null, ":1}")), told(0, "f", ":1}"));
-    }
-
-    #[test]
-    fn calls_without_honest_indexes_are_kept_apart_by_id() {
-        let end = fold(
-            &[call(json!(0), json!("a"), json!("f"), "{}"), call(json!(0), json!("b"), json!("f"), "{\"x\":1}")],
-            "stop",
-        );
-        assert_eq!(calls(&end), [("a", "f", "{}"), ("b", "f", "{\"x\":1}")]);
-        assert_eq!(end.finish_reason, "tool_calls");
-        let end = fold(
-            &[call(Value::Null, Value::Null, json!("f"), ""), call(Value::Null, Value::Null, Value::Null, "")],
-            "stop",
-        );
-        assert_eq!(calls(&end), [("", "f", "{}")]);
-    }
-
-    #[test]
-    fn a_whole_message_is_an_answer_too() {
-        let mut answer = Answer::default();
-        let message = json!({"content": "hi", "tool_calls": [
-            {"function": {"name": "f", "arguments": {"a": 1}}}, {"id": "2", "function": {"name": "g", "arguments": ""}},
-        ]});
-        let pieces =
-            answer.take("up", json!({"model": "m", "choices": [{"message": message, "finish_reason": "stop"}]}));
-        assert_eq!(pieces.unwrap()[0], Piece::Text("hi".to_owned()));
-        let end = answer.end();
-        assert_eq!(calls(&end), [("", "f", "{\"a\":1}"), ("2", "g", "{}")]);
-        assert_eq!(end.model.as_deref(), Some("m"));
-    }
-
-    #[test]
-    fn thoughts_are_found_under_all_their_names() {
-        for delta in [
-            json!({"reasoning_content": "hm"}),
-            json!({"reasoning": "hm", "content": ""}),
-            json!({"reasoning": "hm", "reasoning_content": "hm"}),
-            json!({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}]}),
-        ] {
-            let pieces = Answer::default().take("up", json!({"choices": [{"delta": delta}]})).unwrap();
-            assert_eq!(pieces, [Piece::Reasoning("hm".to_owned())], "{delta}");
-        }
-    }
-
-    #[test]
-    fn reasoning_is_counted_into_the_output_once() {
-        let usage = |total: u64, output: u64| {
-            read_usage(&json!({"prompt_tokens": 10, "completion_tokens": output, "total_tokens": total,
-                "completion_tokens_details": {"reasoning_tokens": 4}}))
-        };
-        assert_eq!(usage(15, 5).output_tokens, 5);
-        assert_eq!(usage(15, 1).output_tokens, 5);
-        assert_eq!(read_usage(&json!({"prompt_tokens": 3, "prompt_cache_hit_tokens": 2})).cached_tokens, 2);
+/// The same as a thought.
+fn thought(piece: Piece) -> Piece {
+    match piece {
+        Piece::Text(text) => Piece::Reasoning(text),
+        other => other,
     }
 }

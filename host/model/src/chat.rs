@@ -1,12 +1,11 @@
 //! The Chat Completions API, spoken by OpenAI and by most providers, gateways and local servers.
 //!
 //! Guarantees: bytes of text and of function arguments arrive as the model wrote them; an answer that ends without a
-//! finish reason and without `[DONE]` is `upstream_cut`. Memory: one event at most, of at most `max_response_bytes`.
+//! finish reason is `upstream_cut`. Memory: one event at most, of at most `max_response_bytes`.
 
 use std::{
     collections::VecDeque,
     io,
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -15,7 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::{Stream, StreamExt as _};
+use futures::StreamExt as _;
 use reqwest::{
     Url,
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue},
@@ -29,8 +28,12 @@ use super::{
     config::{ProviderConfig, Secret},
     conversation::Turn,
     error::ModelError,
+    halves::mark,
+    heard::Heard,
+    incoming::{Incoming, incoming},
+    parameter::Parameter,
     piece::Piece,
-    request::body,
+    request::{Takes, body},
     settings::Settings,
 };
 
@@ -40,6 +43,14 @@ const LAST_WORDS: Duration = Duration::from_secs(3);
 /// How much of the body of an error is read.
 const ERROR_BODY: usize = 64 * 1024;
 
+/// A request, ready to be sent more than once.
+#[derive(Clone, Debug)]
+pub(super) struct ChatRequest {
+    body: Bytes,
+    /// The functions that it offers.
+    functions: Arc<[String]>,
+}
+
 /// A provider's address and key.
 pub(super) struct Chat {
     provider: String,
@@ -47,6 +58,7 @@ pub(super) struct Chat {
     url: Url,
     authorization: Option<HeaderValue>,
     limits: Limits,
+    takes: Takes,
 }
 
 #[derive(Clone, Copy)]
@@ -77,16 +89,19 @@ impl Chat {
         });
         let authorization = authorization.transpose()?;
         let limits = Limits { bytes: config.max_bytes(), last_words: LAST_WORDS.min(config.idle_timeout / 2) };
-        Ok(Self { provider: provider.to_owned(), http, url: base_url, authorization, limits })
+        let takes = takes(config, base_url.host_str());
+        Ok(Self { provider: provider.to_owned(), http, url: base_url, authorization, limits, takes })
     }
 
-    /// The body of a request, made once for all its attempts.
-    pub(super) fn body(&self, model: &str, turns: &[Turn], settings: &Settings) -> Bytes {
-        body(model, turns, settings, self.url.host_str() == Some("api.openai.com")).to_string().into()
+    /// A request, made once for all its attempts.
+    pub(super) fn request(&self, model: &str, turns: &[Turn], settings: &Settings) -> ChatRequest {
+        let body = body(model, turns, settings, &self.takes).to_string().into();
+        ChatRequest { body, functions: settings.tools.iter().map(|tool| tool.name.clone()).collect() }
     }
 
     /// Sends a request and returns when the provider has accepted it. Not limited in time.
-    pub(super) async fn send(&self, body: Bytes) -> Result<ChatStream, ModelError> {
+    pub(super) async fn send(&self, request: &ChatRequest, heard: Heard) -> Result<ChatStream, ModelError> {
+        let ChatRequest { body, functions } = request.clone();
         let mut request = self
             .http
             .post(self.url.clone())
@@ -109,8 +124,28 @@ impl Chat {
             return Err(ModelError::unreadable(&self.provider, "an HTML page (is base_url right?)"));
         }
         let json = is(b"application/json");
-        Ok(ChatStream::new(self.provider.clone(), response, json, self.limits))
+        // Room for what surrounds the words.
+        let (held, most) = (Arc::new(AtomicUsize::new(0)), self.limits.bytes.saturating_add(ERROR_BODY));
+        let bytes = incoming(response, most, held.clone(), heard);
+        let source = if json { Source::Json(bytes, Vec::new()) } else { Source::Events(SseByteStream::new(bytes)) };
+        let answer = Some(Answer::new(functions));
+        let (provider, limits) = (self.provider.clone(), self.limits);
+        Ok(ChatStream { provider, limits, source, held, answer, pieces: VecDeque::new() })
     }
+}
+
+/// What a provider takes: as its kind does, unless the operator says otherwise.
+fn takes(config: &ProviderConfig, host: Option<&str>) -> Takes {
+    let openai = host == Some("api.openai.com");
+    let usual = config.kind.reasoning_field(openai);
+    let reasoning = match config.send_reasoning {
+        None => usual,
+        Some(true) => usual.or(Some("reasoning_content")),
+        Some(false) => None,
+    };
+    let parameters = config.parameters.clone();
+    let parameters = parameters.unwrap_or_else(|| Parameter::usual(config.kind, openai).to_vec());
+    Takes { openai, reasoning, parameters }
 }
 
 /// The text of a body as far as `most` bytes, or as far as it comes.
@@ -125,8 +160,6 @@ async fn read(mut response: reqwest::Response, most: usize) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-type ByteStream = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
-
 /// An answer that is coming in.
 pub(super) struct ChatStream {
     provider: String,
@@ -140,29 +173,12 @@ pub(super) struct ChatStream {
 }
 
 enum Source {
-    Events(SseByteStream<ByteStream>),
+    Events(SseByteStream<Incoming>),
     /// A server that does not stream, and what it has said so far.
-    Json(ByteStream, Vec<u8>),
+    Json(Incoming, Vec<u8>),
 }
 
 impl ChatStream {
-    fn new(provider: String, response: reqwest::Response, json: bool, limits: Limits) -> Self {
-        let held = Arc::new(AtomicUsize::new(0));
-        let counter = held.clone();
-        let bytes: ByteStream = Box::pin(response.bytes_stream().map(move |bytes| {
-            let bytes = bytes.map_err(io::Error::other)?;
-            let held = counter.fetch_add(bytes.len(), Ordering::Relaxed) + bytes.len();
-            // Room for what surrounds the words.
-            if held > limits.bytes.saturating_add(ERROR_BODY) {
-                Err(io::ErrorKind::FileTooLarge.into())
-            } else {
-                Ok(bytes)
-            }
-        }));
-        let source = if json { Source::Json(bytes, Vec::new()) } else { Source::Events(SseByteStream::new(bytes)) };
-        Self { provider, limits, source, held, answer: Some(Answer::default()), pieces: VecDeque::new() }
-    }
-
     /// The next piece; none after the end. Safe to drop while it waits.
     pub(super) async fn next(&mut self) -> Result<Option<Piece>, ModelError> {
         loop {
@@ -177,7 +193,10 @@ impl ChatStream {
                             self.held.store(0, Ordering::Relaxed);
                             match event.data.as_deref().map(str::trim) {
                                 None | Some("") => continue,
-                                Some("[DONE]") => None,
+                                Some(data) if event.event.as_deref() == Some("error") => {
+                                    return Err(ModelError::reported(&self.provider, &read_error(data)));
+                                }
+                                Some(data) if data.trim_matches('"').eq_ignore_ascii_case("[done]") => None,
                                 Some(data) => Some(data.to_owned()),
                             }
                         }
@@ -206,20 +225,19 @@ impl ChatStream {
             };
             match chunk {
                 Some(chunk) => self.take(&chunk)?,
-                None => self.finish(),
+                None => {
+                    if let Some(answer) = self.answer.take() {
+                        self.pieces.extend(answer.end(&self.provider)?);
+                    }
+                }
             }
         }
     }
 
-    fn finish(&mut self) {
-        if let Some(answer) = self.answer.take() {
-            self.pieces.push_back(Piece::End(answer.end()));
-        }
-    }
-
     fn take(&mut self, chunk: &str) -> Result<(), ModelError> {
-        let json: Value =
-            serde_json::from_str(chunk).map_err(|error| ModelError::unreadable(&self.provider, &error.to_string()))?;
+        let json: Value = serde_json::from_str(chunk)
+            .or_else(|_| serde_json::from_str(&mark(chunk)))
+            .map_err(|error| ModelError::unreadable(&self.provider, &format!("{error}: {chunk}")))?;
         if let Some(answer) = &mut self.answer {
             let pieces = answer.take(&self.provider, json)?;
             if matches!(self.source, Source::Json(..)) && !answer.is_finished() {
@@ -240,9 +258,14 @@ impl ChatStream {
     }
 }
 
+/// What an event `error` says, JSON or not.
+fn read_error(data: &str) -> Value {
+    serde_json::from_str(data).unwrap_or_else(|_| data.into())
+}
+
 /// The next event; none at the end, or when nothing more is worth waiting for.
 async fn next_event(
-    events: &mut SseByteStream<ByteStream>,
+    events: &mut SseByteStream<Incoming>,
     finished: bool,
     last_words: Duration,
 ) -> Option<Result<sse_stream::Sse, sse_stream::Error>> {

@@ -6,6 +6,8 @@ use bytesize::ByteSize;
 use genai::adapter::AdapterKind;
 use serde::Deserialize;
 
+use super::parameter::Parameter;
+
 /// Providers by name, and the model that is used when nothing names one.
 #[derive(Clone, Debug, Default)]
 pub struct ModelsConfig {
@@ -33,10 +35,10 @@ pub struct ProviderConfig {
     /// How long a connection may take. Default `10s`.
     #[serde(with = "humantime_serde")]
     pub connect_timeout: Duration,
-    /// How long the first token may take. Default `120s`.
+    /// How long the provider may be silent before the first token. Comments and empty chunks are no silence. Default `120s`.
     #[serde(with = "humantime_serde")]
     pub first_token_timeout: Duration,
-    /// How long a stream may be silent after the first token. Default `60s`.
+    /// The same after the first token. Default `60s`.
     #[serde(with = "humantime_serde")]
     pub idle_timeout: Duration,
     /// How long a whole call may take, repetitions included. Default `10m`.
@@ -52,6 +54,15 @@ pub struct ProviderConfig {
     pub max_retry_pause: Duration,
     /// What happens to a call that was in flight when the server stopped. Default `restart`.
     pub on_interrupt: OnInterrupt,
+    /// How many tokens its models read, the answer included: with `truncation: "auto"`, more is left out before it is sent.
+    /// Default: not known, and it is left out when the provider says that it is too much.
+    pub context: Option<u64>,
+    /// What it takes beyond what all do: `top_logprobs`, `prompt_cache_key`, `safety_identifier`, `service_tier`, `user`,
+    /// `metadata`. Default: what providers of this kind are known to take.
+    pub parameters: Option<Vec<Parameter>>,
+    /// Whether the model is given back its reasoning with the conversation. Default: where providers of this kind need it or
+    /// take it.
+    pub send_reasoning: Option<bool>,
     /// The largest answer: its text, its reasoning and its function calls together. Default `16MiB`.
     pub max_response_bytes: ByteSize,
 }
@@ -72,6 +83,9 @@ impl Default for ProviderConfig {
             retry_pause: Duration::from_millis(500),
             max_retry_pause: Duration::from_secs(20),
             on_interrupt: OnInterrupt::Restart,
+            context: None,
+            parameters: None,
+            send_reasoning: None,
             max_response_bytes: ByteSize::mib(16),
         }
     }
@@ -127,6 +141,17 @@ impl ProviderKind {
             Self::Together => "https://api.together.xyz/v1",
             Self::Fireworks => "https://api.fireworks.ai/inference/v1",
         })
+    }
+
+    /// The field of a message that gives a model back its reasoning; none where providers of this kind refuse it or do
+    /// without. `official`: at the kind's own address.
+    pub(super) fn reasoning_field(self, official: bool) -> Option<&'static str> {
+        match self {
+            Self::Openai if official => None,
+            Self::Openai | Self::Deepseek | Self::Fireworks => Some("reasoning_content"),
+            Self::Openrouter | Self::Ollama => Some("reasoning"),
+            _ => None,
+        }
     }
 
     /// The environment variable that holds the key, as the SDKs of this field name it.

@@ -2,12 +2,12 @@
 //!
 //! The Responses API has a flat list of items; every provider has turns, in which an assistant's text and all the
 //! functions that it called at once are one. Both clients start from these turns, so that an item means the same
-//! everywhere. An item that cannot be sent is an error that names it: nothing is left out silently but `reasoning`,
-//! which means nothing to another model.
+//! everywhere. An item that cannot be sent is an error that names it. `reasoning` belongs to the turn that follows it, and
+//! is left out where nothing does.
 
 use serde_json::{Map, Value};
 
-use super::error::ModelError;
+use super::{error::ModelError, order::ordered};
 
 /// One model call, as an agent asks for it.
 #[derive(Clone, Debug, Default)]
@@ -33,10 +33,10 @@ pub(super) enum Turn {
     System(String),
     /// From the user. Has at least one part.
     User(Vec<Part>),
-    /// From the model: what it said, and the functions that it called.
-    Assistant { text: String, calls: Vec<FunctionCall> },
-    /// What a function returned.
-    Output { call_id: String, text: String },
+    /// From the model: what it thought and said, and the functions that it called.
+    Assistant { text: String, reasoning: String, calls: Vec<FunctionCall> },
+    /// What a function returned: text, and what is none.
+    Output { call_id: String, text: String, parts: Vec<Part> },
 }
 
 /// A part of what a user says.
@@ -68,11 +68,14 @@ impl Call {
     pub(super) fn turns(&self) -> Result<Vec<Turn>, ModelError> {
         let instructions = self.instructions.clone().filter(|text| !text.is_empty());
         let mut turns: Vec<Turn> = instructions.map(Turn::System).into_iter().collect();
+        let mut thoughts = String::new();
         for (index, item) in self.input.iter().enumerate() {
-            append(&mut turns, item).map_err(|what| ModelError::invalid(format!("input[{index}]: {what}")))?;
+            let appended = append(&mut turns, &mut thoughts, item);
+            appended.map_err(|what| ModelError::invalid(format!("input[{index}]: {what}")))?;
         }
+        let mut turns = ordered(turns);
         if let Some(text) = self.partial.clone().filter(|text| !text.is_empty()) {
-            turns.push(Turn::Assistant { text, calls: Vec::new() });
+            turns.push(Turn::Assistant { text, reasoning: String::new(), calls: Vec::new() });
         }
         if turns.is_empty() {
             return Err(ModelError::invalid("neither `input` nor `instructions` say anything"));
@@ -81,12 +84,13 @@ impl Call {
     }
 }
 
-fn append(turns: &mut Vec<Turn>, item: &Value) -> Result<(), String> {
+/// Adds an item. `thoughts` wait for the turn that they belong to.
+fn append(turns: &mut Vec<Turn>, thoughts: &mut String, item: &Value) -> Result<(), String> {
     if !item.is_object() {
         return Err("an item is an object".to_owned());
     }
     match item["type"].as_str().unwrap_or("message") {
-        "message" => message(turns, item)?,
+        "message" => message(turns, thoughts, item)?,
         "function_call" => {
             let call = FunctionCall {
                 call_id: text(item, "call_id")?,
@@ -94,22 +98,41 @@ fn append(turns: &mut Vec<Turn>, item: &Value) -> Result<(), String> {
                 arguments: text(item, "arguments")?,
             };
             match turns.last_mut() {
-                Some(Turn::Assistant { calls, .. }) => calls.push(call),
-                _ => turns.push(Turn::Assistant { text: String::new(), calls: vec![call] }),
+                Some(Turn::Assistant { calls, reasoning, .. }) => {
+                    reasoning.push_str(&std::mem::take(thoughts));
+                    calls.push(call);
+                }
+                _ => {
+                    let reasoning = std::mem::take(thoughts);
+                    turns.push(Turn::Assistant { text: String::new(), reasoning, calls: vec![call] });
+                }
             }
         }
         "function_call_output" => {
-            let text = output(&item["output"])?;
-            turns.push(Turn::Output { call_id: self::text(item, "call_id")?, text });
+            let (texts, parts) =
+                parts(&item["output"], "output")?.into_iter().partition(|part| matches!(part, Part::Text(_)));
+            turns.push(Turn::Output { call_id: text(item, "call_id")?, text: only_text(texts, "\n")?, parts });
         }
-        "reasoning" => {}
+        "reasoning" => thoughts.push_str(&reasoning(item)),
         other => return Err(format!("an item of type `{other}` cannot be sent to a model")),
     }
     Ok(())
 }
 
-fn message(turns: &mut Vec<Turn>, item: &Value) -> Result<(), String> {
+/// The text of a reasoning item: all of it where it is there, else its summary.
+fn reasoning(item: &Value) -> String {
+    let texts = |field: &str| -> String {
+        item[field].as_array().into_iter().flatten().filter_map(|part| part["text"].as_str()).collect()
+    };
+    Some(texts("content")).filter(|text| !text.is_empty()).unwrap_or_else(|| texts("summary"))
+}
+
+fn message(turns: &mut Vec<Turn>, thoughts: &mut String, item: &Value) -> Result<(), String> {
     let parts = parts(&item["content"], "content")?;
+    if item["role"] != "assistant" {
+        // What was thought led to nothing.
+        thoughts.clear();
+    }
     match item["role"].as_str() {
         Some("user") if parts.is_empty() => turns.push(Turn::User(vec![Part::Text(String::new())])),
         Some("user") => turns.push(Turn::User(parts)),
@@ -118,18 +141,19 @@ fn message(turns: &mut Vec<Turn>, item: &Value) -> Result<(), String> {
             let said = only_text(parts, "")?;
             match turns.last_mut() {
                 // What is said between a call and its output belongs to the turn of the call.
-                Some(Turn::Assistant { text, calls }) if !calls.is_empty() => text.push_str(&said),
-                _ => turns.push(Turn::Assistant { text: said, calls: Vec::new() }),
+                Some(Turn::Assistant { text, reasoning, calls }) if !calls.is_empty() => {
+                    reasoning.push_str(&std::mem::take(thoughts));
+                    text.push_str(&said);
+                }
+                _ => {
+                    let reasoning = std::mem::take(thoughts);
+                    turns.push(Turn::Assistant { text: said, reasoning, calls: Vec::new() });
+                }
             }
         }
         _ => return Err("`role` must be user, assistant, system or developer".to_owned()),
     }
     Ok(())
-}
-
-fn output(value: &Value) -> Result<String, String> {
-    let parts = parts(value, "output")?;
-    only_text(parts, "\n").map_err(|_| "`output` can hold nothing but text for this model".to_owned())
 }
 
 fn only_text(parts: Vec<Part>, between: &str) -> Result<String, String> {
@@ -206,7 +230,7 @@ mod tests {
     fn what_was_said_and_called_at_once_is_one_turn() {
         let turns = turns(json!([
             {"role": "assistant", "content": [{"type": "output_text", "text": "Let me "}, {"type": "output_text", "text": "see."}]},
-            {"type": "reasoning", "summary": []},
+            {"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]},
             call_item("x"),
             call_item("y"),
             {"type": "function_call_output", "call_id": "call_x", "output": "1"},
@@ -214,16 +238,39 @@ mod tests {
             call_item("z"),
         ]))
         .unwrap();
-        let output = |id: &str, text: &str| Turn::Output { call_id: id.to_owned(), text: text.to_owned() };
+        let output =
+            |id: &str, text: &str| Turn::Output { call_id: id.to_owned(), text: text.to_owned(), parts: Vec::new() };
+        let assistant = |text: &str, reasoning: &str, calls: Vec<FunctionCall>| Turn::Assistant {
+            text: text.to_owned(),
+            reasoning: reasoning.to_owned(),
+            calls,
+        };
         assert_eq!(
             turns,
             [
-                Turn::Assistant { text: "Let me see.".to_owned(), calls: vec![call("x"), call("y")] },
+                assistant("Let me see.", "hm", vec![call("x"), call("y")]),
                 output("call_x", "1"),
                 output("call_y", "2"),
-                Turn::Assistant { text: String::new(), calls: vec![call("z")] },
+                assistant("", "", vec![call("z")]),
             ]
         );
+    }
+
+    #[test]
+    fn thoughts_belong_to_the_turn_that_follows_them() {
+        let thought = |text: &str| json!({"type": "reasoning", "summary": [{"type": "summary_text", "text": text}]});
+        let said = json!({"role": "assistant", "content": "42"});
+        let whole = json!({"type": "reasoning", "summary": [{"text": "short"}], "content": [{"type": "reasoning_text", "text": "all"}]});
+        for (items, expected) in [
+            (json!([thought("hm"), said]), "hm"),
+            (json!([whole, said]), "all"),
+            (json!([thought("lost"), {"role": "user", "content": "hi"}, said]), ""),
+            (json!([thought("a"), thought("b"), call_item("x")]), "ab"),
+        ] {
+            let turns = turns(items).unwrap();
+            let Some(Turn::Assistant { reasoning, .. }) = turns.last() else { panic!("{turns:?}") };
+            assert_eq!(reasoning, expected);
+        }
     }
 
     #[test]

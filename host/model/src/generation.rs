@@ -3,6 +3,8 @@
 //! The pieces go to the caller as they come; the whole answer is kept beside them until the end. Memory: the answer,
 //! at most `max_response_bytes` of it. Dropping a generation closes the connection, which stops the model.
 
+use std::collections::VecDeque;
+
 use outlast_metrics::LiveCall;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -20,8 +22,34 @@ pub enum Delta {
     Text(String),
     /// Text of its thoughts.
     Reasoning(String),
+    /// Why it does not answer.
+    Refusal(String),
     /// A piece of a function call.
     Call(CallDelta),
+}
+
+impl Delta {
+    /// The same in deltas whose texts have at most `longest` bytes.
+    fn split(self, longest: usize) -> VecDeque<Self> {
+        let (text, like): (_, Box<dyn Fn(String) -> Self>) = match self {
+            Self::Text(text) => (text, Box::new(Self::Text)),
+            Self::Reasoning(text) => (text, Box::new(Self::Reasoning)),
+            Self::Refusal(text) => (text, Box::new(Self::Refusal)),
+            Self::Call(CallDelta { place, name, arguments }) => {
+                (arguments, Box::new(move |arguments| Self::Call(CallDelta { place, name: name.clone(), arguments })))
+            }
+        };
+        if text.len() <= longest {
+            return [like(text)].into();
+        }
+        let (mut deltas, mut rest) = (VecDeque::new(), text.as_str());
+        while !rest.is_empty() {
+            let (piece, after) = rest.split_at(rest.floor_char_boundary(longest));
+            deltas.push_back(like(piece.to_owned()));
+            rest = after;
+        }
+        deltas
+    }
 }
 
 /// A finished call.
@@ -29,7 +57,7 @@ pub enum Delta {
 pub struct Completion {
     /// Output items of the Responses API: reasoning, message, function calls, as far as there are any.
     pub items: Vec<Value>,
-    /// `stop`, `length`, `tool_calls`, `content_filter`, or the provider's own word.
+    /// `stop`, `length`, `tool_calls` or `content_filter`. Of a script: any word.
     pub finish_reason: String,
     /// Tokens; zero where the provider does not say.
     pub usage: Usage,
@@ -40,10 +68,17 @@ pub struct Completion {
 /// A model call under way. Dropping it ends the call.
 pub struct Generation {
     model: String,
+    /// How many items of its input were left out.
+    left_out: usize,
     upstream: Upstream,
     /// Read while the call was started, not given out yet.
     first: Option<Piece>,
+    /// The longest text of a delta, in bytes.
+    longest: usize,
+    /// The rest of a longer one.
+    rest: VecDeque<Delta>,
     text: String,
+    refusal: String,
     reasoning: String,
     /// Of function calls; those are kept by the upstream until its end.
     call_bytes: usize,
@@ -60,9 +95,39 @@ enum State {
 impl Generation {
     /// A call whose first piece has come.
     pub(super) fn new(model: String, upstream: Upstream, first: Piece, live: LiveCall) -> Self {
-        let (text, reasoning) = (String::new(), String::new());
-        let (first, state) = (Some(first), State::Open);
-        Self { model, upstream, first, text, reasoning, call_bytes: 0, state, live }
+        let (text, refusal, reasoning) = (String::new(), String::new(), String::new());
+        let (first, rest, longest, state) = (Some(first), VecDeque::new(), usize::MAX, State::Open);
+        Self {
+            model,
+            left_out: 0,
+            upstream,
+            first,
+            longest,
+            rest,
+            text,
+            refusal,
+            reasoning,
+            call_bytes: 0,
+            state,
+            live,
+        }
+    }
+
+    /// The same, of whose input so many items were left out.
+    pub(super) fn without(self, left_out: usize) -> Self {
+        Self { left_out, ..self }
+    }
+
+    /// How many items of the input were left out, because it was too long.
+    pub fn left_out(&self) -> usize {
+        self.left_out
+    }
+
+    /// The same, with no delta that is longer than this, in bytes.
+    #[must_use]
+    pub fn in_pieces_of(self, longest: usize) -> Self {
+        // No character is longer than that.
+        Self { longest: longest.max(4), ..self }
     }
 
     /// The next piece; none when the model has finished.
@@ -72,6 +137,9 @@ impl Generation {
     /// The provider failed, was silent for too long, said too much, or broke off. The call is over then: every
     /// further call gives the same error.
     pub async fn next(&mut self) -> Result<Option<Delta>, ModelError> {
+        if let Some(delta) = self.rest.pop_front() {
+            return Ok(Some(delta));
+        }
         match &self.state {
             State::Open => {}
             State::Ended(_) => return Ok(None),
@@ -100,6 +168,10 @@ impl Generation {
                     self.reasoning.push_str(&text);
                     Some(Delta::Reasoning(text))
                 }
+                Some(Piece::Refusal(text)) => {
+                    self.refusal.push_str(&text);
+                    Some(Delta::Refusal(text))
+                }
                 Some(Piece::Call(bytes, delta)) => {
                     self.call_bytes += bytes;
                     delta.map(Delta::Call)
@@ -116,11 +188,12 @@ impl Generation {
                 None => return Err(ModelError::cut(self.upstream.provider(), "")),
             };
             let most = self.upstream.max_bytes();
-            if self.text.len() + self.reasoning.len() + self.call_bytes > most {
+            if self.text.len() + self.refusal.len() + self.reasoning.len() + self.call_bytes > most {
                 return Err(ModelError::too_large(self.upstream.provider(), most));
             }
-            if delta.is_some() {
-                return Ok(delta);
+            if let Some(delta) = delta {
+                self.rest = delta.split(self.longest);
+                return Ok(self.rest.pop_front());
             }
         }
     }
@@ -143,8 +216,8 @@ impl Generation {
         if !self.reasoning.is_empty() {
             items.push(reasoning_item(&self.reasoning));
         }
-        if !self.text.is_empty() {
-            items.push(message_item(&self.text));
+        if !self.text.is_empty() || !self.refusal.is_empty() {
+            items.push(message_item(&self.text, &self.refusal));
         }
         items.extend(end.calls.iter().map(|call| call_item(&call.call_id, &call.name, &call.arguments)));
         let (finish_reason, usage) = (end.finish_reason, end.usage);
@@ -164,11 +237,11 @@ pub fn reasoning_item(text: &str) -> Value {
 }
 
 /// A message item of a completion.
-pub fn message_item(text: &str) -> Value {
-    json!({
-        "type": "message", "role": "assistant", "status": "completed",
-        "content": [{"type": "output_text", "text": text, "annotations": []}],
-    })
+pub fn message_item(text: &str, refusal: &str) -> Value {
+    let text = (!text.is_empty()).then(|| json!({"type": "output_text", "text": text, "annotations": []}));
+    let refusal = (!refusal.is_empty()).then(|| json!({"type": "refusal", "refusal": refusal}));
+    let content: Vec<_> = text.into_iter().chain(refusal).collect();
+    json!({"type": "message", "role": "assistant", "status": "completed", "content": content})
 }
 
 /// A function call item of a completion.

@@ -13,7 +13,7 @@
 //! settings      options of the Responses API → settings     (refused here: nothing was sent)
 //! provider      sends it, repeats it, gives up
 //!   chat          the Chat Completions API: most providers, gateways and local servers; our own client
-//!                 (`request` writes what is sent, `answer` reads what comes)
+//!                 (`order` and `request` write what is sent, `answer` reads what comes)
 //!   native        Anthropic and Gemini in their own words, through `genai`
 //!   script        what a test says, in place of a provider
 //! upstream      what comes, within the limits of time
@@ -28,25 +28,37 @@
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod answer;
+mod calls;
 mod chat;
 mod config;
 mod conversation;
 mod error;
+mod finish;
 mod generation;
+mod halves;
+mod heard;
+mod incoming;
+mod meaning;
 mod models;
 mod native;
+mod order;
+mod parameter;
 mod piece;
 mod provider;
+mod reported;
 mod request;
 mod script;
 mod settings;
+mod truncate;
 mod upstream;
+mod usage;
 
 pub use config::{ModelConfigError, ModelsConfig, OnInterrupt, ProviderConfig, ProviderKind, Secret};
 pub use conversation::Call;
 pub use error::{ModelError, ModelErrorKind};
 pub use generation::{Completion, Delta, Generation, call_item, message_item, reasoning_item};
 pub use models::{Models, Target};
+pub use parameter::Parameter;
 pub use piece::{CallDelta, Usage};
 pub use script::{Script, ScriptedAnswer};
 

@@ -8,6 +8,7 @@ use std::{
 
 use outlast_metrics::ModelMetrics;
 use outlast_runtime::aside::aside;
+use serde_json::Value;
 
 use super::{
     config::{ModelConfigError, ModelsConfig, OnInterrupt},
@@ -49,6 +50,34 @@ impl Target {
     pub fn model(&self) -> &str {
         &self.model
     }
+}
+
+impl Target {
+    async fn call(&self, call: Call) -> Result<Generation, ModelError> {
+        let (provider, model, bytes) = (self.provider.clone(), self.model.clone(), call.bytes);
+        // What was asked is not kept beside the request that it becomes.
+        let write = move || provider.request(&model, &call.turns()?, &Settings::read(&call.options)?);
+        let request = aside(bytes, write).await?;
+        self.provider.clone().start(self.model.clone(), request).await
+    }
+
+    /// The call, made as short as the operator says that it must be, and how many items were left out.
+    async fn fit(&self, mut call: Call) -> (Call, usize) {
+        let Some(context) = self.provider.config().context else { return (call, 0) };
+        let answer = call.options.get("max_output_tokens").and_then(Value::as_u64).unwrap_or_default();
+        let most = context.saturating_sub(answer);
+        aside(call.bytes, move || {
+            let left_out = call.truncate(most);
+            (call, left_out)
+        })
+        .await
+    }
+}
+
+/// Half of a call, and how many items were left out.
+fn halved(mut call: Call) -> (Call, usize) {
+    let left_out = call.halve();
+    (call, left_out)
 }
 
 impl fmt::Display for Target {
@@ -121,12 +150,21 @@ impl Models {
         if let Some(script) = &self.script {
             script.ask(&call);
         }
-        let (target, bytes) = (self.resolve(call.model.as_deref())?, call.bytes);
-        let (provider, model) = (target.provider.clone(), target.model.clone());
-        // What was asked is not kept beside the request that it becomes.
-        let write = move || provider.request(&model, &call.turns()?, &Settings::read(&call.options)?);
-        let request = aside(bytes, write).await?;
-        target.provider.start(target.model, request).await
+        let target = self.resolve(call.model.as_deref())?;
+        if !call.may_be_truncated() {
+            return target.call(call).await;
+        }
+        let (call, left_out) = target.fit(call).await;
+        match target.call(call.clone()).await {
+            Err(error) if error.code == "context_length_exceeded" => {
+                let (call, more) = aside(call.bytes, move || halved(call)).await;
+                if more == 0 {
+                    return Err(error);
+                }
+                Ok(target.call(call).await?.without(left_out + more))
+            }
+            answer => Ok(answer?.without(left_out)),
+        }
     }
 
     /// What happens to a call of this model that was in flight when the server stopped.

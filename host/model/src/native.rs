@@ -18,12 +18,13 @@ use genai::{
     webc,
 };
 use reqwest::Url;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{
     config::Secret,
     conversation::{FunctionCall, Part, Turn, data_url},
-    error::{ModelError, ModelErrorKind},
+    error::ModelError,
+    finish,
     piece::{End, Piece, Usage},
     settings::{self, Format, Settings},
 };
@@ -131,12 +132,12 @@ impl NativeStream {
             Some(StopReason::MaxTokens(_)) => "length".to_owned(),
             Some(StopReason::ToolCall(_)) => "tool_calls".to_owned(),
             Some(StopReason::ContentFilter(_)) => "content_filter".to_owned(),
-            Some(StopReason::Other(word)) => word.chars().take(64).collect(),
+            Some(StopReason::Other(word)) => word,
         };
         let calls: Vec<FunctionCall> = calls.into_iter().flatten().map(function_call).collect();
-        // Gemini calls it a stop, or what it was.
-        let called = !calls.is_empty() && matches!(word.as_str(), "stop" | "FUNCTION_CALL");
-        let finish_reason = if called { "tool_calls".to_owned() } else { word };
+        let reason =
+            finish::reason(&word, !calls.is_empty()).ok_or_else(|| ModelError::ended(&self.provider, &word))?;
+        let finish_reason = reason.to_owned();
         Ok(End { finish_reason, usage, model: None, calls })
     }
 }
@@ -179,7 +180,7 @@ fn messages(turns: &[Turn]) -> Vec<ChatMessage> {
             Turn::User(parts) => {
                 ChatMessage::user(MessageContent::from_parts(parts.iter().map(part).collect::<Vec<_>>()))
             }
-            Turn::Assistant { text, calls } => {
+            Turn::Assistant { text, calls, .. } => {
                 let text = Some(text).filter(|text| !text.is_empty() || calls.is_empty());
                 let mut parts: Vec<ContentPart> = text.map(ContentPart::from_text).into_iter().collect();
                 for call in calls {
@@ -187,14 +188,16 @@ fn messages(turns: &[Turn]) -> Vec<ChatMessage> {
                     parts.push(ContentPart::ToolCall(ToolCall {
                         call_id: call.call_id.clone(),
                         fn_name: call.name.clone(),
-                        fn_arguments: serde_json::from_str(&call.arguments)
-                            .unwrap_or_else(|_| Value::String(call.arguments.clone())),
+                        fn_arguments: match call.arguments.trim() {
+                            "" => Value::Object(Map::new()),
+                            text => serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned())),
+                        },
                         thought_signatures: None,
                     }));
                 }
                 ChatMessage::assistant(MessageContent::from_parts(parts))
             }
-            Turn::Output { call_id, text } => {
+            Turn::Output { call_id, text, .. } => {
                 let mut response = ToolResponse::new(call_id, text);
                 response.fn_name = names.get(call_id.as_str()).map(|name| (*name).to_owned());
                 ChatMessage::from(response)
@@ -272,11 +275,8 @@ fn translate(provider: &str, error: &Error) -> ModelError {
         Error::ChatResponse { body, .. } => ModelError::reported(provider, body),
         Error::StreamParse { serde_error, .. } => ModelError::unreadable(provider, &serde_error.to_string()),
         Error::MessageContentTypeNotSupported { cause, .. } => {
-            ModelError::invalid(format!("upstream {provider} cannot take this input: {cause}"))
+            ModelError::invalid(format!("The model provider {provider} cannot take this input: {cause}"))
         }
-        other => {
-            let text: String = other.to_string().chars().take(500).collect();
-            ModelError::new(ModelErrorKind::Other, "upstream_error", format!("upstream {provider}: {text}"))
-        }
+        other => ModelError::other(provider, &other.to_string()),
     }
 }

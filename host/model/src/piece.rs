@@ -9,6 +9,8 @@ pub(super) enum Piece {
     Text(String),
     /// Text of its thoughts.
     Reasoning(String),
+    /// Why it does not answer.
+    Refusal(String),
     /// So many bytes of a function call, and what they say, where the provider tells it piece by piece. All calls come
     /// whole with the end.
     Call(usize, Option<CallDelta>),
@@ -19,7 +21,7 @@ pub(super) enum Piece {
 /// How an answer ended.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct End {
-    /// `stop`, `length`, `tool_calls`, `content_filter`, or the provider's own word.
+    /// `stop`, `length`, `tool_calls` or `content_filter`. Of a script: any word.
     pub finish_reason: String,
     /// All zero when the provider does not say.
     pub usage: Usage,

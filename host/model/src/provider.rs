@@ -7,18 +7,18 @@
 use std::{fmt, sync::Arc};
 
 use backon::{ExponentialBuilder, Retryable as _};
-use bytes::Bytes;
 use outlast_metrics::{LiveCall, ProviderMetrics};
 use reqwest::Url;
-use tokio::time::{timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tracing::info;
 
 use super::{
-    chat::Chat,
+    chat::{Chat, ChatRequest},
     config::{Dialect, ModelConfigError, ProviderConfig},
     conversation::Turn,
     error::ModelError,
     generation::Generation,
+    heard::Heard,
     native::{Native, NativeRequest},
     piece::Piece,
     script::{self, Script},
@@ -41,7 +41,7 @@ enum Client {
 
 /// A request, ready to be sent more than once.
 pub(super) enum Request {
-    Chat(Bytes),
+    Chat(ChatRequest),
     Native(Box<NativeRequest>),
     Script,
 }
@@ -107,7 +107,7 @@ impl Provider {
     /// Writes the request of a call, once for all its attempts.
     pub(super) fn request(&self, model: &str, turns: &[Turn], settings: &Settings) -> Result<Request, ModelError> {
         Ok(match &self.client {
-            Client::Chat(chat) => Request::Chat(chat.body(model, turns, settings)),
+            Client::Chat(chat) => Request::Chat(chat.request(model, turns, settings)),
             Client::Native(native) => Request::Native(Box::new(native.request(model, turns, settings)?)),
             Client::Script(_) => Request::Script,
         })
@@ -117,7 +117,7 @@ impl Provider {
     pub(super) async fn start(self: Arc<Self>, model: String, request: Request) -> Result<Generation, ModelError> {
         let mut live = LiveCall::new(self.metrics.clone());
         let (terms, config) = (&self.terms, &self.terms.config);
-        let deadline = after(config.total_timeout);
+        let deadline = after(Instant::now(), config.total_timeout);
         let pauses = ExponentialBuilder::default()
             .with_jitter()
             .with_min_delay(config.retry_pause)
@@ -125,28 +125,32 @@ impl Provider {
             .with_max_times(config.max_retries);
         let attempt = async || {
             let late = || terms.late("first_token_timeout", config.first_token_timeout);
-            let first = timeout(config.first_token_timeout, self.attempt(&request)).await;
-            first.unwrap_or_else(|_| Err(late())).map_err(|error| terms.hide(error))
+            let heard = Heard::new();
+            let first = heard.within(config.first_token_timeout, self.attempt(&request, heard.clone())).await;
+            let (stream, first) = first.unwrap_or_else(|| Err(late())).map_err(|error| terms.hide(error))?;
+            Ok((stream, first, heard))
         };
         let started = attempt
             .retry(pauses)
-            .when(|error| error.repeatable && error.retry_after.is_none_or(|pause| pause <= config.max_retry_pause))
+            .when(|error: &ModelError| {
+                error.repeatable && error.retry_after.is_none_or(|pause| pause <= config.max_retry_pause)
+            })
             .adjust(|error, pause| pause.map(|pause| error.retry_after.unwrap_or(pause)))
             .notify(|error, pause| {
-                info!(provider = terms.provider, ?pause, "{error}; trying again");
+                info!(provider = terms.provider, ?pause, "{} Trying again.", error.in_full());
                 self.metrics.retries.inc();
             });
         let started = timeout_at(deadline, started).await;
         let started = started.unwrap_or_else(|_| Err(terms.late("total_timeout", config.total_timeout)));
-        let (stream, first) = started.inspect_err(|error| live.fail(error.code))?;
+        let (stream, first, heard) = started.inspect_err(|error| live.fail(error.code))?;
         live.first_token();
-        Ok(Generation::new(model, Upstream::new(terms.clone(), stream, deadline), first, live))
+        Ok(Generation::new(model, Upstream::new(terms.clone(), stream, heard, deadline), first, live))
     }
 
     /// Sends the request and waits for the first piece.
-    async fn attempt(&self, request: &Request) -> Result<(Stream, Piece), ModelError> {
+    async fn attempt(&self, request: &Request, heard: Heard) -> Result<(Stream, Piece), ModelError> {
         let mut stream = match (&self.client, request) {
-            (Client::Chat(chat), Request::Chat(body)) => Stream::Chat(Box::new(chat.send(body.clone()).await?)),
+            (Client::Chat(chat), Request::Chat(request)) => Stream::Chat(Box::new(chat.send(request, heard).await?)),
             (Client::Native(native), Request::Native(request)) => {
                 Stream::Native(Box::new(native.send(request.as_ref().clone()).await?))
             }

@@ -3,15 +3,33 @@
 //! Sent is the form that most servers take: a single text as a text, no field that was not asked for, and the
 //! arguments of function calls in the model's own bytes.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value, json};
 
 use super::{
     conversation::{FunctionCall, Part, Turn},
+    order::instructed,
+    parameter::Parameter,
     settings::{Format, Settings, Tool, ToolChoice},
 };
 
-/// The body of a request to a model. `openai`: it goes to OpenAI itself.
-pub(super) fn body(model: &str, turns: &[Turn], settings: &Settings, openai: bool) -> Value {
+/// What a provider takes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Takes {
+    /// It is OpenAI itself.
+    pub openai: bool,
+    /// The field of a message for reasoning; none when it does not get it back.
+    pub reasoning: Option<&'static str>,
+    /// Parameters that not every provider takes.
+    pub parameters: Vec<Parameter>,
+}
+
+/// The body of a request to a model.
+pub(super) fn body(model: &str, turns: &[Turn], settings: &Settings, takes: &Takes) -> Value {
+    let openai = takes.openai;
+    // OpenAI takes instructions anywhere, and a later one is meant from there on.
+    let turns = if openai { Cow::Borrowed(turns) } else { Cow::Owned(instructed(turns)) };
     let mut body = Map::new();
     let mut set = |name: &str, value: Option<Value>| {
         if let Some(value) = value {
@@ -19,7 +37,7 @@ pub(super) fn body(model: &str, turns: &[Turn], settings: &Settings, openai: boo
         }
     };
     set("model", Some(model.into()));
-    set("messages", Some(turns.iter().map(message).collect()));
+    set("messages", Some(turns.iter().map(|turn| message(turn, takes.reasoning)).collect()));
     set("stream", Some(true.into()));
     set("stream_options", Some(json!({"include_usage": true})));
     set("temperature", settings.temperature.map(Value::from));
@@ -39,10 +57,27 @@ pub(super) fn body(model: &str, turns: &[Turn], settings: &Settings, openai: boo
     }
     set("tool_choice", settings.tool_choice.as_ref().map(tool_choice));
     set("parallel_tool_calls", settings.parallel_tool_calls.map(Value::from));
+    for parameter in &takes.parameters {
+        let value = settings.extra(*parameter);
+        if *parameter == Parameter::TopLogprobs {
+            set("logprobs", value.filter(|count| **count != 0).map(|_| true.into()));
+        }
+        set(parameter.name(), value.filter(|value| **value != 0).cloned());
+    }
     Value::Object(body)
 }
 
-fn message(turn: &Turn) -> Value {
+fn message(turn: &Turn, reasoning_field: Option<&str>) -> Value {
+    let mut message = plain_message(turn);
+    if let (Turn::Assistant { reasoning, .. }, Some(field)) = (turn, reasoning_field)
+        && !reasoning.is_empty()
+    {
+        message[field] = reasoning.as_str().into();
+    }
+    message
+}
+
+fn plain_message(turn: &Turn) -> Value {
     match turn {
         Turn::System(text) => json!({"role": "system", "content": text}),
         Turn::User(parts) => match parts.as_slice() {
@@ -50,12 +85,12 @@ fn message(turn: &Turn) -> Value {
             [Part::Text(text)] => json!({"role": "user", "content": text}),
             parts => json!({"role": "user", "content": parts.iter().map(part).collect::<Value>()}),
         },
-        Turn::Assistant { text, calls } if calls.is_empty() => json!({"role": "assistant", "content": text}),
-        Turn::Assistant { text, calls } => {
+        Turn::Assistant { text, calls, .. } if calls.is_empty() => json!({"role": "assistant", "content": text}),
+        Turn::Assistant { text, calls, .. } => {
             let content = if text.is_empty() { Value::Null } else { text.as_str().into() };
             json!({"role": "assistant", "content": content, "tool_calls": calls.iter().map(call).collect::<Value>()})
         }
-        Turn::Output { call_id, text } => json!({"role": "tool", "tool_call_id": call_id, "content": text}),
+        Turn::Output { call_id, text, .. } => json!({"role": "tool", "tool_call_id": call_id, "content": text}),
     }
 }
 
@@ -73,7 +108,8 @@ fn part(part: &Part) -> Value {
 }
 
 fn call(call: &FunctionCall) -> Value {
-    json!({"id": call.call_id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}})
+    let arguments = if call.arguments.trim().is_empty() { "{}" } else { &call.arguments };
+    json!({"id": call.call_id, "type": "function", "function": {"name": call.name, "arguments": arguments}})
 }
 
 fn tool(tool: &Tool) -> Value {
@@ -122,7 +158,8 @@ mod tests {
     fn sent(model: &str, input: Value, options: Value) -> Value {
         let input = input.as_array().unwrap().clone();
         let call = Call { input, instructions: Some("Be kind.".to_owned()), ..Call::default() };
-        body(model, &call.turns().unwrap(), &Settings::read(options.as_object().unwrap()).unwrap(), false)
+        let settings = Settings::read(options.as_object().unwrap()).unwrap();
+        body(model, &call.turns().unwrap(), &settings, &Takes::default())
     }
 
     #[test]
@@ -163,6 +200,36 @@ mod tests {
     }
 
     #[test]
+    fn a_provider_gets_what_it_takes() {
+        let thought = json!({"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]});
+        let call = json!({"type": "function_call", "call_id": "1", "name": "f", "arguments": ""});
+        let output = json!({"type": "function_call_output", "call_id": "1", "output": "x"});
+        let developer = json!({"role": "developer", "content": "And short."});
+        let input = vec![json!({"role": "user", "content": "hi"}), thought, call, output, developer];
+        let call = Call { input, instructions: Some("Be kind.".to_owned()), ..Call::default() };
+        let options = json!({
+            "user": "ann", "metadata": {"a": "b"}, "service_tier": "flex", "top_logprobs": 2, "presence_penalty": 0.5,
+            "prompt_cache_key": "k", "safety_identifier": "s",
+        });
+        let settings = Settings::read(options.as_object().unwrap()).unwrap();
+        let mut takes =
+            Takes { openai: true, reasoning: Some("reasoning_content"), parameters: Parameter::ALL.to_vec() };
+        let body = self::body("m", &call.turns().unwrap(), &settings, &takes);
+        for (name, value) in options.as_object().unwrap() {
+            assert_eq!(body[name], *value);
+        }
+        assert_eq!(body["logprobs"], true);
+        let messages = body["messages"].as_array().unwrap();
+        assert_eq!(messages[2]["reasoning_content"], "hm");
+        assert_eq!(messages[2]["tool_calls"][0]["function"]["arguments"], "{}");
+        assert_eq!(messages.last().unwrap(), &json!({"role": "system", "content": "And short."}));
+        takes = Takes::default();
+        let body = self::body("m", &call.turns().unwrap(), &settings, &takes);
+        assert_eq!(body["messages"][0], json!({"role": "system", "content": "Be kind.\n\nAnd short."}));
+        assert!(body["messages"][2].get("reasoning_content").is_none() && body.get("user").is_none());
+    }
+
+    #[test]
     fn options_are_sent_under_their_names_and_no_others() {
         let user = json!([{"role": "user", "content": "hi"}]);
         let tool = json!({"type": "function", "name": "f", "parameters": {"type": "object"}, "strict": true});
@@ -186,6 +253,8 @@ mod tests {
         });
         expected["messages"] = body["messages"].clone();
         assert_eq!(body, expected);
+        // What a provider is not known to take is not sent.
+        assert_eq!(sent("qwen-max", user.clone(), json!({"user": "ann", "top_logprobs": 2}))["user"], Value::Null);
         let body = sent("openai/o3-mini", user, json!({"max_output_tokens": 9}));
         assert_eq!((&body["max_completion_tokens"], &body["max_tokens"]), (&json!(9), &Value::Null));
     }

@@ -19,9 +19,12 @@ use super::{
 pub(super) const NAME: &str = "script";
 
 /// The failures that a script may have, and their kinds: those of a provider.
-const FAILURES: [(&str, ModelErrorKind); 11] = [
+const FAILURES: [(&str, ModelErrorKind); 14] = [
     ("no_provider", ModelErrorKind::NotFound),
     ("model_not_found", ModelErrorKind::NotFound),
+    ("context_length_exceeded", ModelErrorKind::Limit),
+    ("insufficient_quota", ModelErrorKind::Limit),
+    ("content_policy_violation", ModelErrorKind::Invalid),
     ("upstream_rejected", ModelErrorKind::Invalid),
     ("upstream_refused_key", ModelErrorKind::Other),
     ("upstream_rate_limited", ModelErrorKind::RateLimited),

@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value};
 
-use super::error::ModelError;
+use super::{error::ModelError, parameter::Parameter};
 
 /// How a model shall answer.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -26,6 +26,15 @@ pub(super) struct Settings {
     pub tool_choice: Option<ToolChoice>,
     /// None without tools.
     pub parallel_tool_calls: Option<bool>,
+    /// What not every provider takes.
+    pub extras: Vec<(Parameter, Value)>,
+}
+
+impl Settings {
+    /// What the caller gave for a parameter.
+    pub(super) fn extra(&self, parameter: Parameter) -> Option<&Value> {
+        self.extras.iter().find(|(its, _)| *its == parameter).map(|(_, value)| value)
+    }
 }
 
 /// The form of the answer.
@@ -83,6 +92,11 @@ fn read(options: &Map<String, Value>) -> Result<Settings, String> {
         format: text.get("format").map_or(Ok(None), format).map_err(|what| format!("text.format{what}"))?,
         ..Settings::default()
     };
+    for parameter in Parameter::ALL {
+        let (what, fits) = parameter.shape();
+        let value = get(options, parameter.name(), what, |value| fits(value).then(|| value.clone()))?;
+        settings.extras.extend(value.map(|value| (parameter, value)));
+    }
     match options.get("tools") {
         None | Some(Value::Null) => {}
         Some(Value::Array(tools)) => {
@@ -191,6 +205,8 @@ mod tests {
             (json!({"tools": [{"type": "function"}]}), "options.tools[0].name is not a text"),
             (json!({"reasoning": {"effort": 3}}), "options.reasoning.effort is not a text"),
             (json!({"reasoning": "high"}), "options.reasoning is not an object"),
+            (json!({"user": 7}), "options.user is not a text"),
+            (json!({"top_logprobs": "2"}), "options.top_logprobs is not a whole number"),
         ] {
             let error = settings(options).unwrap_err();
             assert!(error.message.starts_with(expected), "{error}");

@@ -30,6 +30,7 @@ use super::*;
 
 mod names;
 mod native;
+mod shapes;
 
 /// What the upstream does with a call: the model's name says it.
 async fn answer(State(calls): State<Arc<AtomicUsize>>, headers: HeaderMap, Json(body): Json<Value>) -> Response {
@@ -99,7 +100,6 @@ async fn answer(State(calls): State<Arc<AtomicUsize>>, headers: HeaderMap, Json(
             Body::from_stream(said.chain(stream::pending())).into_response()
         }
         "no-done" => events(vec![text("all"), chunk(json!({}), Some("stop"))]),
-        "no-reason" => events(vec![text("all"), done.to_owned()]),
         "early-error" if call == 0 => {
             events(vec!["data: {\"error\":{\"code\":502,\"message\":\"bad\"}}\n\n".to_owned()])
         }
@@ -110,6 +110,19 @@ async fn answer(State(calls): State<Arc<AtomicUsize>>, headers: HeaderMap, Json(
                 Some((Ok::<_, std::io::Error>(Bytes::from(chunk(json!({"content": "."}), None))), ()))
             });
             Body::from_stream(drip).into_response()
+        }
+        "beats" => {
+            let beat = |beats: usize, text: &str| vec![Bytes::from(text.to_owned()); beats];
+            let mut parts = beat(10, ": keep-alive\n\n");
+            parts.extend(beat(10, &chunk(json!({"content": ""}), None)));
+            parts.push(text("late").into());
+            parts.extend(beat(10, ": keep-alive\n\n"));
+            parts.push(chunk(json!({}), Some("stop")).into());
+            let slow = stream::iter(parts).then(async |part| {
+                tokio::time::sleep(Duration::from_millis(40)).await;
+                Ok::<_, std::io::Error>(part)
+            });
+            ([("content-type", "text/event-stream")], Body::from_stream(slow)).into_response()
         }
         "whole" => Json(json!({
             "model": "whole-1", "choices": [{"message": {"content": "all at once"}, "finish_reason": "stop"}],
@@ -171,7 +184,7 @@ impl Upstream {
             match generation.next().await {
                 Ok(Some(Delta::Text(delta))) => text.push_str(&delta),
                 Ok(Some(Delta::Reasoning(delta))) => reasoning.push_str(&delta),
-                Ok(Some(Delta::Call(_))) => {}
+                Ok(Some(Delta::Refusal(_) | Delta::Call(_))) => {}
                 Ok(None) => return (text, reasoning, generation.completion()),
                 Err(error) => return (text, reasoning, Err(error)),
             }
@@ -269,7 +282,8 @@ async fn repetitions_are_bounded() {
     let upstream = Upstream::start().await;
     let error = upstream.error("down").await;
     assert_eq!((error.kind, error.code), (ModelErrorKind::Unavailable, "upstream_unavailable"));
-    assert_eq!(error.message, "upstream up answered 503: out of order");
+    assert_eq!(error.message, "The model provider up is not available (503).");
+    assert_eq!(error.detail, "It answered 503: out of order");
     assert_eq!(upstream.calls(), 4);
 }
 
@@ -285,7 +299,8 @@ async fn a_pause_that_is_too_long_is_not_waited_for() {
 async fn a_wrong_key_is_said_without_the_key() {
     let upstream = Upstream::start().await;
     let error = upstream.error("key").await;
-    assert_eq!(error.message, "upstream up answered 401: Incorrect API key provided: [secret]");
+    assert_eq!(error.message, "The model provider up does not accept the key of this server.");
+    assert_eq!(error.detail, "It answered 401: Incorrect API key provided: [secret]");
     assert_eq!(upstream.calls(), 1);
 }
 
@@ -298,7 +313,7 @@ async fn a_stream_that_breaks_off_is_an_error_and_is_not_repeated() {
     let (text, _, completion) = upstream.ask(call("error")).await;
     let error = completion.unwrap_err();
     assert_eq!((text.as_str(), error.code), ("a", "upstream_failed"));
-    assert!(error.message.contains("overloaded"), "{error}");
+    assert!(error.detail.contains("overloaded"), "{error:?}");
 }
 
 #[tokio::test]
@@ -336,9 +351,36 @@ async fn silence_and_size_have_limits() {
 }
 
 #[tokio::test]
+async fn a_provider_that_says_that_it_lives_is_waited_for() {
+    let upstream = Upstream::start().await;
+    let mut config = provider(upstream.base_url.clone());
+    (config.first_token_timeout, config.idle_timeout) = (Duration::from_millis(300), Duration::from_millis(300));
+    config.max_response_bytes = bytesize::ByteSize::kib(64);
+    let upstream = Upstream { models: models(&one(config)).unwrap(), ..upstream };
+    let (text, _, completion) = upstream.ask(call("beats")).await;
+    assert_eq!((text.as_str(), completion.unwrap().finish_reason.as_str()), ("late", "stop"));
+}
+
+#[tokio::test]
+async fn a_long_delta_comes_in_pieces() {
+    let upstream = Upstream::start().await;
+    let mut call = call("echo");
+    call.instructions = Some("größer".repeat(50));
+    let mut generation = upstream.models.start(call).await.unwrap().in_pieces_of(5);
+    let mut said = String::new();
+    while let Some(delta) = generation.next().await.unwrap() {
+        let Delta::Text(text) = delta else { panic!("{delta:?}") };
+        assert!((1..=5).contains(&text.len()), "{text}");
+        said.push_str(&text);
+    }
+    assert_eq!(generation.completion().unwrap().items[0]["content"][0]["text"], said);
+    assert!(said.contains(&"größer".repeat(50)));
+}
+
+#[tokio::test]
 async fn every_honest_end_is_an_end() {
     let upstream = Upstream::start().await;
-    for (model, text) in [("quiet-end", "all"), ("no-done", "all"), ("no-reason", "all"), ("whole", "all at once")] {
+    for (model, text) in [("quiet-end", "all"), ("no-done", "all"), ("whole", "all at once")] {
         let (said, _, completion) = upstream.ask(call(model)).await;
         assert_eq!((said.as_str(), completion.unwrap().finish_reason.as_str()), (text, "stop"), "{model}");
     }
@@ -424,5 +466,5 @@ async fn an_upstream_that_is_not_there_is_named() {
     let models = models(&one(config)).unwrap();
     let error = models.start(call("x")).await.unwrap_err();
     assert_eq!((error.kind, error.code), (ModelErrorKind::Unavailable, "upstream_unreachable"));
-    assert!(error.message.starts_with("upstream up cannot be reached"), "{error}");
+    assert!(error.message.starts_with("The model provider up cannot be reached"), "{error}");
 }

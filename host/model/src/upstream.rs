@@ -8,6 +8,7 @@ use super::{
     chat::ChatStream,
     config::{ProviderConfig, Secret},
     error::ModelError,
+    heard::Heard,
     native::NativeStream,
     piece::Piece,
     script::ScriptedStream,
@@ -60,13 +61,14 @@ impl Stream {
 pub(super) struct Upstream {
     terms: Arc<Terms>,
     stream: Stream,
+    heard: Heard,
     deadline: Instant,
 }
 
 impl Upstream {
     /// An answer that must be whole by `deadline`.
-    pub fn new(terms: Arc<Terms>, stream: Stream, deadline: Instant) -> Self {
-        Self { terms, stream, deadline }
+    pub fn new(terms: Arc<Terms>, stream: Stream, heard: Heard, deadline: Instant) -> Self {
+        Self { terms, stream, heard, deadline }
     }
 
     /// What the operator calls the provider.
@@ -82,18 +84,19 @@ impl Upstream {
     /// The next piece, within the limits of time.
     pub async fn next(&mut self) -> Result<Option<Piece>, ModelError> {
         let config = &self.terms.config;
-        let idle = config.idle_timeout;
-        let (until, limit, length) = match after(idle) {
-            until if until < self.deadline => (until, "idle_timeout", idle),
-            _ => (self.deadline, "total_timeout", config.total_timeout),
+        // Nobody has listened since the last piece.
+        self.heard.now();
+        let next = self.heard.within(config.idle_timeout, self.stream.next());
+        let next = match timeout_at(self.deadline, next).await {
+            Ok(Some(next)) => next,
+            Ok(None) => Err(self.terms.late("idle_timeout", config.idle_timeout)),
+            Err(_) => Err(self.terms.late("total_timeout", config.total_timeout)),
         };
-        let next = timeout_at(until, self.stream.next()).await;
-        next.unwrap_or_else(|_| Err(self.terms.late(limit, length))).map_err(|error| self.terms.hide(error))
+        next.map_err(|error| self.terms.hide(error))
     }
 }
 
 /// The instant after a wait; a wait that no clock can hold is a very long one.
-pub(super) fn after(wait: Duration) -> Instant {
-    let now = Instant::now();
-    now.checked_add(wait).unwrap_or_else(|| now + Duration::from_secs(30 * 365 * 24 * 3600))
+pub(super) fn after(begin: Instant, wait: Duration) -> Instant {
+    begin.checked_add(wait).unwrap_or_else(|| begin + Duration::from_secs(30 * 365 * 24 * 3600))
 }

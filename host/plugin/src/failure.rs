@@ -12,6 +12,18 @@ const LARGEST: &str = "4 MiB, or the largest of limits.event_bytes, limits.tool_
                        them, limits.http_request_bytes, limits.state_value_bytes, limits.tool_argument_bytes and \
                        limits.model_input_bytes";
 
+/// The codes of failures that clients are told: they can do something about them.
+const TOLD: [&str; 5] = [
+    "rate_limit_exceeded",
+    "insufficient_quota",
+    "context_length_exceeded",
+    "content_policy_violation",
+    "model_not_found",
+];
+
+/// The longest wait that a client is told, in seconds.
+const LONGEST_WAIT: u64 = 24 * 3_600;
+
 /// A plugin did what it may not. Ends its run.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
@@ -31,31 +43,42 @@ pub(crate) struct Asleep(pub std::time::Duration);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{operator}")]
 pub struct RunFailure {
-    /// The response's `error.code`: `server_error` or `rate_limit_exceeded`, because SDKs know a closed list.
+    /// The response's `error.code`.
     pub code: &'static str,
     /// What the client reads: short, and nothing of the inside.
     pub client: String,
     /// What the operator reads in the log.
     pub operator: String,
+    /// When the request may be repeated, in seconds, where that is known.
+    pub retry_after: Option<u64>,
+    /// Whether something took too long.
+    pub timed_out: bool,
 }
 
 impl RunFailure {
     /// A failure for which the two readers read the same.
     pub fn plain(message: impl Into<String>) -> Self {
         let message = message.into();
-        Self { code: "server_error", client: message.clone(), operator: message }
+        Self::of_server(message.clone(), message)
+    }
+
+    fn of_server(client: String, operator: String) -> Self {
+        Self { code: "server_error", client, operator, retry_after: None, timed_out: false }
     }
 
     /// The agent's own `err`.
     pub(crate) fn from_agent(failure: Failure) -> Self {
-        let code = match failure.kind {
+        let told = TOLD.into_iter().find(|told| *told == failure.code);
+        let code = told.unwrap_or(match failure.kind {
             FailureKind::RateLimited => "rate_limit_exceeded",
             _ => "server_error",
-        };
+        });
+        let retry_after = failure.retry_after_ms.map(|wait| wait.div_ceil(1_000).min(LONGEST_WAIT));
         let message = shorten(&failure.message, 1_000);
         let word = shorten(&failure.code, 64);
         let operator = format!("the agent returned failure `{word}`: {message}");
-        Self { code, client: if message.is_empty() { word } else { message }, operator }
+        let client = if message.is_empty() { word } else { message };
+        Self { code, client, operator, retry_after, timed_out: failure.kind == FailureKind::Timeout }
     }
 
     /// A trap of `whose` component: `The agent`. `stderr` is the end of what it wrote there: Rust and Python put their
@@ -97,7 +120,7 @@ impl RunFailure {
                 operator.push_str(&frame.func_name().map_or("?".into(), demangle));
             }
         }
-        Self { code: "server_error", client, operator }
+        Self::of_server(client, operator)
     }
 }
 

@@ -30,7 +30,7 @@ const INSTRUCTIONS: &str = "\
 /// The last message of the conversation that the model sees.
 const QUESTION: &str = "Write the summary of the conversation so far.";
 /// What stands before a summary when it is given to an agent.
-const PREFACE: &str = "The conversation before this point was compacted. This is its summary:";
+const PREFACE: &str = "An earlier part of this conversation was compacted. This is its summary:";
 
 /// Reads the body of a request to compact. What comes back is not kept and says nothing yet.
 ///
@@ -85,6 +85,11 @@ pub fn is_user_message(item: &Value) -> bool {
 /// What a compaction item carries; none when the item is none.
 pub fn sealed_content(item: &Value) -> Option<&str> {
     (item["type"] == COMPACTION).then(|| item["encrypted_content"].as_str().unwrap_or_default())
+}
+
+/// The sealed content of a reasoning item, if it has one.
+pub fn sealed_reasoning(item: &Value) -> Option<&str> {
+    if item["type"] == "reasoning" { item["encrypted_content"].as_str() } else { None }
 }
 
 /// A compaction item.

@@ -32,8 +32,12 @@ pub enum ErrorKind {
     RateLimited,
     /// 500: a defect of the server. The text is generic; the details are in the log.
     Internal,
+    /// 502: the agent, its model or a tool failed.
+    BadGateway,
     /// 503: the server cannot do this now. A repeat is safe.
     Unavailable,
+    /// 504: the agent, its model or a tool took too long.
+    GatewayTimeout,
 }
 
 impl ErrorKind {
@@ -53,7 +57,9 @@ impl ErrorKind {
             Self::UpgradeRequired => 426,
             Self::RateLimited => 429,
             Self::Internal => 500,
+            Self::BadGateway => 502,
             Self::Unavailable => 503,
+            Self::GatewayTimeout => 504,
         }
     }
 
@@ -62,7 +68,7 @@ impl ErrorKind {
         match self {
             Self::Authentication => "authentication_error",
             Self::RateLimited => "rate_limit_error",
-            Self::Internal | Self::Unavailable => "server_error",
+            Self::Internal | Self::BadGateway | Self::Unavailable | Self::GatewayTimeout => "server_error",
             _ => "invalid_request_error",
         }
     }
@@ -82,7 +88,7 @@ pub struct ApiError {
     pub param: Option<String>,
     /// When to repeat, in whole seconds: the `retry-after` header.
     pub retry_after: Option<u64>,
-    /// The response that stands in the way.
+    /// The response that failed, or that is in the way.
     pub response_id: Option<String>,
     /// Whether SDKs must be told not to repeat what they would repeat by themselves: `x-should-retry: false`.
     pub never_retry: bool,
@@ -136,7 +142,7 @@ impl ApiError {
         self
     }
 
-    /// Names the response that stands in the way, so that a client that lost its id finds it.
+    /// Names the response that failed or is in the way, so that a client that lost its id finds it.
     pub fn about(mut self, response_id: impl Into<String>) -> Self {
         self.response_id = Some(response_id.into());
         self
@@ -186,7 +192,7 @@ pub struct ErrorBody<'a> {
     /// A stable word for programs.
     #[schema(value_type = String)]
     pub code: &'static str,
-    /// The response that stands in the way.
+    /// The response that failed, or that is in the way.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub response_id: Option<&'a str>,

@@ -14,8 +14,9 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::{
+    failed::StreamError,
     item::{Content, Item, SummaryPart},
-    response::Response,
+    response::{Response, ResponseError},
 };
 
 /// An event of the Responses API. Its `sequence_number` is not part of it: the recorder adds it in [`encode`].
@@ -69,6 +70,8 @@ pub enum Event<'a> {
     ArgumentsDelta { item_id: Cow<'a, str>, output_index: usize, delta: Cow<'a, str> },
     #[serde(rename = "response.function_call_arguments.done")]
     ArgumentsDone { item_id: Cow<'a, str>, output_index: usize, name: Cow<'a, str>, arguments: Cow<'a, str> },
+    #[serde(rename = "error")]
+    Error { code: Cow<'a, str>, message: Cow<'a, str>, param: Option<Cow<'a, str>>, error: Cow<'a, StreamError> },
     #[serde(rename = "response.completed")]
     Completed { response: Cow<'a, Response> },
     #[serde(rename = "response.failed")]
@@ -98,10 +101,20 @@ impl Event<'_> {
             Self::SummaryDone { .. } => "response.reasoning_summary_text.done",
             Self::ArgumentsDelta { .. } => "response.function_call_arguments.delta",
             Self::ArgumentsDone { .. } => "response.function_call_arguments.done",
+            Self::Error { .. } => "error",
             Self::Completed { .. } => "response.completed",
             Self::Failed { .. } => "response.failed",
             Self::Incomplete { .. } => "response.incomplete",
         }
+    }
+}
+
+impl Event<'static> {
+    /// The event that tells that a run fails: SDKs raise its nested `error`, others read the flat fields.
+    pub fn error(failure: &ResponseError) -> Self {
+        let error = failure.in_stream();
+        let (code, message) = (error.code.clone().into(), error.message.clone().into());
+        Self::Error { code, message, param: error.param.clone().map(Cow::Owned), error: Cow::Owned(error) }
     }
 }
 

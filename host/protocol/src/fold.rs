@@ -88,6 +88,8 @@ impl Fold {
             | Event::Completed { response }
             | Event::Failed { response }
             | Event::Incomplete { response } => self.response = Some(response.into_owned()),
+            // The response that follows has it.
+            Event::Error { .. } => {}
             Event::ItemAdded { output_index, item } => {
                 let output = &mut self.response.as_mut()?.output;
                 (output.len() == output_index).then(|| output.push(item.into_owned()))?;

@@ -178,6 +178,11 @@ pub fn check_calls(history: &[Value], input: &[Value]) -> Result<(), ApiError> {
     Ok(())
 }
 
+/// Whether an item is a call that was cut: nobody can answer it, and nothing that follows is told of it.
+pub fn is_half_call(item: &Value) -> bool {
+    item["type"] == "function_call" && item["status"] == "incomplete"
+}
+
 /// Whether an item stands for a stored one.
 pub(super) fn is_reference(item: &Value) -> bool {
     item["type"] == REFERENCE

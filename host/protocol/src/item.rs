@@ -38,6 +38,9 @@ pub enum Item {
         id: String,
         /// The parts of the summary.
         summary: Vec<SummaryPart>,
+        /// All of it, sealed: only this server reads it, and only for whom it was made. Where the request asks for it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        encrypted_content: Option<String>,
         /// How far it is.
         #[serde(skip_serializing_if = "Option::is_none")]
         status: Option<ItemStatus>,

@@ -13,6 +13,7 @@ mod conversation;
 mod emission;
 mod error;
 mod event;
+mod failed;
 mod fold;
 mod id;
 mod idempotency;
@@ -27,7 +28,8 @@ mod websocket;
 
 pub use check::RequestLimits;
 pub use compaction::{
-    Compaction, compaction_item, is_user_message, not_sealed_here, read_compact, sealed_content, summary_message,
+    Compaction, compaction_item, is_user_message, not_sealed_here, read_compact, sealed_content, sealed_reasoning,
+    summary_message,
 };
 pub use conversation::{
     Conversation, ConversationId, CreateConversation, conversation_busy, conversation_not_found, parse_items,
@@ -36,10 +38,11 @@ pub use conversation::{
 pub use emission::{Emission, EmitError, Emitted, ItemIndex};
 pub use error::{ApiError, ErrorBody, ErrorEnvelope, ErrorKind};
 pub use event::{Event, Frame, Segment, encode, frames, is_end, payloads, skip_frames, snapshot_frame};
+pub use failed::StreamError;
 pub use fold::{Fold, FoldError};
 pub use id::ResponseId;
 pub use idempotency::IdempotencyKey;
-pub use input::{MAX_INPUT_ITEMS, check_calls, identify, references};
+pub use input::{MAX_INPUT_ITEMS, check_calls, identify, is_half_call, references};
 pub use item::{Content, Item, ItemStatus, SummaryPart};
 pub use request::{CreateRequest, previous_not_found};
 pub use response::{Deleted, IncompleteDetails, Response, ResponseError, Usage};

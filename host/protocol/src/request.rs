@@ -158,7 +158,7 @@ fn text(given: Option<&Value>) -> Value {
 
 /// The tools with every key that a response shows.
 fn tools(given: Option<&Value>) -> Value {
-    let defaults = json!({"type": "function", "name": "", "description": null, "parameters": null, "strict": true});
+    let defaults = json!({"type": "function", "name": "", "description": null, "parameters": null, "strict": null});
     let list = given.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     list.iter().map(|tool| with_defaults(Some(tool), defaults.clone())).collect()
 }
@@ -187,10 +187,6 @@ impl Checked<'_> {
         self.integer("max_tool_calls", 1, i64::MAX)?;
         self.boolean("parallel_tool_calls")?;
         self.one_of("truncation", &["disabled", "auto"])?;
-        if self.string("truncation")? == Some("auto") {
-            let message = "'truncation' can only be 'disabled': this server does not drop input by itself.";
-            return Err(ApiError::invalid("truncation", "unsupported_value", message));
-        }
         self.one_of("service_tier", &["auto", "default", "flex", "scale", "priority"])?;
         for name in ["user", "safety_identifier", "prompt_cache_key"] {
             self.text(name, 256)?;
@@ -316,7 +312,6 @@ mod tests {
             (json!({"model": "echo", "input": "x", "metadata": {"a": 1}}), "metadata.a", "invalid_type"),
             (json!({"model": "echo", "input": "x", "metadata": []}), "metadata", "invalid_type"),
             (json!({"model": "echo", "input": "x", "truncation": "some"}), "truncation", "invalid_value"),
-            (json!({"model": "echo", "input": "x", "truncation": "auto"}), "truncation", "unsupported_value"),
             (
                 json!({"model": "echo", "input": "x", "tools": [{"type": "web_search"}]}),
                 "tools[0].type",

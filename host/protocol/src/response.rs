@@ -123,10 +123,17 @@ impl Deleted {
 /// Why a response failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ResponseError {
-    /// `server_error` or `rate_limit_exceeded`: SDKs know a closed list. The true cause is in `message`.
+    /// `server_error`, `rate_limit_exceeded`, `insufficient_quota`, `context_length_exceeded`,
+    /// `content_policy_violation` or `model_not_found`.
     pub code: String,
     /// What happened, for people.
     pub message: String,
+    /// When the request may be repeated, in seconds after the failure, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after: Option<u64>,
+    /// Whether it failed because something took too long.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub timed_out: bool,
 }
 
 /// Why a response is incomplete.

@@ -67,11 +67,12 @@ pub struct CreateResponseShape {
     /// Default: 0.
     #[schema(minimum = 0, maximum = 20)]
     pub top_logprobs: Option<i64>,
-    /// Input is never dropped to make room.
+    /// What happens to input that is too long for the model. Default: `disabled`.
     pub truncation: Option<Truncation>,
-    /// Taken, and without effect.
+    /// Passed on to providers that take it.
     pub service_tier: Option<ServiceTier>,
-    /// Taken, and without effect: what can be included always is.
+    /// `reasoning.encrypted_content` seals the reasoning into its item. Others are taken, and without effect: what can be
+    /// included always is.
     pub include: Option<Vec<String>>,
     /// Taken, and without effect.
     #[schema(value_type = Option<Object>)]
@@ -297,6 +298,8 @@ pub struct ReasoningItem {
     pub r#type: ReasoningType,
     /// The parts of the summary.
     pub summary: Vec<SummaryPart>,
+    /// The reasoning, sealed by this server. What others have sealed is left out.
+    pub encrypted_content: Option<String>,
 }
 
 /// What stands for a compacted conversation: made by `POST /v1/responses/compact`.
@@ -470,9 +473,9 @@ words! {
     Effort: None Minimal Low Medium High Xhigh;
     /// Whether the model tells what it thought.
     SummaryMode: Auto Concise Detailed;
-    /// What happens to input that is too long: it is refused.
-    Truncation: Disabled;
-    /// Taken, and without effect.
+    /// What happens to input that is too long for the model: it loses its oldest turns (`auto`), or the run fails.
+    Truncation: Auto Disabled;
+    /// Passed on to providers that take it.
     ServiceTier: Auto Default Flex Scale Priority;
     /// `message`
     MessageType: Message;

@@ -13,10 +13,10 @@ use std::{sync::Arc, time::SystemTime};
 use outlast_plugin::Agent;
 use outlast_protocol::{
     ApiError, Compaction, Content, CreateRequest, ErrorKind, Item, Response, ResponseId, Status, TerminalStatus, Usage,
-    compaction_item, identify, is_user_message, not_sealed_here, sealed_content, summary_message,
+    compaction_item, identify, is_user_message, not_sealed_here, sealed_content, sealed_reasoning, summary_message,
 };
 use outlast_runtime::clock::seconds;
-use serde_json::Value;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{
@@ -96,23 +96,41 @@ fn failed(response: &Response) -> ApiError {
     ApiError::new(kind, "compaction_failed", format!("The agent did not summarise the conversation: {why}"))
 }
 
-/// `items` with the content of each compaction item in its place.
+/// `items` with the content of each compaction item in its place, and reasoning opened.
 ///
 /// # Errors
 ///
 /// One of them was not sealed here for this principal; `param` is where they come from.
 fn opened(seal: &Seal, principal: &str, items: Vec<Value>, param: &str) -> Result<Vec<Value>, ApiError> {
-    if items.iter().all(|item| sealed_content(item).is_none()) {
+    if !items.iter().any(is_sealed) {
         return Ok(items);
     }
     let mut all = Vec::with_capacity(items.len());
     for item in items {
         match sealed_content(&item) {
-            None => all.push(item),
+            None => all.push(with_reasoning(seal, principal, item)),
             Some(sealed) => all.extend(seal.open(principal, sealed).ok_or_else(|| not_sealed_here(param))?),
         }
     }
     Ok(all)
+}
+
+fn is_sealed(item: &Value) -> bool {
+    sealed_content(item).is_some() || sealed_reasoning(item).is_some()
+}
+
+/// A reasoning item with what was sealed in it as its content. What was sealed elsewhere is left out: the summary says what
+/// can be read.
+fn with_reasoning(seal: &Seal, principal: &str, mut item: Value) -> Value {
+    let Some(sealed) = sealed_reasoning(&item) else { return item };
+    let text = seal.open_reasoning(principal, sealed);
+    if let Some(fields) = item.as_object_mut() {
+        fields.remove("encrypted_content");
+        if let Some(text) = text {
+            fields.insert("content".to_owned(), json!([{"type": "reasoning_text", "text": text}]));
+        }
+    }
+    item
 }
 
 /// What a request goes on from, opened.
@@ -135,7 +153,7 @@ pub(super) fn opened_input(seal: &Seal, principal: &str, input: &[Value]) -> Res
             return Err(not_sealed_here(&format!("input[{index}].encrypted_content")));
         }
     }
-    if input.iter().all(|item| sealed_content(item).is_none()) {
+    if !input.iter().any(is_sealed) {
         return Ok(None);
     }
     opened(seal, principal, input.to_vec(), "input").map(Some)

@@ -12,7 +12,7 @@ use tracing::error;
 use uuid::Uuid;
 
 use super::{
-    Feed, Manager, Ownership, Recorder, Refusal, Retention, Run, Subscription,
+    Feed, Manager, Ownership, ReasoningSeal, Recorder, Refusal, Retention, Run, Subscription,
     compaction::{opened_input, opened_past},
     history::{History, history, turn_items},
     journal::Journal,
@@ -154,7 +154,9 @@ impl Manager {
         let now = SystemTime::now();
         let id = ResponseId::new(Uuid::now_v7());
         identify(&mut request.input, |prefix, index| id.input_child(prefix, index));
-        let recorder = Recorder::new(id.clone(), request.response(&id, seconds(now)), self.limits.output);
+        let seal = ReasoningSeal::asked(&self.seal, &principal, &request.fields);
+        let response = request.response(&id, seconds(now));
+        let recorder = Recorder::new(id.clone(), response, self.limits.output).sealing(seal);
         let (retention, queue) = match (request.store, request.stream) {
             (true, _) => (Retention::Log, &self.queues.durable),
             (false, true) => (Retention::Reader, &self.queues.ephemeral),

@@ -82,7 +82,7 @@ pub(super) async fn failed(manager: &Manager, id: &ResponseId, message: &str) ->
     let row = answered(|| Box::pin(store.active_run(id))).await.flatten();
     let mut response = folded.unwrap_or_else(|| blank(id, row.as_ref().map(|row| (row.created_at, &*row.request))));
     response.status = Status::Terminal(TerminalStatus::Failed);
-    response.error = Some(ResponseError { code: "server_error".to_owned(), message: message.to_owned() });
+    response.error = Some(ResponseError::new("server_error", message));
     let used = answered(|| Box::pin(store.run(id))).await.flatten();
     response.usage = Some(used.map(|run| run.usage.reported).unwrap_or_default());
     to_json(&response)

@@ -66,11 +66,11 @@ async fn attempt(run: &Arc<Run>, agent: &Agent, context: RunContext, limits: Run
         (None, Some(Ok(Outcome::Asleep(until)))) => return Attempt::Asleep(until),
         (None, Some(Ok(Outcome::Completed))) => Ending::Completed,
         (None, Some(Ok(Outcome::Incomplete(reason)))) => Ending::Incomplete(reason),
-        (None, Some(Err(RunFailure { code, client, operator }))) => {
+        (None, Some(Err(RunFailure { code, client, operator, retry_after, timed_out }))) => {
             let name = agent.description.name.as_str();
             warn!(response = %run.id, agent = name, "run failed: {operator}");
             run.note("error", &operator);
-            Ending::Failed(ResponseError { code: code.to_owned(), message: client })
+            Ending::Failed(ResponseError { retry_after, timed_out, ..ResponseError::new(code, client) })
         }
         (None, None) => Ending::Cancelled,
     })

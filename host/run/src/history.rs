@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use outlast_protocol::{
     ApiError, ConversationId, CreateRequest, ErrorKind, ResponseId, Status, TerminalStatus, check_calls,
-    conversation_busy, conversation_not_found, previous_not_found, references,
+    conversation_busy, conversation_not_found, is_half_call, previous_not_found, references,
 };
 use outlast_store::{ActiveRun, Store, StoreError, Turn, TurnItem};
 use serde::Deserialize;
@@ -141,9 +141,9 @@ async fn of_previous(
 ) -> Result<(Vec<Value>, usize), Refusal> {
     let turns = store.turns(principal, previous, limit(most)).await?;
     let last = turns.last().ok_or_else(|| previous_not_found(previous.as_str()))?;
-    if last.status != Status::Terminal(TerminalStatus::Completed) {
+    if !matches!(last.status, Status::Terminal(TerminalStatus::Completed | TerminalStatus::Incomplete)) {
         let message = format!(
-            "Previous response '{previous}' is {}; only a response that is completed can be gone on from.",
+            "Previous response '{previous}' is {}; only a response that is completed or incomplete can be continued.",
             last.status
         );
         return Err(ApiError::new(ErrorKind::Conflict, "previous_response_not_completed", message)
@@ -222,7 +222,8 @@ fn output(turn: &Turn) -> Result<Vec<Value>, StoreError> {
         output: Vec<Value>,
     }
     let Some(response) = &turn.response else { return Ok(Vec::new()) };
-    let stored: Stored = serde_json::from_str(response).map_err(damaged)?;
+    let mut stored: Stored = serde_json::from_str(response).map_err(damaged)?;
+    stored.output.retain(|item| !is_half_call(item));
     Ok(stored.output)
 }
 

@@ -66,7 +66,7 @@ pub use operator::LoggedLine;
 pub use outbox::{Outbox, RunBytes, Write};
 pub use recorder::{Ending, OutputLimits, Recorder};
 pub use resume::resume;
-pub use seal::{NoRandomness, Seal};
+pub use seal::{NoRandomness, ReasoningSeal, Seal};
 pub use secret::RunSecrets;
 pub use shared::{Ownership, Run, StopReason};
 pub use stored::Quotas;

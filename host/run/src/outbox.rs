@@ -11,7 +11,7 @@ use std::{
 };
 
 use outlast_plugin::{Held, LogLine, Meter, Used};
-use outlast_protocol::{Emission, EmitError, Emitted, Segment, TerminalStatus, Usage};
+use outlast_protocol::{Emission, EmitError, Emitted, Item, ItemStatus, Segment, TerminalStatus, Usage};
 use outlast_runtime::clock::{milliseconds, seconds};
 use outlast_store::{EndedResponse, JournalSegment, LogSegment, NewResponse, Phase, RunUsage, STORED_ROW, TurnItem};
 use tokio::sync::oneshot;
@@ -320,11 +320,16 @@ impl Run {
         let Some(status) = recorder.end(ending, seconds(now)) else { return };
         let response = super::to_json(recorder.response());
         let output = match status {
-            TerminalStatus::Completed => recorder.response().output.as_slice(),
+            TerminalStatus::Completed | TerminalStatus::Incomplete => recorder.response().output.as_slice(),
             _ => &[],
         };
-        let output: Vec<_> =
-            output.iter().map(|item| TurnItem { id: item.id().to_owned(), item: super::to_json(item) }).collect();
+        // Nobody can answer half a call.
+        let half = |item: &&Item| matches!(item, Item::FunctionCall { status: ItemStatus::Incomplete, .. });
+        let output: Vec<_> = output
+            .iter()
+            .filter(|item| !half(item))
+            .map(|item| TurnItem { id: item.id().to_owned(), item: super::to_json(item) })
+            .collect();
         let items = outbox.turn.take().map(|input| input.into_iter().chain(output).collect());
         let end = Ended { status, response: response.into() };
         self.write_end(&mut outbox, end, items.unwrap_or_default(), false, now);

@@ -14,6 +14,8 @@ use outlast_protocol::{
     skip_frames,
 };
 
+use super::ReasoningSeal;
+
 /// How much a run may say. A run that goes beyond a limit is ended.
 #[derive(Clone, Copy, Debug)]
 pub struct OutputLimits {
@@ -49,7 +51,7 @@ pub enum Ending {
 impl Ending {
     /// A failure with the code that SDKs know for “the server's side failed”.
     pub fn failed(message: impl Into<String>) -> Self {
-        Self::Failed(ResponseError { code: "server_error".to_owned(), message: message.into() })
+        Self::Failed(ResponseError::new("server_error", message))
     }
 
     /// The failure of a run that has something to be written that the database does not take.
@@ -73,6 +75,8 @@ pub struct Recorder {
     text_bytes: usize,
     tape: Tape,
     ended: bool,
+    /// Where the client asks for its reasoning to be sealed.
+    seal: Option<ReasoningSeal>,
 }
 
 impl Recorder {
@@ -92,7 +96,14 @@ impl Recorder {
             text_bytes: 0,
             tape: Tape { next, first: next, ..Tape::default() },
             ended: false,
+            seal: None,
         }
+    }
+
+    /// The same, which seals the reasoning.
+    #[must_use]
+    pub fn sealing(self, seal: Option<ReasoningSeal>) -> Self {
+        Self { seal, ..self }
     }
 
     /// The recorder of a run that is executed again. `log` has the frames of its events so far: they are expected
@@ -222,7 +233,8 @@ impl Recorder {
             }
             Emission::OpenReasoning => {
                 let id = self.child_id("rs");
-                self.open(Item::Reasoning { id, summary: Vec::new(), status: Some(ItemStatus::InProgress) })
+                let status = Some(ItemStatus::InProgress);
+                self.open(Item::Reasoning { id, summary: Vec::new(), encrypted_content: None, status })
             }
             Emission::Text(index, text) => self.write_content(index, text, false),
             Emission::Refusal(index, text) => self.write_content(index, text, true),
@@ -277,6 +289,10 @@ impl Recorder {
             Ending::Cancelled => TerminalStatus::Cancelled,
         };
         self.response.status = Status::Terminal(status);
+        if let Some(error) = &self.response.error {
+            let event = Event::error(error);
+            self.tape.record(&event);
+        }
         let response = Cow::Borrowed(&self.response);
         let event = match status {
             TerminalStatus::Completed => Event::Completed { response },
@@ -444,7 +460,10 @@ impl Recorder {
                     close_part(tape, id, index, content.len() - 1, part);
                 }
             }
-            Item::Reasoning { id, summary, .. } => {
+            Item::Reasoning { id, summary, encrypted_content, .. } => {
+                if let (Some(seal), Some(SummaryPart::SummaryText { text })) = (&self.seal, summary.first()) {
+                    *encrypted_content = seal.seal(id, text);
+                }
                 if let Some(part @ SummaryPart::SummaryText { text }) = summary.first() {
                     let (item_id, text) = (id.as_str().into(), text.as_str().into());
                     let event = Event::SummaryDone { item_id, output_index: index, summary_index: 0, text };

@@ -8,7 +8,7 @@ use outlast_store::{ActiveRun, JournalSegment, Store, StoreError};
 use tracing::error;
 
 use super::{
-    Ending, Manager, Recorder, Run,
+    Ending, Manager, ReasoningSeal, Recorder, Run,
     compaction::opened_past,
     events::log,
     history::{self, turn_items},
@@ -55,7 +55,8 @@ impl Kept {
             .map_err(|error| StoreError::Damaged(format!("{}: {error}", run.id)))?;
         let (used, reported, logged) = used(store, &run.id).await?;
         run.recall(used, reported, logged);
-        run.rewind(recorder.having_used(reported), again);
+        let seal = ReasoningSeal::stored(manager.seal(), &row.principal, &row.request);
+        run.rewind(recorder.having_used(reported).sealing(seal), again);
         Ok(Some(Self { row, journal }))
     }
 }

@@ -1,27 +1,73 @@
 //! Sealing what clients carry for the server.
 //!
-//! The content of a `compaction` item is the server's, and the client keeps it: it must not be read, changed or made by
-//! anybody else. It is encrypted and authenticated (AES-256-GCM with a random nonce), with a key that is kept in the
-//! database, so that it can be opened after a restart, and bound to its principal, so that nobody else can use it.
+//! The content of a `compaction` item, and that of a `reasoning` item whose client asks for it, is the server's, and the
+//! client keeps it: it must not be read, changed or made by anybody else. It is encrypted and authenticated (AES-256-GCM),
+//! with a key that is kept in the database, so that it can be opened after a restart, and bound to its principal, so that
+//! nobody else can use it.
+//!
+//! The nonce of a compaction is random. That of reasoning is made of what is sealed: a run that is executed again must
+//! say the same bytes.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use outlast_store::{Store, StoreError};
 use ring::{
     aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
+    hmac,
     rand::{SecureRandom as _, SystemRandom},
 };
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
+use super::request::StoredRequest;
+
+/// What a request asks with `include` for reasoning to be sealed.
+const INCLUDE: &str = "reasoning.encrypted_content";
 /// The name of the key in the database.
 const SECRET: &str = "compaction";
 /// The first byte of what is sealed: how it is to be read.
 const VERSION: u8 = 1;
 
 /// Seals and opens.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Seal {
     key: LessSafeKey,
+    nonces: hmac::Key,
     random: SystemRandom,
+}
+
+/// Seals the reasoning of one run.
+#[derive(Clone, Debug)]
+pub struct ReasoningSeal {
+    seal: Seal,
+    principal: String,
+}
+
+impl ReasoningSeal {
+    /// For a request with these fields, if it asks for that.
+    pub fn asked(seal: &Seal, principal: &str, fields: &Map<String, Value>) -> Option<Self> {
+        let include = fields.get("include").and_then(Value::as_array)?;
+        let asked = include.iter().any(|what| what == INCLUDE);
+        asked.then(|| Self { seal: seal.clone(), principal: principal.to_owned() })
+    }
+
+    /// The same for a request as it is stored.
+    pub(super) fn stored(seal: &Seal, principal: &str, request: &str) -> Option<Self> {
+        if !request.contains(INCLUDE) {
+            return None;
+        }
+        let request = StoredRequest::read(request).ok()?.into_request(None, None);
+        Self::asked(seal, principal, &request.fields)
+    }
+
+    /// Seals the text of an item.
+    pub fn seal(&self, item: &str, text: &str) -> Option<String> {
+        let content = json!({"id": item, "text": text}).to_string();
+        let aad = format!("outlast reasoning\n{}", self.principal);
+        let mut nonce = hmac::Context::with_key(&self.seal.nonces);
+        nonce.update(aad.as_bytes());
+        nonce.update(content.as_bytes());
+        let nonce = *nonce.sign().as_ref().first_chunk()?;
+        self.seal.close(nonce, aad, content.into_bytes()).ok()
+    }
 }
 
 /// The system has no random numbers.
@@ -36,9 +82,13 @@ impl Seal {
         let mut new = [0; 32];
         random.fill(&mut new).map_err(|_| StoreError::Damaged(NoRandomness.to_string()))?;
         let secret = store.secret(SECRET, &new).await?;
-        let key = UnboundKey::new(&AES_256_GCM, &secret)
-            .map_err(|_| StoreError::Damaged(format!("the secret `{SECRET}` must have 32 bytes")))?;
-        Ok(Self { key: LessSafeKey::new(key), random })
+        Self::new(&secret).ok_or_else(|| StoreError::Damaged(format!("the secret `{SECRET}` must have 32 bytes")))
+    }
+
+    fn new(secret: &[u8]) -> Option<Self> {
+        let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, secret).ok()?);
+        let nonces = hmac::Key::new(hmac::HMAC_SHA256, &[b"outlast nonces\n", secret].concat());
+        Some(Self { key, nonces, random: SystemRandom::new() })
     }
 
     /// Seals items for a principal.
@@ -46,9 +96,13 @@ impl Seal {
         let mut nonce = [0; NONCE_LEN];
         self.random.fill(&mut nonce).map_err(|_| NoRandomness)?;
         // Strings, numbers and lists: they always serialize.
-        let mut content = serde_json::to_vec(items).unwrap_or_default();
+        let content = serde_json::to_vec(items).unwrap_or_default();
+        self.close(nonce, aad(principal), content)
+    }
+
+    fn close(&self, nonce: [u8; NONCE_LEN], aad: String, mut content: Vec<u8>) -> Result<String, NoRandomness> {
         self.key
-            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), aad(principal), &mut content)
+            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(aad), &mut content)
             .map_err(|_| NoRandomness)?;
         let sealed: Vec<u8> = std::iter::once(VERSION).chain(nonce).chain(content).collect();
         Ok(URL_SAFE_NO_PAD.encode(sealed))
@@ -56,17 +110,27 @@ impl Seal {
 
     /// Opens what was sealed for a principal; none when it was not, or not by this server.
     pub fn open(&self, principal: &str, sealed: &str) -> Option<Vec<Value>> {
+        serde_json::from_slice(&self.opened(aad(principal), sealed)?).ok()
+    }
+
+    /// Opens the reasoning of an item.
+    pub fn open_reasoning(&self, principal: &str, sealed: &str) -> Option<String> {
+        let content: Value =
+            serde_json::from_slice(&self.opened(format!("outlast reasoning\n{principal}"), sealed)?).ok()?;
+        content["text"].as_str().map(str::to_owned)
+    }
+
+    fn opened(&self, aad: String, sealed: &str) -> Option<Vec<u8>> {
         let mut sealed = URL_SAFE_NO_PAD.decode(sealed).ok()?;
         let (version, rest) = sealed.split_first_mut()?;
         let (nonce, content) = rest.split_first_chunk_mut::<NONCE_LEN>().filter(|_| *version == VERSION)?;
         let nonce = Nonce::assume_unique_for_key(*nonce);
-        let content = self.key.open_in_place(nonce, aad(principal), content).ok()?;
-        serde_json::from_slice(content).ok()
+        self.key.open_in_place(nonce, Aad::from(aad), content).ok().map(|content| content.to_vec())
     }
 }
 
-fn aad(principal: &str) -> Aad<String> {
-    Aad::from(format!("outlast compaction\n{principal}"))
+fn aad(principal: &str) -> String {
+    format!("outlast compaction\n{principal}")
 }
 
 #[cfg(test)]
@@ -76,8 +140,7 @@ mod tests {
     use super::*;
 
     fn seal(byte: u8) -> Seal {
-        let key = UnboundKey::new(&AES_256_GCM, &[byte; 32]).unwrap();
-        Seal { key: LessSafeKey::new(key), random: SystemRandom::new() }
+        Seal::new(&[byte; 32]).unwrap()
     }
 
     #[test]
@@ -88,6 +151,19 @@ mod tests {
         assert_eq!(seal(1).open("bob", &sealed), None);
         assert_eq!(seal(2).open("ann", &sealed), None);
         assert_ne!(seal(1).seal("ann", &items).unwrap(), sealed, "no nonce comes twice");
+    }
+
+    #[test]
+    fn reasoning_is_sealed_the_same_again_and_for_its_principal() {
+        let fields = json!({"include": ["reasoning.encrypted_content"]});
+        let of = |principal: &str| ReasoningSeal::asked(&seal(1), principal, fields.as_object().unwrap()).unwrap();
+        let sealed = of("ann").seal("rs_1", "hm").unwrap();
+        assert_eq!(of("ann").seal("rs_1", "hm").unwrap(), sealed);
+        assert_ne!(of("ann").seal("rs_2", "hm").unwrap(), sealed);
+        assert_eq!(seal(1).open_reasoning("ann", &sealed).as_deref(), Some("hm"));
+        assert_eq!(seal(1).open_reasoning("bob", &sealed), None);
+        assert_eq!(seal(1).open("ann", &sealed), None, "it is no compaction");
+        assert!(ReasoningSeal::asked(&seal(1), "ann", &Map::new()).is_none());
     }
 
     #[test]

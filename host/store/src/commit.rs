@@ -359,7 +359,7 @@ async fn end(connection: &mut AnyConnection, rows: &[&EndedResponse]) -> Result<
     missing(&written, rows.iter().map(|row| &row.id))
 }
 
-/// Clears the write guard of a conversation, and adds the turn to it if the response has completed. Nothing happens
+/// Clears the write guard of a conversation, and adds the turn to it if the response is completed or incomplete. Nothing happens
 /// when the guard is not this response's: the conversation was deleted, or this was written before.
 async fn end_turn(
     connection: &mut AnyConnection,
@@ -367,7 +367,7 @@ async fn end_turn(
     conversation: &str,
     ended: &EndedResponse,
 ) -> Result<(), StoreError> {
-    if ended.status != TerminalStatus::Completed {
+    if !matches!(ended.status, TerminalStatus::Completed | TerminalStatus::Incomplete) {
         sqlx::query(
             "UPDATE conversations SET active_response_id = NULL, changed_at = $4 WHERE principal = $1 AND id = $2 \
              AND active_response_id = $3",
@@ -383,15 +383,16 @@ async fn end_turn(
     let items: Vec<_> = ended.items.iter().map(|TurnItem { id, item }| NewItem { id, item }).collect();
     let count = conversations::count(&items);
     let row = sqlx::query(
-        "UPDATE conversations SET active_response_id = NULL, latest_completed_response_id = $3, \
-         next_position = next_position + $4, changed_at = $5 WHERE principal = $1 AND id = $2 AND active_response_id = $3 \
-         RETURNING next_position",
+        "UPDATE conversations SET active_response_id = NULL, latest_completed_response_id = CASE WHEN $6 = 'completed' \
+         THEN $3 ELSE latest_completed_response_id END, next_position = next_position + $4, changed_at = $5 WHERE \
+         principal = $1 AND id = $2 AND active_response_id = $3 RETURNING next_position",
     )
     .bind(principal.to_owned())
     .bind(conversation.to_owned())
     .bind(ended.id.as_str().to_owned())
     .bind(count)
     .bind(ended.ended_at)
+    .bind(ended.status.as_str())
     .fetch_optional(&mut *connection)
     .await?;
     let Some(row) = row else { return Ok(()) };

@@ -100,12 +100,12 @@ test("a failed response is an error", async () => {
   const prompt = "an overloaded model";
   await assert.rejects(generateText({ model, prompt, maxRetries: 0 }), (error) => {
     assert.ok(APICallError.isInstance(error));
-    assert.match(error.responseBody, /The model is overloaded/);
+    assert.match(error.responseBody, /is not available/);
     return true;
   });
   const errors = [];
   const result = streamText({ model, prompt, onError: ({ error }) => errors.push(error) });
   await collect(result.fullStream);
-  assert.match(JSON.stringify(errors), /The model is overloaded/);
+  assert.match(JSON.stringify(errors), /is not available/);
   assert.equal(await result.finishReason, "error");
 });

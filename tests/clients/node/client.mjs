@@ -32,3 +32,14 @@ export async function upstreamCalls(part) {
   const entries = await (await fetch(`${process.env.UPSTREAM_URL}/__aimock/journal`)).json();
   return entries.map((entry) => entry.body).filter((body) => JSON.stringify(body)?.includes(part));
 }
+
+// The error that a call must fail with.
+export async function failure(call) {
+  try {
+    await call;
+  } catch (error) {
+    assert.ok(error instanceof OpenAI.APIError, error);
+    return error;
+  }
+  assert.fail("it did not fail");
+}

@@ -198,41 +198,54 @@ def test_a_repeated_stream_of_what_has_ended_is_the_same(client, unique):
 
 @pytest.mark.parametrize("stream", [False, True], ids=["at once", "streamed"])
 @pytest.mark.parametrize(
-    ("text", "code", "message", "calls"),
+    ("text", "status", "code", "message", "calls"),
     [
-        pytest.param("an overloaded model", "server_error", "The model is overloaded.", 4, id="overloaded"),
-        pytest.param("a limited model", "rate_limit_exceeded", "Slow down.", 4, id="limited"),
-        pytest.param("a model for tomorrow", "rate_limit_exceeded", "Slow down.", 1, id="limited for long"),
-        pytest.param("a rejected call", "server_error", "No such parameter.", 1, id="rejects"),
-        pytest.param("a cut answer", "server_error", "broke off", 1, id="cut"),
-        pytest.param("a silent model", "server_error", "first_token_timeout", 1, id="silent"),
-        pytest.param("a stalled answer", "server_error", "idle_timeout", 1, id="stalled"),
+        pytest.param("an overloaded model", 502, "server_error", "not available (503)", 4, id="overloaded"),
+        pytest.param("a limited model", 429, "rate_limit_exceeded", "asks to slow down", 4, id="limited"),
+        pytest.param("a model for tomorrow", 429, "rate_limit_exceeded", "86400s", 1, id="limited for long"),
+        pytest.param("a rejected call", 502, "server_error", "does not accept this request", 1, id="rejects"),
+        pytest.param("a cut answer", 502, "server_error", "broke off", 1, id="cut"),
+        pytest.param("a silent model", 504, "server_error", "first_token_timeout", 1, id="silent"),
+        pytest.param("a stalled answer", 504, "server_error", "idle_timeout", 1, id="stalled"),
     ],
 )
-def test_an_upstream_fails(client, unique, upstream_calls, text, code, message, calls, stream):
+def test_an_upstream_fails(client, unique, upstream_calls, text, status, code, message, calls, stream):
     model = "chat/impatient/gpt-4o" if "timeout" in message else "chat/gpt-4o"
     body = {"model": model, "input": f"{text} {unique}"}
     if stream:
-        *_, last = client.responses.create(**body, stream=True)
-        assert last.type == "response.failed"
-        response = last.response
+        events = client.responses.create(**body, stream=True)
+        created = next(events)
+        with pytest.raises(openai.APIError) as error:
+            list(events)
+        response = client.responses.retrieve(created.response.id)
     else:
-        response = client.responses.create(**body)
+        with pytest.raises(openai.APIStatusError) as error:
+            client.with_options(max_retries=0).responses.create(**body)
+        assert error.value.status_code == status
+        response = client.responses.retrieve(error.value.body["response_id"])
+    assert error.value.code == code
     assert (response.status, response.error.code) == ("failed", code)
-    assert message in response.error.message
-    assert "upstream-key" not in response.error.message
+    assert message in error.value.message and message in response.error.message
     assert response.completed_at is None
     assert all(item.status == "incomplete" for item in response.output)
-    assert client.responses.retrieve(response.id) == response
     assert len(upstream_calls(unique)) == calls
 
 
+def test_a_failed_run_is_not_repeated_by_the_sdk(client, unique, upstream_calls):
+    with pytest.raises(openai.InternalServerError):
+        client.responses.create(model="chat/gpt-4o", input=f"a rejected call {unique}")
+    assert len(upstream_calls(unique)) == 1
+
+
 def test_what_was_said_before_the_cut_is_kept(client):
+    events = []
     with client.responses.stream(model="chat/gpt-4o", input="a cut answer") as stream:
-        events = list(stream)
+        with pytest.raises(openai.APIError):
+            for event in stream:
+                events.append(event)
     text = "".join(event.delta for event in events if event.type == "response.output_text.delta")
-    response = events[-1].response
-    assert (events[-1].type, response.status) == ("response.failed", "failed")
+    response = client.responses.retrieve(events[0].response.id)
+    assert response.status == "failed"
     assert text and "This answer is cut in the middle of it all.".startswith(text)
     assert response.output_text == text == client.responses.retrieve(response.id).output_text
 

@@ -10,7 +10,8 @@ use bytes::Bytes;
 use futures::{SinkExt as _, StreamExt as _};
 use outlast_metrics::Transport;
 use outlast_protocol::{
-    ApiError, CreateRequest, ErrorKind, ResponseId, TerminalStatus, check_message, identify, is_end, read_message,
+    ApiError, CreateRequest, ErrorKind, ResponseId, TerminalStatus, check_message, identify, is_end, is_half_call,
+    read_message,
 };
 use outlast_run::{Broken, Created, Ending, Recorder, Refusal, Subscription};
 use outlast_runtime::clock::seconds;
@@ -246,7 +247,7 @@ impl Session {
         }
         if remembered.is_some()
             && let Ok(Some(ended)) = subscription.ended().await
-            && ended.status == TerminalStatus::Completed
+            && matches!(ended.status, TerminalStatus::Completed | TerminalStatus::Incomplete)
         {
             self.remember(&subscription.id().clone(), remembered, output(&ended.response));
         }
@@ -329,5 +330,7 @@ fn output(response: &[u8]) -> Vec<Value> {
     struct Ended {
         output: Vec<Value>,
     }
-    serde_json::from_slice::<Ended>(response).map(|ended| ended.output).unwrap_or_default()
+    let mut output = serde_json::from_slice::<Ended>(response).map(|ended| ended.output).unwrap_or_default();
+    output.retain(|item| !is_half_call(item));
+    output
 }

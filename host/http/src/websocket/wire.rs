@@ -113,9 +113,13 @@ fn broken(error: axum::Error) -> Result<Received, Gone> {
     }
 }
 
-/// Sends each event in `frames` as a message.
+/// How the event `error` begins.
+const ERROR: &[u8] = b"{\"type\":\"error\",";
+
+/// Sends each event in `frames` as a message. The event `error` is left out: here, a message of this type is the whole answer
+/// to a turn, and whoever stops reading at it would take `response.failed` for an event of the next turn.
 pub(super) async fn feed(sender: &mut Sender, frames: &Bytes) -> Result<(), Gone> {
-    for json in payloads(frames) {
+    for json in payloads(frames).filter(|json| !json.starts_with(ERROR)) {
         // Events are made of strings.
         let Ok(text) = Utf8Bytes::try_from(json) else { continue };
         sender.sink.feed(Message::Text(text)).await.map_err(|_| Gone)?;

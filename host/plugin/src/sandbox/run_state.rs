@@ -41,6 +41,8 @@ pub(crate) struct RunState {
     pub(crate) tasks: Tasks,
     /// The most that the component may hand over in one call, in bytes.
     pub(crate) host_call: usize,
+    /// The longest text of an event, in bytes: `limits.event_bytes`.
+    pub(crate) event_bytes: usize,
     /// What it holds of calls of models.
     pub(crate) generations: Generations,
     /// What the component keeps for this run alone.
@@ -99,6 +101,7 @@ impl RunState {
             replay,
             tasks,
             host_call,
+            event_bytes: limits.event_bytes,
             generations,
             scratch: Scratch::new(&meter),
             run,

@@ -142,6 +142,7 @@ struct StrictClient {
     items: Vec<(String, bool)>,
     /// The open content or summary part of each item.
     open_part: Vec<Option<usize>>,
+    failed: bool,
     terminal: bool,
 }
 
@@ -193,8 +194,10 @@ impl StrictClient {
                 assert!(self.items.iter().all(|(_, done)| *done), "an item that is never done");
                 assert!(response.usage.is_some());
                 assert!(response.status.terminal().is_some());
+                assert_eq!(self.failed, response.error.is_some(), "a failure is told before the end");
                 self.terminal = true;
             }
+            Event::Error { .. } => assert!(!std::mem::replace(&mut self.failed, true)),
             Event::Queued { .. } => panic!("a run that is not in the background is not queued"),
         }
     }

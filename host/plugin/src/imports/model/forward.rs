@@ -7,7 +7,7 @@ use outlast_protocol::{Content, Emission, Emitted, Item, ItemIndex, ItemStatus, 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{digested, interrupted};
+use super::{ClientFunctions, digested, interrupted};
 use crate::{
     bindings::{
         model::{Completion, Request},
@@ -115,14 +115,17 @@ async fn ended(run: &mut RunState, answer: Result<Said, Failure>) -> wasmtime::R
     };
     run.emit(FORWARD, Emission::Usage(outlast_protocol::Usage::from(said.usage))).await?;
     let output = run.active(FORWARD)?.port.output();
-    let text = |items: &[ItemIndex]| items.iter().filter_map(|item| output.get(*item)).map(text_of).collect::<String>();
-    let (reasoning, message) = (text(&said.reasoning), text(&said.message));
+    let part = |items: &[ItemIndex], read: fn(&Item) -> String| -> String {
+        items.iter().filter_map(|item| output.get(*item)).map(read).collect()
+    };
+    let (reasoning, message) = (part(&said.reasoning, text_of), part(&said.message, text_of));
+    let refusal = part(&said.message, refusal_of);
     let mut items = Vec::new();
     if !reasoning.is_empty() {
         items.push(reasoning_item(&reasoning));
     }
-    if !message.is_empty() {
-        items.push(message_item(&message));
+    if !message.is_empty() || !refusal.is_empty() {
+        items.push(message_item(&message, &refusal));
     }
     items.extend(said.calls.into_iter().filter_map(|call| match call {
         SaidCall::Hidden(item) => Some(item),
@@ -155,7 +158,7 @@ fn text_of(item: &Item) -> String {
             .iter()
             .map(|part| match part {
                 Content::OutputText { text, .. } => text.as_str(),
-                Content::Refusal { refusal } => refusal.as_str(),
+                Content::Refusal { .. } => "",
             })
             .collect(),
         Item::Reasoning { summary, .. } => {
@@ -163,6 +166,15 @@ fn text_of(item: &Item) -> String {
         }
         Item::FunctionCall { .. } => String::new(),
     }
+}
+
+fn refusal_of(item: &Item) -> String {
+    let Item::Message { content, .. } = item else { return String::new() };
+    let refusals = content.iter().filter_map(|part| match part {
+        Content::Refusal { refusal } => Some(refusal.as_str()),
+        Content::OutputText { .. } => None,
+    });
+    refusals.collect()
 }
 
 /// The items of a call that the client sees.
@@ -175,7 +187,7 @@ struct Shown {
     messages: Vec<ItemIndex>,
     reasonings: Vec<ItemIndex>,
     /// The functions whose calls go to the client.
-    client_functions: Vec<String>,
+    client_functions: ClientFunctions,
     /// The calls that the client sees, by their places in the answer.
     calls: BTreeMap<usize, OpenCall>,
 }
@@ -195,17 +207,20 @@ impl Shown {
         };
         loop {
             match run.unless_stopped(call.next()).await? {
-                Ok(Ok(Some(outlast_model::Delta::Text(text)))) => self.text(run, &text).await?,
+                Ok(Ok(Some(outlast_model::Delta::Text(text)))) => self.message(run, &text, Emission::Text).await?,
+                Ok(Ok(Some(outlast_model::Delta::Refusal(text)))) => {
+                    self.message(run, &text, Emission::Refusal).await?
+                }
                 Ok(Ok(Some(outlast_model::Delta::Reasoning(text)))) => self.reasoning(run, &text).await?,
                 Ok(Ok(Some(outlast_model::Delta::Call(delta)))) => self.call(run, &delta).await?,
                 Ok(Ok(None)) => break,
-                Ok(Err(error)) => return Ok(Err(error.into())),
+                Ok(Err(error)) => return Ok(Err(run.failed(error))),
                 Err(failure) => return Ok(Err(failure)),
             }
         }
         let completion = match call.completion() {
             Ok(completion) => completion,
-            Err(error) => return Ok(Err(error.into())),
+            Err(error) => return Ok(Err(run.failed(error))),
         };
         run.count(&completion.usage);
         let mut said = Said {
@@ -236,8 +251,9 @@ impl Shown {
         let said = || output.iter().enumerate().skip(first).filter(|(_, item)| item.status() != ItemStatus::Incomplete);
         let text: String =
             said().filter(|(_, item)| matches!(item, Item::Message { .. })).map(|(_, item)| text_of(item)).collect();
-        // Half a call and half a thought cannot be gone on from.
-        let goes_on = policy == OnInterrupt::Continue && !called && !text.is_empty();
+        // Half a call, half a thought and half a refusal cannot be gone on from.
+        let refused = said().any(|(_, item)| !refusal_of(item).is_empty());
+        let goes_on = policy == OnInterrupt::Continue && !called && !refused && !text.is_empty();
         for (index, item) in said() {
             let open = item.status() == ItemStatus::InProgress;
             match item {
@@ -258,12 +274,18 @@ impl Shown {
         Ok(goes_on.then_some(text))
     }
 
-    async fn text(&mut self, run: &mut RunState, text: &str) -> wasmtime::Result<()> {
+    /// Shows more of the message: text, or a refusal.
+    async fn message<'a>(
+        &mut self,
+        run: &mut RunState,
+        text: &'a str,
+        more: fn(ItemIndex, &'a str) -> Emission<'a>,
+    ) -> wasmtime::Result<()> {
         if let Some(item) = self.reasoning.take() {
             run.emit(FORWARD, Emission::Finish(item)).await?;
         }
         let item = open(&mut self.message, &mut self.messages, run, Emission::OpenMessage).await?;
-        run.emit(FORWARD, Emission::Text(item, text)).await?;
+        run.emit(FORWARD, more(item, text)).await?;
         Ok(())
     }
 
@@ -277,7 +299,7 @@ impl Shown {
     async fn call(&mut self, run: &mut RunState, delta: &CallDelta) -> wasmtime::Result<()> {
         let call = match self.calls.entry(delta.place) {
             Entry::Occupied(call) => call.into_mut(),
-            Entry::Vacant(place) if self.client_functions.contains(&delta.name) => {
+            Entry::Vacant(place) if self.client_functions.have(&delta.name) => {
                 // What was said before the call is said.
                 for item in [self.reasoning.take(), self.message.take()].into_iter().flatten() {
                     run.emit(FORWARD, Emission::Finish(item)).await?;

@@ -177,9 +177,9 @@ async fn read_next(run: &mut RunState, handle: &Resource<OpenGeneration>) -> was
             }
             let open = run.table.get_mut(handle)?;
             let completion = completion.map(|completion| whole(completion, open.partial.as_deref()));
-            Next::End(completion.map(Completion::from).map_err(Failure::from))
+            Next::End(completion.map(Completion::from).map_err(|error| run.failed(error)))
         }
-        Ok(Err(error)) => Next::End(Err(error.into())),
+        Ok(Err(error)) => Next::End(Err(run.failed(error))),
         Err(failure) => Next::End(Err(failure)),
     })
 }
@@ -219,7 +219,7 @@ fn whole(mut completion: outlast_model::Completion, partial: Option<&str>) -> ou
             let rest = message["content"][0]["text"].as_str().unwrap_or_default();
             message["content"][0]["text"] = json!(format!("{partial}{rest}"));
         }
-        None => completion.items.insert(0, outlast_model::message_item(partial)),
+        None => completion.items.insert(0, outlast_model::message_item(partial, "")),
     }
     completion
 }

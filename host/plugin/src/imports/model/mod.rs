@@ -89,10 +89,10 @@ impl RunState {
         &self,
         request: Request,
         to_forward: bool,
-    ) -> impl Future<Output = Result<(Call, Vec<String>), Failure>> + Send + use<> {
+    ) -> impl Future<Output = Result<(Call, ClientFunctions), Failure>> + Send + use<> {
         let bytes = size_of(&request);
         self.aside(bytes, move || {
-            let functions = if to_forward { client_functions(&request)? } else { Vec::new() };
+            let functions = if to_forward { client_functions(&request)? } else { ClientFunctions::default() };
             Ok::<_, Failure>((read(request)?, functions))
         })
     }
@@ -103,6 +103,7 @@ impl RunState {
         if let Some(denied) = self.denied(import, call.model.as_deref())? {
             return Ok(Err(denied));
         }
+        let longest = self.event_bytes;
         let run = self.active(import)?;
         let once = run.journaled && models.on_interrupt(call.model.as_deref()) == OnInterrupt::Fail;
         let committed = once.then(|| run.port.committed());
@@ -112,12 +113,25 @@ impl RunState {
                 committed.await;
             }
             // With all its attempts.
-            lease.gate(models.start(call)).await
+            lease.gate(models.start(call)).await.map(|generation| generation.in_pieces_of(longest))
         };
         Ok(match self.unless_stopped(started).await? {
-            Ok(started) => started.map_err(Failure::from),
+            Ok(Ok(generation)) => {
+                if let left_out @ 1.. = generation.left_out() {
+                    let line = format!("{left_out} items of the beginning were left out (truncation: auto)");
+                    self.log.note(tracing::Level::INFO, "model", &line);
+                }
+                Ok(generation)
+            }
+            Ok(Err(error)) => Err(self.failed(error)),
             Err(failure) => Err(failure),
         })
+    }
+
+    /// What a component reads of a call that failed. What the provider said is for the operator alone.
+    fn failed(&self, error: ModelError) -> Failure {
+        self.log.note(tracing::Level::WARN, "model", &format!("{}: {}", error.code, error.in_full()));
+        error.into()
     }
 
     /// Counts what a call took that has ended.
@@ -172,17 +186,41 @@ fn interrupted() -> Failure {
     }
 }
 
-/// The functions whose calls go to the client: the option `client_functions`, a list of names.
-fn client_functions(request: &Request) -> Result<Vec<String>, Failure> {
+/// The functions whose calls go to the client.
+#[derive(Debug, Default)]
+struct ClientFunctions {
+    names: Vec<String>,
+    /// Whether the calls of all others do so, too: nobody has declared those.
+    others: bool,
+}
+
+impl ClientFunctions {
+    fn have(&self, name: &str) -> bool {
+        self.others || self.names.iter().any(|known| known == name)
+    }
+}
+
+/// Reads the option `client_functions`, a list of names. Where all `tools` are the client's, a call of anything else is no
+/// business of the component.
+fn client_functions(request: &Request) -> Result<ClientFunctions, Failure> {
     #[derive(Deserialize)]
     struct Options {
         #[serde(default)]
         client_functions: Vec<String>,
+        tools: Option<Vec<Named>>,
     }
-    let Some(options) = request.options.as_deref() else { return Ok(Vec::new()) };
+    #[derive(Deserialize)]
+    struct Named {
+        name: Option<String>,
+    }
+    let Some(options) = request.options.as_deref() else {
+        return Ok(ClientFunctions { others: true, names: Vec::new() });
+    };
     let read: Result<Options, _> = serde_json::from_str(options);
-    let wrong = |error| invalid("invalid_options", &format!("`options.client_functions`: {error}"));
-    read.map(|options| options.client_functions).map_err(wrong)
+    let wrong = |error| invalid("invalid_options", &format!("`options`: {error}"));
+    let Options { client_functions: names, tools } = read.map_err(wrong)?;
+    let others = tools.iter().flatten().filter_map(|tool| tool.name.as_ref()).all(|name| names.contains(name));
+    Ok(ClientFunctions { names, others })
 }
 
 fn read(request: Request) -> Result<Call, Failure> {
@@ -254,6 +292,7 @@ impl From<outlast_model::Delta> for Delta {
         match delta {
             outlast_model::Delta::Text(text) => Self::Text(text),
             outlast_model::Delta::Reasoning(text) => Self::Reasoning(text),
+            outlast_model::Delta::Refusal(text) => Self::Other(json!({"type": "refusal", "refusal": text}).to_string()),
             outlast_model::Delta::Call(CallDelta { place, name, arguments }) => Self::Other(
                 json!({"type": "function_call", "index": place, "name": name, "arguments": arguments}).to_string(),
             ),
