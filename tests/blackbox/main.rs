@@ -18,6 +18,7 @@ mod cache;
 mod cancel;
 mod children;
 mod chromium;
+mod client_tools;
 mod compact;
 mod configuration;
 mod connections;

@@ -65,7 +65,14 @@ impl Description {
         let schema = &answer["content"]["application/json"]["schema"];
         assert!(schema.is_object(), "{name} answers {status} with JSON, which is not described: {body}");
         self.check(&format!("{name} {status}"), schema, body);
-        for header in ["x-request-id", "retry-after", "www-authenticate", "x-should-retry", "idempotency-replayed"] {
+        for header in [
+            "x-request-id",
+            "retry-after",
+            "www-authenticate",
+            "x-should-retry",
+            "idempotency-replayed",
+            "x-outlast-ignored",
+        ] {
             let described = answer["headers"][header].is_object();
             assert!(described || !headers.contains_key(header), "{name} {status} has {header}, which is not described");
         }

@@ -2,12 +2,12 @@
 //!
 //! The Responses API has a flat list of items; every provider has turns, in which an assistant's text and all the
 //! functions that it called at once are one. Both clients start from these turns, so that an item means the same
-//! everywhere. An item that cannot be sent is an error that names it: nothing is left out silently but `reasoning`,
-//! which means nothing to another model.
+//! everywhere. An item that cannot be sent is an error that names it. `reasoning`, which means nothing to another model, and
+//! items of types that models do not know are left out; the client is told of the latter.
 
 use serde_json::{Map, Value};
 
-use super::error::ModelError;
+use super::{error::ModelError, offer};
 
 /// One model call, as an agent asks for it.
 #[derive(Clone, Debug, Default)]
@@ -68,7 +68,11 @@ impl Call {
     pub(super) fn turns(&self) -> Result<Vec<Turn>, ModelError> {
         let instructions = self.instructions.clone().filter(|text| !text.is_empty());
         let mut turns: Vec<Turn> = instructions.map(Turn::System).into_iter().collect();
+        let untold = offer::untold(&self.input);
         for (index, item) in self.input.iter().enumerate() {
+            if item["call_id"].as_str().is_some_and(|id| untold.contains(id)) {
+                continue;
+            }
             append(&mut turns, item).map_err(|what| ModelError::invalid(format!("input[{index}]: {what}")))?;
         }
         if let Some(text) = self.partial.clone().filter(|text| !text.is_empty()) {
@@ -85,25 +89,22 @@ fn append(turns: &mut Vec<Turn>, item: &Value) -> Result<(), String> {
     if !item.is_object() {
         return Err("an item is an object".to_owned());
     }
+    if let Some(call) = offer::called(item) {
+        let call = call?;
+        match turns.last_mut() {
+            Some(Turn::Assistant { calls, .. }) => calls.push(call),
+            _ => turns.push(Turn::Assistant { text: String::new(), calls: vec![call] }),
+        }
+        return Ok(());
+    }
     match item["type"].as_str().unwrap_or("message") {
         "message" => message(turns, item)?,
-        "function_call" => {
-            let call = FunctionCall {
-                call_id: text(item, "call_id")?,
-                name: text(item, "name")?,
-                arguments: text(item, "arguments")?,
-            };
-            match turns.last_mut() {
-                Some(Turn::Assistant { calls, .. }) => calls.push(call),
-                _ => turns.push(Turn::Assistant { text: String::new(), calls: vec![call] }),
-            }
-        }
-        "function_call_output" => {
+        "function_call_output" | "custom_tool_call_output" => {
             let text = output(&item["output"])?;
             turns.push(Turn::Output { call_id: self::text(item, "call_id")?, text });
         }
-        "reasoning" => {}
-        other => return Err(format!("an item of type `{other}` cannot be sent to a model")),
+        "item_reference" => return Err("an item of type `item_reference` cannot be sent to a model".to_owned()),
+        _ => {}
     }
     Ok(())
 }
@@ -116,6 +117,9 @@ fn message(turns: &mut Vec<Turn>, item: &Value) -> Result<(), String> {
         Some("system" | "developer") => turns.push(Turn::System(only_text(parts, "\n")?)),
         Some("assistant") => {
             let said = only_text(parts, "")?;
+            if said.is_empty() {
+                return Ok(());
+            }
             match turns.last_mut() {
                 // What is said between a call and its output belongs to the turn of the call.
                 Some(Turn::Assistant { text, calls }) if !calls.is_empty() => text.push_str(&said),

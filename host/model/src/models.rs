@@ -7,6 +7,7 @@ use std::{
 };
 
 use outlast_metrics::ModelMetrics;
+use outlast_protocol::ClientTools;
 use outlast_runtime::aside::aside;
 
 use super::{
@@ -14,7 +15,7 @@ use super::{
     conversation::Call,
     error::{ModelError, ModelErrorKind},
     generation::Generation,
-    install_tls,
+    install_tls, offer,
     provider::Provider,
     script::{self, Script},
     settings::Settings,
@@ -124,9 +125,13 @@ impl Models {
         let (target, bytes) = (self.resolve(call.model.as_deref())?, call.bytes);
         let (provider, model) = (target.provider.clone(), target.model.clone());
         // What was asked is not kept beside the request that it becomes.
-        let write = move || provider.request(&model, &call.turns()?, &Settings::read(&call.options)?);
-        let request = aside(bytes, write).await?;
-        target.provider.start(target.model, request).await
+        let write = move || {
+            let settings = Settings::read(&call.options, &call.input)?;
+            let request = provider.request(&model, &call.turns()?, &settings)?;
+            Ok::<_, ModelError>((request, Arc::new(ClientTools::of(offer::tools(&call.options, &call.input)))))
+        };
+        let (request, tools) = aside(bytes, write).await?;
+        target.provider.start(target.model, tools, request).await
     }
 
     /// What happens to a call of this model that was in flight when the server stopped.

@@ -122,7 +122,7 @@ mod tests {
     fn sent(model: &str, input: Value, options: Value) -> Value {
         let input = input.as_array().unwrap().clone();
         let call = Call { input, instructions: Some("Be kind.".to_owned()), ..Call::default() };
-        body(model, &call.turns().unwrap(), &Settings::read(options.as_object().unwrap()).unwrap(), false)
+        body(model, &call.turns().unwrap(), &Settings::read(options.as_object().unwrap(), &[]).unwrap(), false)
     }
 
     #[test]

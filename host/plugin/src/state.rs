@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use outlast_protocol::{Emission, EmitError, Emitted};
+use outlast_protocol::{ClientTools, Emission, EmitError, Emitted};
 use outlast_runtime::aside::aside;
 use outlast_runtime::clock::since_1970;
 use rand_chacha::{ChaCha12Rng, rand_core::SeedableRng as _};
@@ -45,6 +45,8 @@ pub(super) struct RunState {
     pub(super) generations: Generations,
     /// What the component keeps for this run alone.
     pub(super) scratch: Scratch,
+    /// The tools that the client offers, once they were asked for.
+    pub(super) client_tools: Option<Arc<ClientTools>>,
     /// None while the component is only asked what it is.
     pub(super) run: Option<RunContext>,
 }
@@ -101,6 +103,7 @@ impl RunState {
             host_call,
             generations,
             scratch: Scratch::new(&meter),
+            client_tools: None,
             run,
         }
     }

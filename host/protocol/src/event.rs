@@ -69,6 +69,10 @@ pub enum Event<'a> {
     ArgumentsDelta { item_id: Cow<'a, str>, output_index: usize, delta: Cow<'a, str> },
     #[serde(rename = "response.function_call_arguments.done")]
     ArgumentsDone { item_id: Cow<'a, str>, output_index: usize, name: Cow<'a, str>, arguments: Cow<'a, str> },
+    #[serde(rename = "response.custom_tool_call_input.delta")]
+    InputDelta { item_id: Cow<'a, str>, output_index: usize, delta: Cow<'a, str> },
+    #[serde(rename = "response.custom_tool_call_input.done")]
+    InputDone { item_id: Cow<'a, str>, output_index: usize, input: Cow<'a, str> },
     #[serde(rename = "response.completed")]
     Completed { response: Cow<'a, Response> },
     #[serde(rename = "response.failed")]
@@ -98,6 +102,8 @@ impl Event<'_> {
             Self::SummaryDone { .. } => "response.reasoning_summary_text.done",
             Self::ArgumentsDelta { .. } => "response.function_call_arguments.delta",
             Self::ArgumentsDone { .. } => "response.function_call_arguments.done",
+            Self::InputDelta { .. } => "response.custom_tool_call_input.delta",
+            Self::InputDone { .. } => "response.custom_tool_call_input.done",
             Self::Completed { .. } => "response.completed",
             Self::Failed { .. } => "response.failed",
             Self::Incomplete { .. } => "response.incomplete",
@@ -112,7 +118,8 @@ impl Event<'_> {
             Self::TextDelta { delta, .. }
             | Self::RefusalDelta { delta, .. }
             | Self::SummaryDelta { delta, .. }
-            | Self::ArgumentsDelta { delta, .. } => delta.len(),
+            | Self::ArgumentsDelta { delta, .. }
+            | Self::InputDelta { delta, .. } => delta.len(),
             _ => 0,
         }
     }
