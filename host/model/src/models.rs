@@ -112,6 +112,12 @@ impl Models {
         listed.collect()
     }
 
+    /// The models that the configuration names: those that it lists, and the default model.
+    pub fn configured(&self) -> BTreeSet<String> {
+        let default = self.default_model.as_deref().and_then(|name| self.resolve(Some(name)).ok());
+        self.names().into_iter().chain(default.map(|target| target.to_string())).collect()
+    }
+
     /// Calls a model, and returns when it has begun to answer. A call that fails before that is repeated, a bounded
     /// number of times, when the failure is one that may pass.
     ///
