@@ -228,8 +228,9 @@ async fn a_tool_call_needs_its_output_and_an_output_its_call() {
 }
 
 #[tokio::test]
-async fn a_text_of_more_than_a_mebibyte_is_refused() {
-    let server = server();
+async fn what_is_larger_than_its_limit_is_refused() {
+    let limits = "[limits]\ntext_bytes = \"1MiB\"\ninput_items = 1000\nbody_bytes = \"10MiB\"";
+    let server = Server::start(Options::new(Database::Sqlite).config(limits));
     let client = server.client();
     let most = "x".repeat(1 << 20);
     client.post(with("input", json!(most))).await.response();
@@ -237,21 +238,9 @@ async fn a_text_of_more_than_a_mebibyte_is_refused() {
     let part = json!([{"role": "user", "content": [{"type": "input_text", "text": more}]}]);
     all_refused(&client, [(with("input", json!(more)), "input"), (with("input", part), "input[0].content[0].text")])
         .await;
-}
-
-#[tokio::test]
-async fn more_than_a_thousand_items_are_refused() {
-    let server = server();
-    let client = server.client();
     let items = |count| json!(vec![json!({"role": "user", "content": "x"}); count]);
     client.post(with("input", items(1_000))).await.response();
     all_refused(&client, [(with("input", items(1_001)), "input")]).await;
-}
-
-#[tokio::test]
-async fn a_body_of_more_than_ten_mebibytes_is_refused() {
-    let server = server();
-    let client = server.client();
     let body = |bytes: usize| {
         let head = r#"{"model":"echo","input":"x","ignored":""#;
         format!("{head}{}\"}}", "x".repeat(bytes - head.len() - 2))

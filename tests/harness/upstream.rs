@@ -2,7 +2,13 @@
 
 use std::{collections::VecDeque, convert::Infallible, sync::Arc};
 
-use axum::{Json, Router, body::Body, extract::State, response::IntoResponse, routing::post};
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{DefaultBodyLimit, State},
+    response::IntoResponse,
+    routing::post,
+};
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use parking_lot::Mutex;
@@ -32,6 +38,7 @@ impl Upstream {
         let answers = Mutex::new(answers.into_iter().collect());
         let script = Arc::new(Script { answers, ..Script::default() });
         let app = Router::new().route("/v1/chat/completions", post(answer)).with_state(script.clone());
+        let app = app.layer(DefaultBodyLimit::disable());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });

@@ -14,7 +14,7 @@ use super::{
 };
 
 /// The most input items of one request, by default.
-pub const MAX_INPUT_ITEMS: usize = 1_000;
+pub const MAX_INPUT_ITEMS: usize = 10_000;
 
 /// The longest id of an item, in characters.
 const ID: usize = 256;

@@ -158,7 +158,7 @@ impl ToSchema for Metadata {}
 pub enum Input {
     /// The text of one message.
     Text(String),
-    /// The items, oldest first. Their number has a limit: `limits.input_items`, 1,000 by default.
+    /// The items, oldest first. Their number has a limit: `limits.input_items`, 10,000 by default.
     Items(Vec<InputItem>),
 }
 

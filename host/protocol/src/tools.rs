@@ -133,15 +133,13 @@ pub(super) fn check(fields: &Map<String, Value>, input: Option<&Value>) -> Resul
     match fields.get("tool_choice") {
         None => Ok(()),
         Some(Value::String(word)) => one_of("tool_choice", word, &["none", "auto", "required"]),
-        Some(Value::Object(choice)) => {
-            Choices { tools: tools.iter().chain(brought(input)).collect() }.check("tool_choice", choice)
-        }
+        Some(Value::Object(choice)) => Choices::of(tools.iter().chain(brought(input))).check("tool_choice", choice),
         Some(other) => Err(wrong_type("tool_choice", "a string or an object", other)),
     }
 }
 
 /// The tools that the items of an input bring.
-fn brought(input: Option<&Value>) -> impl Iterator<Item = &Value> {
+fn brought(input: Option<&Value>) -> impl Iterator<Item = &Value> + Clone {
     let items = input.and_then(Value::as_array).into_iter().flatten();
     items.filter(|item| item["type"] == "additional_tools").filter_map(|item| item["tools"].as_array()).flatten()
 }
@@ -208,10 +206,17 @@ fn check_tool(param: &str, tool: &Value) -> Result<(), ApiError> {
 
 /// The tools that can be chosen.
 struct Choices<'a> {
-    tools: Vec<&'a Value>,
+    /// The flat names, and whether a tool is a custom one.
+    names: HashSet<(String, bool)>,
+    types: HashSet<&'a str>,
 }
 
-impl Choices<'_> {
+impl<'a> Choices<'a> {
+    fn of(tools: impl Iterator<Item = &'a Value> + Clone) -> Self {
+        let names = callable(tools.clone()).map(|(tool, _)| (tool.flat_name(), tool.custom));
+        Self { names: names.collect(), types: tools.filter_map(|tool| tool["type"].as_str()).collect() }
+    }
+
     fn check(&self, param: &str, choice: &Map<String, Value>) -> Result<(), ApiError> {
         let at = |field: &str| format!("{param}.{field}");
         let kind = choice.get("type").and_then(Value::as_str).ok_or_else(|| missing(&at("type")))?;
@@ -245,10 +250,7 @@ impl Choices<'_> {
             return Err(ApiError::invalid(format!("{param}.type"), "unsupported_value", message));
         }
         let (name, namespace) = chosen(choice).ok_or_else(|| missing(&format!("{param}.name")))?;
-        let found = callable(self.tools.iter().copied()).any(|(tool, _)| {
-            let flat = namespace.is_none() && tool.flat_name() == name;
-            tool.custom == (kind == "custom") && (flat || (tool.name == name && tool.namespace.as_deref() == namespace))
-        });
+        let found = self.names.contains(&(flat_name(namespace, name).into_owned(), kind == "custom"));
         if found {
             return Ok(());
         }
@@ -259,7 +261,7 @@ impl Choices<'_> {
     }
 
     fn declares(&self, kind: &str) -> bool {
-        self.tools.iter().any(|tool| tool["type"] == kind)
+        self.types.contains(kind)
     }
 }
 

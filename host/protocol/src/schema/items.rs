@@ -51,8 +51,8 @@ pub struct InputMessage {
     pub r#type: Option<MessageType>,
     /// Who says it.
     pub role: Role,
-    /// What is said.
-    pub content: InputContent,
+    /// What is said. Only assistants may leave it out.
+    pub content: Option<InputContent>,
 }
 
 /// What a message says: a text, or parts.
