@@ -105,7 +105,8 @@ pub struct Request {
     /// Sampling and more, by the Responses API's own names: `temperature`, `top_p`, `max_output_tokens`,
     /// `reasoning`, `text`, `tools`, `tool_choice`, `parallel_tool_calls`. Others are ignored.
     pub options: Map<String, Value>,
-    /// The functions that the client runs itself: [`forward`] sends the client the calls of these.
+    /// The tools that the client runs itself: [`forward`] sends the client the calls of these. The name of a namespace
+    /// stands for its members.
     pub client_functions: Vec<String>,
 }
 

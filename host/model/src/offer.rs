@@ -35,14 +35,9 @@ fn brought(input: &[Value]) -> impl Iterator<Item = &Value> {
 
 /// The functions that a model is offered. Of two with one name, the first.
 pub(super) fn functions<'a>(tools: impl IntoIterator<Item = &'a Value>) -> Vec<Tool> {
-    let mut functions: Vec<Tool> = Vec::new();
-    for (tool, definition) in callable(tools) {
-        let name = tool.flat_name();
-        if !functions.iter().any(|known| known.name == name) {
-            functions.push(function(name, &tool, definition));
-        }
-    }
-    functions
+    let mut names = HashSet::new();
+    let tools = callable(tools).filter(|(tool, _)| names.insert(tool.flat_name()));
+    tools.map(|(tool, definition)| function(tool.flat_name(), &tool, definition)).collect()
 }
 
 fn function(name: String, tool: &ClientTool, definition: &Value) -> Tool {
@@ -76,7 +71,7 @@ pub(super) fn choice(choice: &Value, functions: &mut Vec<Tool>) -> Option<ToolCh
     if fields.get("type")? != "allowed_tools" {
         return one(fields).map(ToolChoice::Function);
     }
-    let allowed: Vec<String> =
+    let allowed: HashSet<String> =
         fields.get("tools")?.as_array()?.iter().filter_map(Value::as_object).filter_map(one).collect();
     functions.retain(|function| allowed.contains(&function.name));
     mode(fields.get("mode")?.as_str()?)
@@ -117,7 +112,7 @@ pub(super) fn called(item: &Value) -> Option<Result<FunctionCall, String>> {
 /// The calls that a model is not told of, by their ids: those of other tools, whose outputs are not for it either, and those
 /// of custom tools without an output.
 pub(super) fn untold(input: &[Value]) -> HashSet<&str> {
-    fn of<'a>(input: &'a [Value], wanted: impl Fn(&str) -> bool) -> impl Iterator<Item = &'a str> {
+    fn of(input: &[Value], wanted: impl Fn(&str) -> bool) -> impl Iterator<Item = &str> {
         let items = input.iter().filter(move |item| item["type"].as_str().is_some_and(&wanted));
         items.filter_map(|item| item["call_id"].as_str())
     }
