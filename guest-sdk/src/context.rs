@@ -129,10 +129,12 @@ impl Request {
         options.into_iter().chain(others).filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
     }
 
-    /// The names of the functions that the client offers and runs itself.
+    /// The names of the tools that the client offers and runs itself: functions, custom tools, and namespaces, which stand
+    /// for all their members.
     pub fn client_functions(&self) -> Vec<String> {
         let tools = self.tools.as_ref().and_then(Value::as_array).into_iter().flatten();
-        tools.filter_map(|tool| tool["name"].as_str().map(str::to_owned)).collect()
+        let run = tools.filter(|tool| matches!(tool["type"].as_str(), Some("function" | "custom" | "namespace")));
+        run.filter_map(|tool| tool["name"].as_str().map(str::to_owned)).collect()
     }
 }
 

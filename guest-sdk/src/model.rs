@@ -108,7 +108,8 @@ pub struct Request {
     /// `truncation`, and where the provider takes them `top_logprobs`, `prompt_cache_key`, `safety_identifier`, `service_tier`, `user`, `metadata`.
     /// Others are ignored.
     pub options: Map<String, Value>,
-    /// The functions that the client runs itself: [`forward`] sends the client the calls of these.
+    /// The tools that the client runs itself: [`forward`] sends the client the calls of these. The name of a namespace
+    /// stands for its members.
     pub client_functions: Vec<String>,
 }
 

@@ -176,10 +176,16 @@ impl<'a> ToolLoop<'a> {
             return Vec::new();
         }
         let calls: Vec<_> = completion.function_calls().cloned().collect();
-        if calls.iter().any(|call| self.request.client_functions.contains(&call.name)) {
+        if calls.iter().any(|call| self.is_client(call)) || completion.items.iter().any(is_custom_call) {
             return Vec::new();
         }
         calls
+    }
+
+    /// Whether a call is the client's to answer: of a function that it offers, or of a member of its namespaces.
+    fn is_client(&self, call: &FunctionCall) -> bool {
+        let offered = |name: &str| self.request.client_functions.iter().any(|offered| offered == name);
+        offered(&call.name) || call.rest.get("namespace").and_then(Value::as_str).is_some_and(offered)
     }
 
     /// The names of all tools.
@@ -209,6 +215,11 @@ impl<'a> ToolLoop<'a> {
         let message = format!("there is no tool `{}`; there are: {}", call.name, names.join(", "));
         Err(Failure::not_found("unknown_tool", message))
     }
+}
+
+/// Whether an item is a call of a custom tool: only clients have them.
+fn is_custom_call(item: &Item) -> bool {
+    matches!(item, Item::Other(item) if item["type"] == "custom_tool_call")
 }
 
 /// What the model reads of a call.

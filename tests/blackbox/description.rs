@@ -80,6 +80,7 @@ async fn events_are_as_described() {
     let thinks = json!({"delta": {"reasoning_content": "hm"}});
     let upstream = Upstream::start([
         vec![thinks, text("Let me see."), call(0, Some("a"), Some("add"), "{}"), end("tool_calls")],
+        vec![text("It is lo"), call(0, Some("b"), Some("patch"), "{\"input\":\"x\"}"), end("tool_calls")],
         vec![text("It is lo"), end("length")],
     ])
     .await;
@@ -88,8 +89,11 @@ async fn events_are_as_described() {
     let client = server.client();
     let description = client.description().await.unwrap();
     let mut kinds = HashSet::new();
-    let function = json!([{"type": "function", "name": "add"}]);
-    for (model, input) in [("chat/up-1", "hi"), ("chat/up-1", "hi"), ("hostile", "refuse no"), ("hostile", "fail")] {
+    let function =
+        json!([{"type": "function", "name": "add"}, {"type": "custom", "name": "patch"}, {"type": "web_search"}]);
+    for (model, input) in
+        [("chat/up-1", "hi"), ("chat/up-1", "hi"), ("chat/up-1", "hi"), ("hostile", "refuse no"), ("hostile", "fail")]
+    {
         let body = json!({
             "model": model, "input": input, "background": true, "reasoning": {"summary": "auto"}, "tools": function,
         });

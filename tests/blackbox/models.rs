@@ -1,8 +1,11 @@
-//! `GET /v1/models`: one for each agent.
+//! `GET /v1/models`: one for each agent, and one for each upstream model of an agent.
 
 use serde_json::json;
 
-use crate::harness::{database::Database, server::Server};
+use crate::harness::{
+    database::Database,
+    server::{Options, Server},
+};
 
 #[tokio::test]
 async fn every_agent_is_a_model() {
@@ -17,6 +20,23 @@ async fn every_agent_is_a_model() {
         assert!(model["owned_by"].is_string());
         let path = format!("/v1/models/{}", model["id"].as_str().unwrap());
         assert_eq!(server.client().get_path(&path).await.ok(), *model);
+    }
+}
+
+#[tokio::test]
+async fn every_configured_model_of_an_agent_is_one() {
+    let providers = "default_model = \"big/large\"\n[providers.big]\nbase_url = \"http://127.0.0.1:9/v1\"\n\
+        [providers.small]\nbase_url = \"http://127.0.0.1:9/v1\"\nmodels = [\"tiny\", \"org/tinier\"]";
+    let server = Server::start(Options::new(Database::Sqlite).config(providers));
+    let client = server.client();
+    let list = client.get_path("/v1/models").await.ok();
+    let ids: Vec<_> = list["data"].as_array().unwrap().iter().map(|model| model["id"].as_str().unwrap()).collect();
+    assert_eq!(ids, ["chat", "chat/big/large", "chat/small/org/tinier", "chat/small/tiny", "echo"]);
+    for id in ids.into_iter().chain(["chat/any", "chat/big/any", "echo/any"]) {
+        assert_eq!(client.get_path(&format!("/v1/models/{id}")).await.ok()["id"], id);
+    }
+    for id in ["chat/small/huge", "nobody/tiny"] {
+        client.get_path(&format!("/v1/models/{id}")).await.refused(404, "model_not_found");
     }
 }
 

@@ -72,6 +72,7 @@ impl Description {
             "x-should-retry",
             "idempotency-replayed",
             "x-outlast-response-id",
+            "x-outlast-ignored",
         ] {
             let described = answer["headers"][header].is_object();
             assert!(described || !headers.contains_key(header), "{name} {status} has {header}, which is not described");

@@ -83,6 +83,11 @@ impl Fold {
                 item["arguments"] = join(&item["arguments"], &data["delta"]);
             }
             "function_call_arguments.done" => assert_eq!(self.item(data)["arguments"], data["arguments"]),
+            "custom_tool_call_input.delta" => {
+                let item = self.item(data);
+                item["input"] = join(&item["input"], &data["delta"]);
+            }
+            "custom_tool_call_input.done" => assert_eq!(self.item(data)["input"], data["input"]),
             other => panic!("an event that no client knows: {other}"),
         }
     }

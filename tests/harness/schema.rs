@@ -19,6 +19,14 @@ use super::notice;
 pub fn check_event(event: &Value) {
     let Some(schemas) = Schemas::loaded() else { return };
     let kind = event["type"].as_str().unwrap_or_default();
+    if kind.starts_with("response.custom_tool_call_input.") || event["item"]["type"] == CUSTOM {
+        return;
+    }
+    let mut event = event.clone();
+    if let Some(response) = event.get_mut("response") {
+        forget_unknown(response);
+    }
+    let event = &event;
     let Some(name) = schemas.events.get(kind) else {
         panic!("the Open Responses specification has no event {kind:?}");
     };
@@ -37,9 +45,27 @@ pub fn check(name: &str, value: &Value) {
 #[track_caller]
 pub fn check_response(response: &Value) {
     if let Some(schemas) = Schemas::loaded() {
-        schemas.check("ResponseResource", response);
+        let mut known = response.clone();
+        forget_unknown(&mut known);
+        schemas.check("ResponseResource", &known);
     }
     check_keys(response);
+}
+
+/// A type of items that Open Responses does not know.
+const CUSTOM: &str = "custom_tool_call";
+
+/// Removes what is of the Responses API alone: tools that are not functions, and calls of them.
+fn forget_unknown(response: &mut Value) {
+    if let Some(tools) = response["tools"].as_array_mut() {
+        tools.retain(|tool| tool["type"] == "function");
+    }
+    if let Some(output) = response["output"].as_array_mut() {
+        output.retain(|item| item["type"] != CUSTOM);
+    }
+    if response["tool_choice"]["type"] == "custom" {
+        response["tool_choice"] = json!("auto");
+    }
 }
 
 /// Every key that a response has, always, whatever Open Responses requires.

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, convert::Infallible, sync::Arc};
 use axum::{
     Json, Router,
     body::Body,
-    extract::State,
+    extract::{DefaultBodyLimit, State},
     http::{StatusCode, header::RETRY_AFTER},
     response::{IntoResponse, Response},
     routing::post,
@@ -39,6 +39,7 @@ impl Upstream {
         let answers = Mutex::new(answers.into_iter().collect());
         let script = Arc::new(Script { answers, ..Script::default() });
         let app = Router::new().route("/v1/chat/completions", post(answer)).with_state(script.clone());
+        let app = app.layer(DefaultBodyLimit::disable());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });

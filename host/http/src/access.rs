@@ -59,15 +59,17 @@ impl Access {
         if !self.sees(request.agent()) {
             return unknown();
         }
-        let rights = self.rights.load();
-        let Some(models) = &rights.models else { return Ok(()) };
         match agents.get(request.agent()) {
-            Some(agent) if agent.uses_models => match agents.upstream(request.upstream()) {
-                Some(target) if models.fits(&target) => Ok(()),
-                _ => unknown(),
-            },
+            Some(agent) if agent.uses_models && !self.allows(request.upstream(), agents) => unknown(),
             _ => Ok(()),
         }
+    }
+
+    /// Whether the upstream model may be called that a request asks for, or that is called where it asks for none.
+    pub(super) fn allows(&self, upstream: Option<&str>, agents: &Registry) -> bool {
+        let rights = self.rights.load();
+        let Some(models) = &rights.models else { return true };
+        agents.upstream(upstream).is_some_and(|target| models.fits(&target))
     }
 
     /// Answers a request, as long as its key is one.

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use axum::{body::Body, extract::Request, http::header};
 use bytes::Bytes;
-use http_body_util::BodyExt as _;
+use futures::StreamExt as _;
 use outlast_protocol::{ApiError, ErrorKind};
 
 use super::{
     Api, Principal,
     bodies::{ReadBody, Room},
+    encoding::{Encoding, Pieces},
 };
 
 /// How long the rest of a body that is too large is waited for.
@@ -19,7 +20,7 @@ const LINGER: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 ///
-/// 415 when it is not declared as JSON, 413 when it is too large, 429 or 503 when there is no room for it now, 408 when it
+/// 415 when it is not declared as JSON or its encoding is not known or wrong, 413 when it is too large, 429 or 503 when there is no room for it now, 408 when it
 /// takes too long, 400 when it is cut.
 pub(super) async fn read_json(request: Request, api: &Api) -> Result<ReadBody, ApiError> {
     let limits = &api.limits;
@@ -28,9 +29,15 @@ pub(super) async fn read_json(request: Request, api: &Api) -> Result<ReadBody, A
         let message = "The body must be JSON: send `content-type: application/json`.";
         return Err(ApiError::new(ErrorKind::UnsupportedMediaType, "unsupported_media_type", message));
     }
+    let encoding = Encoding::of(request.headers())?;
     let principal = request.extensions().get::<Principal>().map_or("", |principal| &principal.0);
     let mut room = api.bodies.room(principal);
-    match tokio::time::timeout(limits.body_timeout, collect(request.into_body(), limits.body_bytes, &mut room)).await {
+    match tokio::time::timeout(
+        limits.body_timeout,
+        collect(encoding, request.into_body(), limits.body_bytes, &mut room),
+    )
+    .await
+    {
         Ok(Ok(bytes)) => Ok(ReadBody { bytes, room }),
         Ok(Err(error)) => Err(error),
         Err(_) => {
@@ -40,41 +47,38 @@ pub(super) async fn read_json(request: Request, api: &Api) -> Result<ReadBody, A
     }
 }
 
-/// The whole body, of at most `most` bytes.
-async fn collect(mut body: Body, most: usize, room: &mut Room) -> Result<Bytes, ApiError> {
+/// The whole body, of at most `most` bytes in its plain form.
+async fn collect(encoding: Encoding, body: Body, most: usize, room: &mut Room) -> Result<Bytes, ApiError> {
     let mut collected = Vec::new();
-    while let Some(frame) = body.frame().await {
-        let Ok(frame) = frame else {
-            let message = "The body ended before it was complete.";
-            return Err(ApiError::new(ErrorKind::InvalidRequest, "incomplete_body", message));
-        };
-        let Ok(data) = frame.into_data() else { continue };
-        let length = collected.len() + data.len();
+    let mut pieces = encoding.pieces(body);
+    while let Some(piece) = pieces.next().await {
+        let piece = piece?;
+        let length = collected.len() + piece.len();
         let refused = if length > most {
             let message = format!("The body is larger than {most} bytes (limits.body_bytes).");
             Some(ApiError::new(ErrorKind::TooLarge, "request_too_large", message))
         } else {
-            room.grow(length).err()
+            room.grow(length + encoding.window()).err()
         };
         if let Some(refused) = refused {
             drop(collected);
             // The answer stands; whether the rest comes in time does not matter.
-            let _ = tokio::time::timeout(LINGER, discard(body, most)).await;
+            let _ = tokio::time::timeout(LINGER, discard(pieces, most)).await;
             return Err(refused);
         }
-        collected.extend_from_slice(&data);
+        collected.extend_from_slice(&piece);
     }
     Ok(collected.into())
 }
 
 /// Reads `most` bytes and throws them away: a client that is still sending would otherwise see a broken connection
 /// where the answer should be.
-async fn discard(mut body: Body, most: usize) {
+async fn discard(mut pieces: Pieces, most: usize) {
     let mut seen = 0;
     while seen <= most
-        && let Some(Ok(frame)) = body.frame().await
+        && let Some(Ok(piece)) = pieces.next().await
     {
-        seen += frame.data_ref().map_or(0, Bytes::len);
+        seen += piece.len();
     }
 }
 

@@ -6,18 +6,22 @@ use std::{
     net::IpAddr,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready as poll_ready},
     time::Duration,
 };
 
 use axum::{
     Router,
     body::{Body, HttpBody},
-    http::{Request, Response, StatusCode},
+    http::{Request, Response, StatusCode, Version},
 };
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use outlast_metrics::{Held, Metrics, Transport as Over};
 use outlast_protocol::{ApiError, ErrorKind};
@@ -35,14 +39,20 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 use super::{
+    path,
     places::{Busy, Crowded, LAST_ANSWER, Place, Places},
-    transport::{Patience, Transport, Wire},
+    protocol::{self, Protocol},
+    transport::{Flow, Patience, Transport, Wire},
 };
 
 /// How long streams that have ended may take to reach their clients after the stop.
 const LAST_BYTES: Duration = Duration::from_secs(5);
 /// The pause after a failed accept: mostly, the process has too many files open.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The most of an answer that is handed over at once in HTTP/2, in bytes: whoever takes that within `limits.write_timeout`
+/// takes something.
+const PIECE: usize = 64 * 1_024;
 
 /// The code of the refusal of one more connection.
 const CROWDED: &str = "too_many_connections";
@@ -98,6 +108,10 @@ impl Connection {
     ) -> impl Future<Output = Result<Response<Body>, Infallible>> {
         let answering = Answering { busy: Some(self.place.begin()), wire: self.wire.clone() };
         self.wire.wait(Patience::Short);
+        if let Some(target) = path::meant(request.uri()) {
+            *request.uri_mut() = target;
+        }
+        let http2 = request.version() == Version::HTTP_2;
         request.extensions_mut().insert(self.clone());
         async move {
             let response = app.oneshot(request).await?;
@@ -106,7 +120,12 @@ impl Connection {
                     *self.upgraded.lock() = answering.upgraded();
                     response
                 }
-                _ => response.map(|body| Body::new(Answered { body, _answering: answering })),
+                _ => {
+                    // In HTTP/1 the transport sees who takes nothing.
+                    let flow = http2.then(|| self.wire.flow());
+                    let answered = |body| Answered { body, rest: Bytes::new(), flow, _answering: answering };
+                    response.map(|body| Body::new(answered(body)))
+                }
             })
         }
     }
@@ -134,6 +153,10 @@ impl Drop for Answering {
 /// The body of an answer.
 struct Answered {
     body: Body,
+    /// What is left of a piece.
+    rest: Bytes,
+    /// In HTTP/2.
+    flow: Option<Flow>,
     _answering: Answering,
 }
 
@@ -145,11 +168,25 @@ impl HttpBody for Answered {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        let Some(flow) = &self.flow else { return Pin::new(&mut self.body).poll_frame(context) };
+        flow.wanted();
+        if self.rest.is_empty() {
+            match poll_ready!(Pin::new(&mut self.body).poll_frame(context)).transpose()?.map(Frame::into_data) {
+                Some(Ok(data)) => self.rest = data,
+                Some(Err(trailers)) => return Poll::Ready(Some(Ok(trailers))),
+                None => return Poll::Ready(None),
+            }
+        }
+        let length = self.rest.len().min(PIECE);
+        let piece = self.rest.split_to(length);
+        if let Some(flow) = &self.flow {
+            flow.handed_over();
+        }
+        Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -223,22 +260,53 @@ fn accept(stream: TcpStream, connection: Arc<Connection>, app: Router, limits: C
             () = place.evicted.cancelled() => return,
             () = closing.cancelled() => return,
         }
+        let protocol = Protocol::of(&stream, limits.header_timeout).await;
         let transport = Transport::new(stream, connection.wire.clone(), limits.write_timeout);
         let service = service_fn(move |request| connection.clone().answer(app.clone(), request));
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(limits.header_timeout)
-            .serve_connection(TokioIo::new(transport), service)
-            .with_upgrades();
+        let serving = Serving { closing, place, wire, write_timeout: limits.write_timeout };
+        match protocol {
+            Protocol::Http1 => {
+                let connection = http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(limits.header_timeout)
+                    .serve_connection(TokioIo::new(transport), service)
+                    .with_upgrades();
+                serving.run(connection, http1::UpgradeableConnection::graceful_shutdown).await;
+            }
+            Protocol::Http2 => {
+                let connection =
+                    protocol::http2(limits.write_timeout).serve_connection(TokioIo::new(transport), service);
+                serving.run(connection, http2::Connection::graceful_shutdown).await;
+            }
+        }
+    });
+}
+
+/// A connection that is being served.
+struct Serving {
+    closing: CancellationToken,
+    place: Arc<Place>,
+    wire: Arc<Wire>,
+    write_timeout: Duration,
+}
+
+impl Serving {
+    /// Serves the connection to its end. `shut_down` lets it answer what it has, and take nothing more.
+    async fn run<C: Future<Output = hyper::Result<()>>>(self, connection: C, shut_down: impl Fn(Pin<&mut C>)) {
+        let Self { closing, place, wire, write_timeout } = self;
         tokio::pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
+            () = wire.stuck(write_timeout) => {
+                debug!("a client took nothing of a stream (limits.write_timeout)");
+                return;
+            }
             () = closing.cancelled() => {
-                connection.as_mut().graceful_shutdown();
+                shut_down(connection.as_mut());
                 connection.await
             }
             () = place.evicted.cancelled() => {
-                connection.as_mut().graceful_shutdown();
+                shut_down(connection.as_mut());
                 loop {
                     tokio::select! {
                         biased;
@@ -256,7 +324,7 @@ fn accept(stream: TcpStream, connection: Arc<Connection>, app: Router, limits: C
         if let Err(error) = ended {
             debug!(%error, "connection ended");
         }
-    });
+    }
 }
 
 /// Tells a client that has its share, as far as it listens: nothing is waited for.

@@ -14,6 +14,7 @@ mod body;
 mod compact;
 mod connections;
 mod conversations;
+mod encoding;
 mod error;
 mod guesses;
 mod health;
@@ -26,7 +27,9 @@ mod models;
 mod openapi;
 mod origin;
 mod page;
+mod path;
 mod places;
+mod protocol;
 mod responses;
 mod sse;
 mod transport;
@@ -39,6 +42,7 @@ use axum::{
     Extension, Router,
     http::{HeaderValue, header},
     middleware,
+    response::{IntoResponse as _, Response},
 };
 use outlast_metrics::Metrics;
 use outlast_protocol::{ApiError, ErrorKind, RequestLimits};
@@ -155,8 +159,12 @@ async fn unknown_route(method: axum::http::Method, uri: axum::http::Uri) -> Fail
     Failure(ApiError::new(ErrorKind::NotFound, "unknown_url", message))
 }
 
-async fn wrong_method(method: axum::http::Method, uri: axum::http::Uri) -> Failure {
+/// The answer for a method that a path does not have. axum adds the `allow` header, which is all that `OPTIONS` asks for.
+async fn wrong_method(method: axum::http::Method, uri: axum::http::Uri) -> Response {
+    if method == axum::http::Method::OPTIONS {
+        return axum::http::StatusCode::NO_CONTENT.into_response();
+    }
     let path: String = uri.path().chars().take(200).collect();
     let message = format!("{method} is not allowed for {path}; the `allow` header names what is.");
-    Failure(ApiError::new(ErrorKind::MethodNotAllowed, "method_not_allowed", message))
+    Failure(ApiError::new(ErrorKind::MethodNotAllowed, "method_not_allowed", message)).into_response()
 }

@@ -17,7 +17,7 @@ use std::{
 use axum::{
     body::{Body, HttpBody},
     extract::Request,
-    http::{HeaderValue, header},
+    http::{HeaderValue, Version, header},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
@@ -48,7 +48,8 @@ pub(super) async fn unrepeated(request: Request, next: Next) -> Response {
 
 /// Says that the connection is closed where a body is in the way of the next request.
 pub(super) async fn closing(request: Request, next: Next) -> Response {
-    if request.body().is_end_stream() {
+    // In HTTP/2 a body is in nobody's way.
+    if request.body().is_end_stream() || request.version() == Version::HTTP_2 {
         return next.run(request).await;
     }
     // Whoever waits for `100 Continue` has not sent the body, and is not to be asked for it.

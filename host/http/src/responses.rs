@@ -61,7 +61,13 @@ struct RetrieveQuery {
             status = 200,
             description = "The response, or its events: frames whose `data` is a `StreamEvent`.",
             content((outlast_protocol::Response = "application/json"), (String = "text/event-stream")),
-            headers(("idempotency-replayed" = Option<String>, description = "`true` when nothing was begun.")),
+            headers(
+                ("idempotency-replayed" = Option<String>, description = "`true` when nothing was begun."),
+                (
+                    "x-outlast-ignored" = Option<String>,
+                    description = "What of the request has no effect, such as `tools[8].type=web_search`."
+                ),
+            ),
         ),
         (status = 404, description = "`model_not_found`, `conversation_not_found`"),
         (status = 502, description = "The run failed: `server_error`."),
@@ -93,6 +99,30 @@ pub(super) async fn create(
         return Err(ApiError::invalid("store", "idempotency_requires_store", message).into());
     }
     drop(body);
+    let ignored = ignored(&request);
+    let mut answer = run(&api, &principal, request, key, connection).await?;
+    if let Some(ignored) = ignored {
+        answer.headers_mut().insert("x-outlast-ignored", ignored);
+    }
+    Ok(answer)
+}
+
+/// What the header tells of the things in a request that have no effect.
+fn ignored(request: &CreateRequest) -> Option<HeaderValue> {
+    let ignored = request.ignored().join(", ");
+    let visible = |letter: char| if (' '..='~').contains(&letter) { letter } else { '?' };
+    let ignored: String = ignored.chars().map(visible).collect();
+    HeaderValue::from_str(&ignored).ok().filter(|ignored| !ignored.is_empty())
+}
+
+/// Begins a run and answers as its request wants it.
+async fn run(
+    api: &Api,
+    principal: &str,
+    request: CreateRequest,
+    key: Option<IdempotencyKey>,
+    connection: Option<Arc<Connection>>,
+) -> Result<Response, Failure> {
     let (stream, background) = (request.stream, request.background);
     // A run that goes on without its client is waited for, also where the client only has closed its sending half.
     if let Some(connection) = connection
@@ -102,24 +132,24 @@ pub(super) async fn create(
     {
         connection.wire.wait(Patience::Long);
     }
-    let mut subscription = match api.manager.create(&principal, request, key).await? {
+    let mut subscription = match api.manager.create(principal, request, key).await? {
         Created::Now(subscription) => subscription,
-        Created::Before(id) => return replay(&api, &principal, &id, stream, background).await,
+        Created::Before(id) => return replay(api, principal, &id, stream, background).await,
     };
     if stream {
-        return Ok(sse::answer(&api, None, subscription));
+        return Ok(sse::answer(api, None, subscription));
     }
     if background {
         // Not what is stored by now: a fast run may have ended, and `queued` is what a poll begins with.
         return match subscription.accepted().await? {
             Some(response) => Ok(Json(response).into_response()),
-            None => stored(&api, &principal, subscription.id()).await,
+            None => stored(api, principal, subscription.id()).await,
         };
     }
     match subscription.ended().await? {
         Some(ended) if ended.status != TerminalStatus::Failed => Ok(json_bytes(ended.response.clone())),
         Some(ended) => waited(subscription.id(), ended.response.clone()),
-        None => waited(subscription.id(), read(&api, &principal, subscription.id()).await?),
+        None => waited(subscription.id(), read(api, principal, subscription.id()).await?),
     }
 }
 

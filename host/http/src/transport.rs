@@ -9,12 +9,13 @@
 //! - What has come of a message of a WebSocket that is not complete is counted, so that it is not kept for ever.
 
 use std::{
+    collections::HashMap,
     future::Future as _,
     io,
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -39,6 +40,35 @@ pub(super) struct Wire {
     message: Mutex<Unfinished>,
     /// Whether there is something to send that the client does not take.
     stalled: AtomicBool,
+    /// Answers of which a piece was handed over and the next one is not wanted yet, and since when.
+    waiting: Mutex<HashMap<u64, Instant>>,
+    /// How many answers there were.
+    answers: AtomicU64,
+}
+
+/// How fast the pieces of an answer are taken.
+#[derive(Debug)]
+pub(super) struct Flow {
+    wire: Arc<Wire>,
+    number: u64,
+}
+
+impl Flow {
+    /// The next piece is wanted.
+    pub fn wanted(&self) {
+        self.wire.waiting.lock().remove(&self.number);
+    }
+
+    /// A piece was handed over.
+    pub fn handed_over(&self) {
+        self.wire.waiting.lock().insert(self.number, Instant::now());
+    }
+}
+
+impl Drop for Flow {
+    fn drop(&mut self) {
+        self.wanted();
+    }
 }
 
 /// How long a client that sends no more is taken to be there.
@@ -69,6 +99,24 @@ impl Wire {
     /// Whether something that is to be sent waits for the client to take it.
     pub fn is_stalled(&self) -> bool {
         self.stalled.load(Ordering::Relaxed)
+    }
+
+    /// The flow of another answer.
+    pub fn flow(self: &Arc<Self>) -> Flow {
+        Flow { wire: self.clone(), number: self.answers.fetch_add(1, Ordering::Relaxed) }
+    }
+
+    /// Ends when a client has taken nothing of an answer for this long. In HTTP/2 each has a window of its own, and the
+    /// connection may be open for others.
+    pub async fn stuck(&self, limit: Duration) {
+        loop {
+            let oldest = self.waiting.lock().values().min().copied();
+            match oldest.map(|since| since + limit) {
+                Some(until) if until <= Instant::now() => return,
+                Some(until) => sleep_until(until).await,
+                None => sleep(limit).await,
+            }
+        }
     }
 
     /// A message has come; what follows is another one.

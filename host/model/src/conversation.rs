@@ -3,11 +3,11 @@
 //! The Responses API has a flat list of items; every provider has turns, in which an assistant's text and all the
 //! functions that it called at once are one. Both clients start from these turns, so that an item means the same
 //! everywhere. An item that cannot be sent is an error that names it. `reasoning` belongs to the turn that follows it, and
-//! is left out where nothing does.
+//! is left out where nothing does; so are items of types that models do not know, and the client is told.
 
 use serde_json::{Map, Value};
 
-use super::{error::ModelError, order::ordered};
+use super::{error::ModelError, offer, order::ordered};
 
 /// One model call, as an agent asks for it.
 #[derive(Clone, Debug, Default)]
@@ -68,8 +68,12 @@ impl Call {
     pub(super) fn turns(&self) -> Result<Vec<Turn>, ModelError> {
         let instructions = self.instructions.clone().filter(|text| !text.is_empty());
         let mut turns: Vec<Turn> = instructions.map(Turn::System).into_iter().collect();
+        let untold = offer::untold(&self.input);
         let mut thoughts = String::new();
         for (index, item) in self.input.iter().enumerate() {
+            if item["call_id"].as_str().is_some_and(|id| untold.contains(id)) {
+                continue;
+            }
             let appended = append(&mut turns, &mut thoughts, item);
             appended.map_err(|what| ModelError::invalid(format!("input[{index}]: {what}")))?;
         }
@@ -89,32 +93,27 @@ fn append(turns: &mut Vec<Turn>, thoughts: &mut String, item: &Value) -> Result<
     if !item.is_object() {
         return Err("an item is an object".to_owned());
     }
+    if let Some(call) = offer::called(item) {
+        let (call, thought) = (call?, std::mem::take(thoughts));
+        match turns.last_mut() {
+            Some(Turn::Assistant { calls, reasoning, .. }) => {
+                reasoning.push_str(&thought);
+                calls.push(call);
+            }
+            _ => turns.push(Turn::Assistant { text: String::new(), reasoning: thought, calls: vec![call] }),
+        }
+        return Ok(());
+    }
     match item["type"].as_str().unwrap_or("message") {
         "message" => message(turns, thoughts, item)?,
-        "function_call" => {
-            let call = FunctionCall {
-                call_id: text(item, "call_id")?,
-                name: text(item, "name")?,
-                arguments: text(item, "arguments")?,
-            };
-            match turns.last_mut() {
-                Some(Turn::Assistant { calls, reasoning, .. }) => {
-                    reasoning.push_str(&std::mem::take(thoughts));
-                    calls.push(call);
-                }
-                _ => {
-                    let reasoning = std::mem::take(thoughts);
-                    turns.push(Turn::Assistant { text: String::new(), reasoning, calls: vec![call] });
-                }
-            }
-        }
-        "function_call_output" => {
+        "function_call_output" | "custom_tool_call_output" => {
             let (texts, parts) =
                 parts(&item["output"], "output")?.into_iter().partition(|part| matches!(part, Part::Text(_)));
             turns.push(Turn::Output { call_id: text(item, "call_id")?, text: only_text(texts, "\n")?, parts });
         }
         "reasoning" => thoughts.push_str(&reasoning(item)),
-        other => return Err(format!("an item of type `{other}` cannot be sent to a model")),
+        "item_reference" => return Err("an item of type `item_reference` cannot be sent to a model".to_owned()),
+        _ => {}
     }
     Ok(())
 }
@@ -139,6 +138,9 @@ fn message(turns: &mut Vec<Turn>, thoughts: &mut String, item: &Value) -> Result
         Some("system" | "developer") => turns.push(Turn::System(only_text(parts, "\n")?)),
         Some("assistant") => {
             let said = only_text(parts, "")?;
+            if said.is_empty() {
+                return Ok(());
+            }
             match turns.last_mut() {
                 // What is said between a call and its output belongs to the turn of the call.
                 Some(Turn::Assistant { text, reasoning, calls }) if !calls.is_empty() => {

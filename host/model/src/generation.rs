@@ -3,9 +3,10 @@
 //! The pieces go to the caller as they come; the whole answer is kept beside them until the end. Memory: the answer,
 //! at most `max_response_bytes` of it. Dropping a generation closes the connection, which stops the model.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use outlast_metrics::LiveCall;
+use outlast_protocol::{ClientTool, ClientTools, CustomInput};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -55,7 +56,8 @@ impl Delta {
 /// A finished call.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Completion {
-    /// Output items of the Responses API: reasoning, message, function calls, as far as there are any.
+    /// Output items of the Responses API: reasoning, message, function calls, as far as there are any. Calls have the names
+    /// that the model knows; [`restored`](super::restored) gives them those of their tools.
     pub items: Vec<Value>,
     /// `stop`, `length`, `tool_calls` or `content_filter`. Of a script: any word.
     pub finish_reason: String,
@@ -63,6 +65,8 @@ pub struct Completion {
     pub usage: Usage,
     /// The model that answered, in the provider's words, or as it was asked for.
     pub model: String,
+    /// The tools that were offered.
+    pub tools: Arc<ClientTools>,
 }
 
 /// A model call under way. Dropping it ends the call.
@@ -70,6 +74,7 @@ pub struct Generation {
     model: String,
     /// How many items of its input were left out.
     left_out: usize,
+    tools: Arc<ClientTools>,
     upstream: Upstream,
     /// Read while the call was started, not given out yet.
     first: Option<Piece>,
@@ -94,12 +99,19 @@ enum State {
 
 impl Generation {
     /// A call whose first piece has come.
-    pub(super) fn new(model: String, upstream: Upstream, first: Piece, live: LiveCall) -> Self {
+    pub(super) fn new(
+        model: String,
+        tools: Arc<ClientTools>,
+        upstream: Upstream,
+        first: Piece,
+        live: LiveCall,
+    ) -> Self {
         let (text, refusal, reasoning) = (String::new(), String::new(), String::new());
         let (first, rest, longest, state) = (Some(first), VecDeque::new(), usize::MAX, State::Open);
         Self {
             model,
             left_out: 0,
+            tools,
             upstream,
             first,
             longest,
@@ -128,6 +140,11 @@ impl Generation {
     pub fn in_pieces_of(self, longest: usize) -> Self {
         // No character is longer than that.
         Self { longest: longest.max(4), ..self }
+    }
+
+    /// The tools that were offered.
+    pub fn tools(&self) -> Arc<ClientTools> {
+        self.tools.clone()
     }
 
     /// The next piece; none when the model has finished.
@@ -221,7 +238,8 @@ impl Generation {
         }
         items.extend(end.calls.iter().map(|call| call_item(&call.call_id, &call.name, &call.arguments)));
         let (finish_reason, usage) = (end.finish_reason, end.usage);
-        Ok(Completion { items, finish_reason, usage, model: end.model.unwrap_or(self.model) })
+        let (model, tools) = (end.model.unwrap_or(self.model), self.tools);
+        Ok(Completion { items, finish_reason, usage, model, tools })
     }
 }
 
@@ -244,8 +262,26 @@ pub fn message_item(text: &str, refusal: &str) -> Value {
     json!({"type": "message", "role": "assistant", "status": "completed", "content": content})
 }
 
+/// The call of a tool, as an item of a completion. `arguments` are what a model says of it.
+pub fn tool_call_item(call_id: &str, tool: &ClientTool, arguments: &str) -> Value {
+    let mut item = match tool.custom {
+        false => call_item(call_id, &tool.name, arguments),
+        true => {
+            let mut decoder = CustomInput::default();
+            let input = decoder.push(arguments) + &decoder.finish();
+            json!({
+                "type": "custom_tool_call", "call_id": call_id, "name": tool.name, "input": input, "status": "completed",
+            })
+        }
+    };
+    if let Some(namespace) = &tool.namespace {
+        item["namespace"] = namespace.as_str().into();
+    }
+    item
+}
+
 /// A function call item of a completion.
-pub fn call_item(call_id: &str, name: &str, arguments: &str) -> Value {
+pub(super) fn call_item(call_id: &str, name: &str, arguments: &str) -> Value {
     json!({
         "type": "function_call", "call_id": call_id, "name": name, "arguments": arguments, "status": "completed",
     })

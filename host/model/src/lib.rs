@@ -11,6 +11,7 @@
 //! models        whose model is it? → provider
 //! conversation  items of the Responses API → turns          (refused here: nothing was sent)
 //! settings      options of the Responses API → settings     (refused here: nothing was sent)
+//! offer         tools of the Responses API → functions, and back
 //! provider      sends it, repeats it, gives up
 //!   chat          the Chat Completions API: most providers, gateways and local servers; our own client
 //!                 (`order` and `request` write what is sent, `answer` reads what comes)
@@ -41,6 +42,7 @@ mod incoming;
 mod meaning;
 mod models;
 mod native;
+mod offer;
 mod order;
 mod parameter;
 mod piece;
@@ -56,8 +58,9 @@ mod usage;
 pub use config::{ModelConfigError, ModelsConfig, OnInterrupt, ProviderConfig, ProviderKind, Secret};
 pub use conversation::Call;
 pub use error::{ModelError, ModelErrorKind};
-pub use generation::{Completion, Delta, Generation, call_item, message_item, reasoning_item};
+pub use generation::{Completion, Delta, Generation, message_item, reasoning_item, tool_call_item};
 pub use models::{Models, Target};
+pub use offer::restored;
 pub use parameter::Parameter;
 pub use piece::{CallDelta, Usage};
 pub use script::{Script, ScriptedAnswer};

@@ -7,6 +7,7 @@ use std::{
 };
 
 use outlast_metrics::ModelMetrics;
+use outlast_protocol::ClientTools;
 use outlast_runtime::aside::aside;
 use serde_json::Value;
 
@@ -15,7 +16,7 @@ use super::{
     conversation::Call,
     error::{ModelError, ModelErrorKind},
     generation::Generation,
-    install_tls,
+    install_tls, offer,
     provider::Provider,
     script::{self, Script},
     settings::Settings,
@@ -56,9 +57,13 @@ impl Target {
     async fn call(&self, call: Call) -> Result<Generation, ModelError> {
         let (provider, model, bytes) = (self.provider.clone(), self.model.clone(), call.bytes);
         // What was asked is not kept beside the request that it becomes.
-        let write = move || provider.request(&model, &call.turns()?, &Settings::read(&call.options)?);
-        let request = aside(bytes, write).await?;
-        self.provider.clone().start(self.model.clone(), request).await
+        let write = move || {
+            let settings = Settings::read(&call.options, &call.input)?;
+            let request = provider.request(&model, &call.turns()?, &settings)?;
+            Ok::<_, ModelError>((request, Arc::new(ClientTools::of(offer::tools(&call.options, &call.input)))))
+        };
+        let (request, tools) = aside(bytes, write).await?;
+        self.provider.clone().start(self.model.clone(), tools, request).await
     }
 
     /// The call, made as short as the operator says that it must be, and how many items were left out.
@@ -138,6 +143,12 @@ impl Models {
             .iter()
             .flat_map(|(name, provider)| provider.config().models.iter().map(move |model| format!("{name}/{model}")));
         listed.collect()
+    }
+
+    /// The models that the configuration names: those that it lists, and the default model.
+    pub fn configured(&self) -> BTreeSet<String> {
+        let default = self.default_model.as_deref().and_then(|name| self.resolve(Some(name)).ok());
+        self.names().into_iter().chain(default.map(|target| target.to_string())).collect()
     }
 
     /// Calls a model, and returns when it has begun to answer. A call that fails before that is repeated, a bounded

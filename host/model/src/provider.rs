@@ -8,6 +8,7 @@ use std::{fmt, sync::Arc};
 
 use backon::{ExponentialBuilder, Retryable as _};
 use outlast_metrics::{LiveCall, ProviderMetrics};
+use outlast_protocol::ClientTools;
 use reqwest::Url;
 use tokio::time::{Instant, timeout_at};
 use tracing::info;
@@ -114,7 +115,12 @@ impl Provider {
     }
 
     /// Sends a request until it begins to be answered, or there is no more hope.
-    pub(super) async fn start(self: Arc<Self>, model: String, request: Request) -> Result<Generation, ModelError> {
+    pub(super) async fn start(
+        self: Arc<Self>,
+        model: String,
+        tools: Arc<ClientTools>,
+        request: Request,
+    ) -> Result<Generation, ModelError> {
         let mut live = LiveCall::new(self.metrics.clone());
         let (terms, config) = (&self.terms, &self.terms.config);
         let deadline = after(Instant::now(), config.total_timeout);
@@ -144,7 +150,7 @@ impl Provider {
         let started = started.unwrap_or_else(|_| Err(terms.late("total_timeout", config.total_timeout)));
         let (stream, first, heard) = started.inspect_err(|error| live.fail(error.code))?;
         live.first_token();
-        Ok(Generation::new(model, Upstream::new(terms.clone(), stream, heard, deadline), first, live))
+        Ok(Generation::new(model, tools, Upstream::new(terms.clone(), stream, heard, deadline), first, live))
     }
 
     /// Sends the request and waits for the first piece.

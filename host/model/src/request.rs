@@ -158,7 +158,7 @@ mod tests {
     fn sent(model: &str, input: Value, options: Value) -> Value {
         let input = input.as_array().unwrap().clone();
         let call = Call { input, instructions: Some("Be kind.".to_owned()), ..Call::default() };
-        let settings = Settings::read(options.as_object().unwrap()).unwrap();
+        let settings = Settings::read(options.as_object().unwrap(), &[]).unwrap();
         body(model, &call.turns().unwrap(), &settings, &Takes::default())
     }
 
@@ -211,7 +211,7 @@ mod tests {
             "user": "ann", "metadata": {"a": "b"}, "service_tier": "flex", "top_logprobs": 2, "presence_penalty": 0.5,
             "prompt_cache_key": "k", "safety_identifier": "s",
         });
-        let settings = Settings::read(options.as_object().unwrap()).unwrap();
+        let settings = Settings::read(options.as_object().unwrap(), &[]).unwrap();
         let mut takes =
             Takes { openai: true, reasoning: Some("reasoning_content"), parameters: Parameter::ALL.to_vec() };
         let body = self::body("m", &call.turns().unwrap(), &settings, &takes);

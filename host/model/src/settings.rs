@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{error::ModelError, parameter::Parameter};
+use super::{error::ModelError, offer, parameter::Parameter};
 
 /// How a model shall answer.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -66,13 +66,13 @@ pub(super) enum ToolChoice {
 }
 
 impl Settings {
-    /// Reads the options of a call.
-    pub(super) fn read(options: &Map<String, Value>) -> Result<Self, ModelError> {
-        read(options).map_err(|what| ModelError::invalid(format!("options.{what}")))
+    /// Reads the options of a call, and the tools that its input brings.
+    pub(super) fn read(options: &Map<String, Value>, input: &[Value]) -> Result<Self, ModelError> {
+        read(options, input).map_err(|what| ModelError::invalid(format!("options.{what}")))
     }
 }
 
-fn read(options: &Map<String, Value>) -> Result<Settings, String> {
+fn read(options: &Map<String, Value>, input: &[Value]) -> Result<Settings, String> {
     let object = |name: &str| match options.get(name) {
         None | Some(Value::Null) => Ok(Map::new()),
         Some(Value::Object(map)) => Ok(map.clone()),
@@ -101,16 +101,25 @@ fn read(options: &Map<String, Value>) -> Result<Settings, String> {
         None | Some(Value::Null) => {}
         Some(Value::Array(tools)) => {
             for (index, tool) in tools.iter().enumerate() {
-                settings.tools.push(self::tool(tool).map_err(|what| format!("tools[{index}]{what}"))?);
+                check_tool(tool).map_err(|what| format!("tools[{index}]{what}"))?;
             }
         }
         Some(_) => return Err("tools is not a list".to_owned()),
     }
+    settings.tools = offer::functions(offer::tools(options, input));
     // Providers refuse both when there are no tools.
     if !settings.tools.is_empty() {
         settings.parallel_tool_calls = get(options, "parallel_tool_calls", "true or false", Value::as_bool)?;
-        let choices = "auto, none, required or a function";
-        settings.tool_choice = get(options, "tool_choice", choices, tool_choice)?;
+        settings.tool_choice = match options.get("tool_choice") {
+            None | Some(Value::Null) => None,
+            Some(choice) => {
+                let read = offer::choice(choice, &mut settings.tools);
+                Some(read.ok_or("tool_choice is not auto, none, required, a function, a custom tool or allowed_tools")?)
+            }
+        };
+        if settings.tools.is_empty() {
+            (settings.parallel_tool_calls, settings.tool_choice) = (None, None);
+        }
     }
     Ok(settings)
 }
@@ -150,29 +159,13 @@ fn format(format: &Value) -> Result<Option<Format>, String> {
     }
 }
 
-fn tool(tool: &Value) -> Result<Tool, String> {
-    match tool["type"].as_str() {
-        Some("function") => {}
-        Some(other) => return Err(format!(": a tool of type `{other}` cannot be sent to a model, only `function`")),
-        None => return Err(".type is not a text".to_owned()),
+/// Checks a tool as far as a model is told of it.
+fn check_tool(tool: &Value) -> Result<(), String> {
+    let kind = tool["type"].as_str().ok_or(".type is not a text")?;
+    if matches!(kind, "function" | "custom" | "namespace") && !tool["name"].is_string() {
+        return Err(".name is not a text".to_owned());
     }
-    Ok(Tool {
-        name: word(&tool["name"]).ok_or(".name is not a text")?,
-        description: word(&tool["description"]),
-        parameters: Some(tool["parameters"].clone()).filter(Value::is_object),
-        strict: tool["strict"].as_bool(),
-    })
-}
-
-fn tool_choice(choice: &Value) -> Option<ToolChoice> {
-    match choice.as_str() {
-        Some("auto") => Some(ToolChoice::Auto),
-        Some("none") => Some(ToolChoice::None),
-        Some("required") => Some(ToolChoice::Required),
-        Some(_) => None,
-        None if choice["type"] == "function" => word(&choice["name"]).map(ToolChoice::Function),
-        None => None,
-    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -182,7 +175,7 @@ mod tests {
     use super::*;
 
     fn settings(options: Value) -> Result<Settings, ModelError> {
-        Settings::read(options.as_object().unwrap())
+        Settings::read(options.as_object().unwrap(), &[])
     }
 
     #[test]
@@ -201,7 +194,11 @@ mod tests {
             (json!({"temperature": "hot"}), "options.temperature is not a number"),
             (json!({"max_output_tokens": 0}), "options.max_output_tokens is not a whole number above 0"),
             (json!({"text": {"format": {"type": "xml"}}}), "options.text.format.type is not"),
-            (json!({"tools": [{"type": "web_search"}]}), "options.tools[0]: a tool of type `web_search`"),
+            (json!({"tools": [{"name": "f"}]}), "options.tools[0].type is not a text"),
+            (
+                json!({"tools": [{"type": "function", "name": "f"}], "tool_choice": {"type": "web_search"}}),
+                "options.tool_choice is not auto",
+            ),
             (json!({"tools": [{"type": "function"}]}), "options.tools[0].name is not a text"),
             (json!({"reasoning": {"effort": 3}}), "options.reasoning.effort is not a text"),
             (json!({"reasoning": "high"}), "options.reasoning is not an object"),

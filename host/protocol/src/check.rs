@@ -2,7 +2,10 @@
 
 use serde_json::{Map, Value};
 
-use super::error::{ApiError, ErrorKind};
+use super::{
+    error::{ApiError, ErrorKind},
+    surrogates,
+};
 
 /// Limits on a request, from the configuration.
 #[derive(Clone, Copy, Debug)]
@@ -73,7 +76,7 @@ impl<'a> Checked<'a> {
             );
             return Err(ApiError::new(ErrorKind::TooLarge, "request_too_complex", message));
         }
-        let body: Value = serde_json::from_slice(body).map_err(|error| {
+        let body = surrogates::read(body).map_err(|error| {
             let message = format!("The request body is not valid JSON: {error}.");
             ApiError::new(ErrorKind::InvalidRequest, "invalid_json", message)
         })?;

@@ -1,6 +1,6 @@
 //! What an agent means, before the protocol gives it ids, indexes and numbers.
 
-use super::response::Usage;
+use super::{response::Usage, tools::ClientTool};
 
 /// The place of an item in the output of its response: the protocol's `output_index`.
 pub type ItemIndex = usize;
@@ -22,9 +22,9 @@ pub enum Emission<'a> {
     Finish(ItemIndex),
     /// Closes an item as incomplete, if it is still open.
     Abandon(ItemIndex),
-    /// Opens a call of this function of the client.
-    OpenCall(&'a str),
-    /// Adds to the arguments, JSON text, of an open function call.
+    /// Opens a call of this tool of the client.
+    OpenCall(&'a ClientTool),
+    /// Adds to the arguments, JSON text, of an open call. A custom tool's are those of [`INPUT`](super::INPUT).
     Arguments(ItemIndex, &'a str),
     /// Adds to the usage of the response.
     Usage(Usage),
@@ -37,7 +37,7 @@ pub enum Emitted {
     Done,
     /// The item that was opened.
     Item(ItemIndex),
-    /// The function call that was opened, and the id that the client answers to.
+    /// The call that was opened, and the id that the client answers to.
     Call(ItemIndex, String),
 }
 

@@ -72,6 +72,10 @@ pub enum Event<'a> {
     ArgumentsDone { item_id: Cow<'a, str>, output_index: usize, name: Cow<'a, str>, arguments: Cow<'a, str> },
     #[serde(rename = "error")]
     Error { code: Cow<'a, str>, message: Cow<'a, str>, param: Option<Cow<'a, str>>, error: Cow<'a, StreamError> },
+    #[serde(rename = "response.custom_tool_call_input.delta")]
+    InputDelta { item_id: Cow<'a, str>, output_index: usize, delta: Cow<'a, str> },
+    #[serde(rename = "response.custom_tool_call_input.done")]
+    InputDone { item_id: Cow<'a, str>, output_index: usize, input: Cow<'a, str> },
     #[serde(rename = "response.completed")]
     Completed { response: Cow<'a, Response> },
     #[serde(rename = "response.failed")]
@@ -102,6 +106,8 @@ impl Event<'_> {
             Self::ArgumentsDelta { .. } => "response.function_call_arguments.delta",
             Self::ArgumentsDone { .. } => "response.function_call_arguments.done",
             Self::Error { .. } => "error",
+            Self::InputDelta { .. } => "response.custom_tool_call_input.delta",
+            Self::InputDone { .. } => "response.custom_tool_call_input.done",
             Self::Completed { .. } => "response.completed",
             Self::Failed { .. } => "response.failed",
             Self::Incomplete { .. } => "response.incomplete",
@@ -125,7 +131,8 @@ impl Event<'_> {
             Self::TextDelta { delta, .. }
             | Self::RefusalDelta { delta, .. }
             | Self::SummaryDelta { delta, .. }
-            | Self::ArgumentsDelta { delta, .. } => delta.len(),
+            | Self::ArgumentsDelta { delta, .. }
+            | Self::InputDelta { delta, .. } => delta.len(),
             _ => 0,
         }
     }

@@ -131,6 +131,8 @@ impl Fold {
             Event::ArgumentsDone { output_index, arguments, .. } => {
                 *self.arguments(output_index)? = arguments.into_owned();
             }
+            Event::InputDelta { output_index, delta, .. } => self.input(output_index)?.push_str(&delta),
+            Event::InputDone { output_index, input, .. } => *self.input(output_index)? = input.into_owned(),
         }
         Some(())
     }
@@ -163,6 +165,13 @@ impl Fold {
     fn arguments(&mut self, index: usize) -> Option<&mut String> {
         match self.item(index)? {
             Item::FunctionCall { arguments, .. } => Some(arguments),
+            _ => None,
+        }
+    }
+
+    fn input(&mut self, index: usize) -> Option<&mut String> {
+        match self.item(index)? {
+            Item::CustomToolCall { input, .. } => Some(input),
             _ => None,
         }
     }

@@ -1,9 +1,11 @@
 //! The `Idempotency-Key` of a request, and what makes two requests the same.
 
-use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use super::error::{ApiError, ErrorKind};
+use super::{
+    error::{ApiError, ErrorKind},
+    surrogates,
+};
 
 /// A key that a client gave to a request, and the request's fingerprint.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +36,7 @@ impl IdempotencyKey {
 /// The sha256 over the body as canonical JSON (sorted keys, no white space), without `stream` and
 /// `stream_options`: whether the answer is a stream does not make it another request.
 fn fingerprint(body: &[u8]) -> String {
-    let mut body: Value = serde_json::from_slice(body).unwrap_or_default();
+    let mut body = surrogates::read(body).unwrap_or_default();
     if let Some(fields) = body.as_object_mut() {
         fields.remove("stream");
         fields.remove("stream_options");

@@ -9,15 +9,31 @@ use serde_json::{Map, Value, json};
 use super::{
     check::{RequestLimits, one_of, wrong_type},
     error::ApiError,
+    parts::check_parts,
+    tools::{check_tools, short},
 };
 
 /// The most input items of one request, by default.
-pub const MAX_INPUT_ITEMS: usize = 1_000;
+pub const MAX_INPUT_ITEMS: usize = 10_000;
 
 /// The longest id of an item, in characters.
 const ID: usize = 256;
 /// The type of an item that stands for a stored one.
 const REFERENCE: &str = "item_reference";
+/// The type of an item that adds tools to those of the request.
+const TOOLS: &str = "additional_tools";
+/// The types of items that say something to a model, or stand for others that do.
+const SERVED: [&str; 9] = [
+    "message",
+    "function_call",
+    "function_call_output",
+    "custom_tool_call",
+    "custom_tool_call_output",
+    "reasoning",
+    TOOLS,
+    REFERENCE,
+    COMPACTION,
+];
 /// The type of an item that stands for a history that was compacted.
 pub(super) const COMPACTION: &str = "compaction";
 
@@ -66,12 +82,17 @@ fn normalize_item(param: &str, item: Value, limits: &RequestLimits) -> Result<Va
     }
     match kind.as_str() {
         "message" => normalize_message(param, &mut item, limits)?,
-        "function_call" => {
-            for field in ["call_id", "name", "arguments"] {
+        "function_call" | "custom_tool_call" => {
+            let said = if kind == "function_call" { "arguments" } else { "input" };
+            for field in ["call_id", "name", said] {
                 check_text(&format!("{param}.{field}"), required_string(param, &item, field)?, limits)?;
             }
+            match item.get("namespace") {
+                None | Some(Value::Null | Value::String(_)) => {}
+                Some(other) => return Err(wrong_type(&format!("{param}.namespace"), "a string", other)),
+            }
         }
-        "function_call_output" => {
+        "function_call_output" | "custom_tool_call_output" => {
             required_string(param, &item, "call_id")?;
             match item.get("output") {
                 Some(Value::String(text)) => check_text(&format!("{param}.output"), text, limits)?,
@@ -97,10 +118,13 @@ fn normalize_item(param: &str, item: Value, limits: &RequestLimits) -> Result<Va
         COMPACTION => {
             required_string(param, &item, "encrypted_content")?;
         }
-        other => {
-            let kinds = ["message", "function_call", "function_call_output", "reasoning", REFERENCE, COMPACTION];
-            one_of(&format!("{param}.type"), other, &kinds)?;
-        }
+        TOOLS => match item.get("tools") {
+            Some(Value::Array(tools)) => check_tools(&format!("{param}.tools"), tools)?,
+            Some(other) => return Err(wrong_type(&format!("{param}.tools"), "an array", other)),
+            None => return Err(absent(param, "tools")),
+        },
+        // Agents are given it as it is, and models nothing of it.
+        _ => {}
     }
     item.insert("type".to_owned(), kind.into());
     Ok(Value::Object(item))
@@ -111,6 +135,10 @@ fn normalize_message(param: &str, item: &mut Map<String, Value>, limits: &Reques
     one_of(&format!("{param}.role"), &role, &["user", "assistant", "system", "developer"])?;
     let content_param = format!("{param}.content");
     match item.get_mut("content") {
+        // Beside its calls, a model may have said nothing.
+        None | Some(Value::Null) if role == "assistant" => {
+            item.insert("content".to_owned(), json!([]));
+        }
         None | Some(Value::Null) => return Err(absent(param, "content")),
         Some(Value::String(text)) => {
             check_text(&content_param, text, limits)?;
@@ -127,55 +155,78 @@ fn normalize_message(param: &str, item: &mut Map<String, Value>, limits: &Reques
     Ok(())
 }
 
-fn check_parts(param: &str, parts: &[Value], role: &str, limits: &RequestLimits) -> Result<(), ApiError> {
-    let kinds: &[&str] = match role {
-        "assistant" => &["output_text", "refusal"],
-        _ => &["input_text", "input_image", "input_file"],
+/// The items that no model is told of, as `input[3].type=web_search_call`.
+pub(super) fn ignored(items: &[Value]) -> impl Iterator<Item = String> {
+    items.iter().enumerate().filter_map(|(index, item)| {
+        let kind = item["type"].as_str()?;
+        (!SERVED.contains(&kind)).then(|| format!("input[{index}].type={}", short(kind)))
+    })
+}
+
+/// Checks that every call has its output and every output its call, in the whole conversation: what came before, and
+/// the new input; and that no call and no output comes twice.
+///
+/// The calls of tools that no model is told of need no outputs; nor does the call of a custom tool, of which no model is
+/// told then.
+///
+/// # Errors
+///
+/// The first call or output that is alone, or comes again.
+pub fn check_calls(history: &[Value], input: &[Value]) -> Result<(), ApiError> {
+    let kind = |item: &Value| item["type"].as_str().map_or(Part::None, Part::of);
+    let ids = |wanted: fn(Part) -> bool| -> HashSet<&str> {
+        let items = history.iter().chain(input).filter(|item| wanted(kind(item)));
+        items.filter_map(|item| item["call_id"].as_str()).collect()
     };
-    for (index, part) in parts.iter().enumerate() {
-        let param = format!("{param}[{index}]");
-        let fields = part.as_object().ok_or_else(|| wrong_type(&param, "an object", part))?;
-        let kind = required_string(&param, fields, "type")?;
-        // Clients resend output text in other roles too; it is text all the same.
-        if !(kind == "output_text" || kind == "input_text") {
-            one_of(&format!("{param}.type"), kind, kinds)?;
-        }
-        match kind {
-            "input_text" | "output_text" => {
-                check_text(&format!("{param}.text"), required_string(&param, fields, "text")?, limits)?;
-            }
-            "refusal" => check_text(&format!("{param}.refusal"), required_string(&param, fields, "refusal")?, limits)?,
-            _ => {}
+    let outputs = ids(|part| part == Part::Output);
+    let functions = history.iter().chain(input).filter(|item| item["type"] == "function_call");
+    let mut functions = functions.filter_map(|item| item["call_id"].as_str());
+    if let Some(id) = functions.find(|id| !outputs.contains(id)) {
+        let message = format!("No tool output found for function call {id}.");
+        return Err(ApiError::invalid("input", "missing_tool_output", message));
+    }
+    if let Some(id) = outputs.difference(&ids(|part| matches!(part, Part::Call | Part::OtherCall))).next() {
+        let message = format!("No tool call found for function call output with call_id {id}.");
+        return Err(ApiError::invalid("input", "missing_tool_call", message));
+    }
+    let mut seen = HashSet::new();
+    let known = history.iter().filter_map(|item| Some((kind(item), item["call_id"].as_str()?)));
+    seen.extend(known.filter(|(part, _)| matches!(part, Part::Call | Part::Output)));
+    for (index, item) in input.iter().enumerate() {
+        let part = kind(item);
+        let (Part::Call | Part::Output, Some(id)) = (part, item["call_id"].as_str()) else { continue };
+        if !seen.insert((part, id)) {
+            let what = if part == Part::Call { "call" } else { "output" };
+            let message = format!(
+                "There are two tool {what}s with call_id {id}. Each call has an id of its own, and one output."
+            );
+            return Err(ApiError::invalid(format!("input[{index}].call_id"), "duplicate_call_id", message));
         }
     }
     Ok(())
 }
 
-/// Checks that every function call has its output and every output its call, in the whole conversation: what
-/// came before, and the new input.
-///
-/// # Errors
-///
-/// The first call or output that stands alone.
-pub fn check_calls(history: &[Value], input: &[Value]) -> Result<(), ApiError> {
-    let ids = |kind: &str| -> HashSet<&str> {
-        history
-            .iter()
-            .chain(input)
-            .filter(|item| item["type"] == kind)
-            .filter_map(|item| item["call_id"].as_str())
-            .collect()
-    };
-    let (calls, outputs) = (ids("function_call"), ids("function_call_output"));
-    if let Some(id) = calls.difference(&outputs).next() {
-        let message = format!("No tool output found for function call {id}.");
-        return Err(ApiError::invalid("input", "missing_tool_output", message));
+/// What part of a call an item is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Part {
+    /// A call of a function or of a custom tool.
+    Call,
+    /// The call of another tool.
+    OtherCall,
+    /// What a function or a custom tool returned.
+    Output,
+    None,
+}
+
+impl Part {
+    fn of(kind: &str) -> Self {
+        match kind {
+            "function_call" | "custom_tool_call" => Self::Call,
+            "function_call_output" | "custom_tool_call_output" => Self::Output,
+            other if other.ends_with("_call") => Self::OtherCall,
+            _ => Self::None,
+        }
     }
-    if let Some(id) = outputs.difference(&calls).next() {
-        let message = format!("No tool call found for function call output with call_id {id}.");
-        return Err(ApiError::invalid("input", "missing_tool_call", message));
-    }
-    Ok(())
 }
 
 /// Whether an item is a call that was cut: nobody can answer it, and nothing that follows is told of it.
@@ -200,24 +251,31 @@ pub fn references(input: &mut [Value]) -> impl Iterator<Item = (usize, &mut Valu
 /// the item's place.
 pub fn identify(items: &mut [Value], make: impl Fn(&str, usize) -> String) {
     for (index, item) in items.iter_mut().enumerate() {
-        if item["type"] != "reasoning" && item["type"] != COMPACTION && item["status"].is_null() {
+        let (prefix, has_status) = match item["type"].as_str().unwrap_or_default() {
+            "message" => ("msg", true),
+            "function_call" => ("fc", true),
+            "function_call_output" => ("fco", true),
+            "custom_tool_call" => ("ctc", true),
+            "custom_tool_call_output" => ("ctco", true),
+            "reasoning" => ("rs", false),
+            COMPACTION => ("cmp", false),
+            _ => ("item", false),
+        };
+        if has_status && item["status"].is_null() {
             item["status"] = "completed".into();
         }
         if item["id"].as_str().is_some_and(|id| !id.is_empty()) {
             continue;
         }
-        let prefix = match item["type"].as_str() {
-            Some("function_call") => "fc",
-            Some("function_call_output") => "fco",
-            Some("reasoning") => "rs",
-            Some(COMPACTION) => "cmp",
-            _ => "msg",
-        };
         item["id"] = make(prefix, index).into();
     }
 }
 
-fn required_string<'a>(param: &str, fields: &'a Map<String, Value>, name: &str) -> Result<&'a str, ApiError> {
+pub(super) fn required_string<'a>(
+    param: &str,
+    fields: &'a Map<String, Value>,
+    name: &str,
+) -> Result<&'a str, ApiError> {
     match fields.get(name) {
         Some(Value::String(text)) => Ok(text),
         None | Some(Value::Null) => Err(absent(param, name)),
@@ -231,7 +289,7 @@ fn absent(param: &str, name: &str) -> ApiError {
     ApiError::invalid(param, "missing_required_parameter", message)
 }
 
-fn check_text(param: &str, text: &str, limits: &RequestLimits) -> Result<(), ApiError> {
+pub(super) fn check_text(param: &str, text: &str, limits: &RequestLimits) -> Result<(), ApiError> {
     if text.len() <= limits.text_bytes {
         return Ok(());
     }
@@ -267,7 +325,17 @@ mod tests {
             (json!(7), "input", "invalid_type"),
             (json!([7]), "input[0]", "invalid_type"),
             (json!([{}]), "input[0].type", "missing_required_parameter"),
-            (json!([{"type": "dance"}]), "input[0].type", "invalid_value"),
+            (json!([{"type": "additional_tools"}]), "input[0].tools", "missing_required_parameter"),
+            (
+                json!([{"type": "additional_tools", "tools": [{}]}]),
+                "input[0].tools[0].type",
+                "missing_required_parameter",
+            ),
+            (
+                json!([{"type": "custom_tool_call", "call_id": "c", "name": "n"}]),
+                "input[0].input",
+                "missing_required_parameter",
+            ),
             (json!([{"role": "robot", "content": "x"}]), "input[0].role", "invalid_value"),
             (json!([{"role": "user", "content": "x", "id": 7}]), "input[0].id", "invalid_type"),
             (json!([{"role": "user", "content": "x", "id": "a\u{0}"}]), "input[0].id", "invalid_value"),
@@ -296,6 +364,49 @@ mod tests {
         assert!(check_calls(call, output).is_ok());
         assert_eq!(check_calls(call, &[]).unwrap_err().code, "missing_tool_output");
         assert_eq!(check_calls(&[], output).unwrap_err().code, "missing_tool_call");
+    }
+
+    #[test]
+    fn a_call_and_an_output_come_once() {
+        let call = |kind: &str| json!({"type": kind, "call_id": "c", "name": "f", "arguments": "{}", "input": ""});
+        let output = json!({"type": "function_call_output", "call_id": "c", "output": "x"});
+        let (function, custom) = (call("function_call"), call("custom_tool_call"));
+        let refused = |history: &[&Value], input: &[&Value]| {
+            let owned = |items: &[&Value]| items.iter().map(|item| (*item).clone()).collect::<Vec<_>>();
+            let error = check_calls(&owned(history), &owned(input)).unwrap_err();
+            (error.param.unwrap_or_default(), error.code)
+        };
+        let twice = |place: usize| (format!("input[{place}].call_id"), "duplicate_call_id");
+        assert_eq!(refused(&[], &[&function, &function, &output]), twice(1));
+        assert_eq!(refused(&[], &[&function, &custom, &output]), twice(1));
+        assert_eq!(refused(&[], &[&function, &output, &output]), twice(2));
+        assert_eq!(refused(&[&function, &output], &[&function]), twice(0));
+    }
+
+    #[test]
+    fn items_of_any_type_are_kept_as_they_are() {
+        let items = json!([
+            {"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {}},
+            {"type": "acme:thing"},
+            {"type": "local_shell_call", "call_id": "c", "action": {}},
+            {"type": "function_call_output", "call_id": "c", "output": "x"},
+            {"type": "tool_search_call", "call_id": "d", "arguments": {}},
+        ]);
+        let mut kept = normalize(items.clone(), &RequestLimits { input_items: 9, ..LIMITS }).unwrap();
+        assert_eq!(json!(kept), items);
+        assert!(check_calls(&[], &kept).is_ok());
+        let named: Vec<_> = ignored(&kept).collect();
+        assert_eq!(named.len(), 4);
+        assert_eq!(named[1], "input[1].type=acme:thing");
+        identify(&mut kept, |prefix, index| format!("{prefix}_{index}"));
+        assert_eq!((&kept[1]["id"], &kept[1]["status"]), (&json!("item_1"), &Value::Null));
+    }
+
+    #[test]
+    fn an_assistant_may_have_said_nothing() {
+        for message in [json!({"role": "assistant", "content": null}), json!({"role": "assistant"})] {
+            assert_eq!(normalize(json!([message]), &LIMITS).unwrap()[0]["content"], json!([]));
+        }
     }
 
     #[test]

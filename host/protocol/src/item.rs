@@ -53,8 +53,27 @@ pub enum Item {
         call_id: String,
         /// The function.
         name: String,
+        /// The namespace that it is a member of.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        namespace: Option<String>,
         /// JSON text.
         arguments: String,
+        /// How far it is.
+        status: ItemStatus,
+    },
+    /// A call of one of the client's custom tools.
+    CustomToolCall {
+        /// `ctc_…`
+        id: String,
+        /// What the client's output refers to: `call_…`
+        call_id: String,
+        /// The tool.
+        name: String,
+        /// The namespace that it is a member of.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        namespace: Option<String>,
+        /// What the tool is given.
+        input: String,
         /// How far it is.
         status: ItemStatus,
     },
@@ -107,14 +126,19 @@ impl Item {
     /// The item's id.
     pub fn id(&self) -> &str {
         match self {
-            Self::Message { id, .. } | Self::Reasoning { id, .. } | Self::FunctionCall { id, .. } => id,
+            Self::Message { id, .. }
+            | Self::Reasoning { id, .. }
+            | Self::FunctionCall { id, .. }
+            | Self::CustomToolCall { id, .. } => id,
         }
     }
 
     /// How far the item is.
     pub fn status(&self) -> ItemStatus {
         match self {
-            Self::Message { status, .. } | Self::FunctionCall { status, .. } => *status,
+            Self::Message { status, .. } | Self::FunctionCall { status, .. } | Self::CustomToolCall { status, .. } => {
+                *status
+            }
             Self::Reasoning { status, .. } => status.unwrap_or(ItemStatus::Completed),
         }
     }
@@ -122,7 +146,9 @@ impl Item {
     /// Sets how far the item is.
     pub fn set_status(&mut self, new: ItemStatus) {
         match self {
-            Self::Message { status, .. } | Self::FunctionCall { status, .. } => *status = new,
+            Self::Message { status, .. } | Self::FunctionCall { status, .. } | Self::CustomToolCall { status, .. } => {
+                *status = new;
+            }
             Self::Reasoning { status, .. } => *status = Some(new),
         }
     }

@@ -10,6 +10,7 @@
 mod check;
 mod compaction;
 mod conversation;
+mod custom_input;
 mod emission;
 mod error;
 mod event;
@@ -19,11 +20,14 @@ mod id;
 mod idempotency;
 mod input;
 mod item;
+mod parts;
 mod request;
 mod response;
 mod schema;
 mod status;
+mod surrogates;
 mod tokens;
+mod tools;
 mod websocket;
 
 pub use check::RequestLimits;
@@ -35,6 +39,7 @@ pub use conversation::{
     Conversation, ConversationId, CreateConversation, conversation_busy, conversation_not_found, parse_items,
     parse_metadata,
 };
+pub use custom_input::{CustomInput, INPUT};
 pub use emission::{Emission, EmitError, Emitted, ItemIndex};
 pub use error::{ApiError, ErrorBody, ErrorEnvelope, ErrorKind};
 pub use event::{Event, Frame, Segment, encode, frames, is_end, payloads, skip_frames, snapshot_frame};
@@ -49,4 +54,5 @@ pub use response::{Deleted, IncompleteDetails, Response, ResponseError, Usage};
 pub use schema::*;
 pub use status::{ActiveStatus, Status, TerminalStatus};
 pub use tokens::{input_tokens, tokens};
+pub use tools::{ClientTool, ClientTools, callable, chosen, flat_name};
 pub use websocket::{check_message, error_message, read_message};

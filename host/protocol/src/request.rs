@@ -15,6 +15,7 @@ use super::{
     input,
     response::Response,
     status::Status,
+    tools,
 };
 
 /// A request that was found to be right.
@@ -42,6 +43,10 @@ pub struct CreateRequest {
 
 /// Known parameters that are not served. Sent with a value other than null, they are refused.
 const UNSERVED: [&str; 1] = ["prompt"];
+/// Known parameters that are accepted and have no effect.
+const WITHOUT_EFFECT: [&str; 4] = ["background_options", "moderation", "access_programs", "image"];
+/// The most things that [`CreateRequest::ignored`] names.
+const MOST_IGNORED: usize = 16;
 
 impl CreateRequest {
     /// Reads and checks a request body.
@@ -57,7 +62,10 @@ impl CreateRequest {
         if model.is_empty() || model.len() > 256 {
             return Err(ApiError::invalid("model", "invalid_value", "'model' must have 1 to 256 characters."));
         }
-        let input = input.ok_or_else(|| missing("input"))?;
+        if model.ends_with('/') {
+            let message = "'model' ends with '/': name an upstream model after it, or send the agent's name alone.";
+            return Err(ApiError::invalid("model", "invalid_value", message));
+        }
         let store = checked.boolean("store")?.unwrap_or(true);
         let stream = checked.boolean("stream")?.unwrap_or(false);
         let background = checked.boolean("background")?.unwrap_or(false);
@@ -80,9 +88,14 @@ impl CreateRequest {
                 return Err(unserved(name));
             }
         }
-        checked.rest()?;
+        checked.rest(input.as_ref())?;
         let model = model.to_owned();
-        let input = input::normalize(input, limits)?;
+        let input = match input {
+            Some(input) => input::normalize(input, limits)?,
+            // What it continues from may be all that there is to answer.
+            None if previous.is_some() || conversation.is_some() => Vec::new(),
+            None => return Err(missing("input")),
+        };
         Ok(Self { model, input, store, stream, background, previous, conversation, earlier: Vec::new(), fields })
     }
 
@@ -94,6 +107,21 @@ impl CreateRequest {
     /// The upstream model: what stands after the first `/`, if anything does.
     pub fn upstream(&self) -> Option<&str> {
         self.model.split_once('/').map(|(_, upstream)| upstream).filter(|name| !name.is_empty())
+    }
+
+    /// What of the request has no effect, as `tools[8].type=web_search`: the answer is a usable one all the same. At most 16
+    /// things, and how many more there are.
+    pub fn ignored(&self) -> Vec<String> {
+        let fields =
+            WITHOUT_EFFECT.iter().filter(|name| self.fields.contains_key(**name)).map(|name| (*name).to_owned());
+        let mut ignored =
+            fields.chain(tools::ignored(self.fields.get("tools"))).chain(input::ignored(&self.input));
+        let mut named: Vec<String> = ignored.by_ref().take(MOST_IGNORED).collect();
+        let more = ignored.count();
+        if more > 0 {
+            named.push(format!("and {more} more"));
+        }
+        named
     }
 
     /// The response as it is at its first event, accepted at `created_at` (seconds since 1970).
@@ -117,7 +145,7 @@ impl CreateRequest {
             previous_response_id: string("previous_response_id"),
             conversation: self.conversation.as_ref().map(|id| json!({"id": id.as_str()})),
             metadata: field("metadata").unwrap_or_else(|| json!({})),
-            tools: tools(self.fields.get("tools")),
+            tools: shown_tools(self.fields.get("tools")),
             tool_choice: field("tool_choice").unwrap_or_else(|| json!("auto")),
             parallel_tool_calls: self.fields.get("parallel_tool_calls").and_then(Value::as_bool).unwrap_or(true),
             max_tool_calls: count("max_tool_calls"),
@@ -156,11 +184,15 @@ fn text(given: Option<&Value>) -> Value {
     text
 }
 
-/// The tools with every key that a response shows.
-fn tools(given: Option<&Value>) -> Value {
+/// The tools, functions among them with every key that a response shows.
+fn shown_tools(given: Option<&Value>) -> Value {
     let defaults = json!({"type": "function", "name": "", "description": null, "parameters": null, "strict": null});
     let list = given.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    list.iter().map(|tool| with_defaults(Some(tool), defaults.clone())).collect()
+    let shown = list.iter().map(|tool| match tool["type"] == "function" {
+        true => with_defaults(Some(tool), defaults.clone()),
+        false => tool.clone(),
+    });
+    shown.collect()
 }
 
 /// A 400 for a `previous_response_id` that names nothing that this principal can go on from.
@@ -176,7 +208,7 @@ fn unserved(name: &str) -> ApiError {
 
 impl Checked<'_> {
     /// Checks the fields that the agent reads or the response shows.
-    fn rest(&self) -> Result<(), ApiError> {
+    fn rest(&self, input: Option<&Value>) -> Result<(), ApiError> {
         self.string("instructions")?;
         self.number("temperature", 0.0, 2.0)?;
         self.number("top_p", 0.0, 1.0)?;
@@ -187,52 +219,16 @@ impl Checked<'_> {
         self.integer("max_tool_calls", 1, i64::MAX)?;
         self.boolean("parallel_tool_calls")?;
         self.one_of("truncation", &["disabled", "auto"])?;
-        self.one_of("service_tier", &["auto", "default", "flex", "scale", "priority"])?;
-        for name in ["user", "safety_identifier", "prompt_cache_key"] {
+        // What the words mean is the provider's business, and new ones come.
+        for name in ["service_tier", "user", "safety_identifier", "prompt_cache_key"] {
             self.text(name, 256)?;
         }
         self.object("stream_options")?;
         self.metadata()?;
-        self.tools()?;
+        tools::check(self.0, input)?;
         self.text_format()?;
         self.reasoning()?;
         self.include()
-    }
-
-    fn tools(&self) -> Result<(), ApiError> {
-        let tools = self.read("tools", "an array", Value::as_array)?;
-        for (index, tool) in tools.into_iter().flatten().enumerate() {
-            let param = |field: &str| format!("tools[{index}]{field}");
-            let fields = tool.as_object().ok_or_else(|| wrong_type(&param(""), "an object", tool))?;
-            match fields.get("type").and_then(Value::as_str) {
-                Some("function") => {}
-                Some(other) => {
-                    let message = format!("Tools of type '{other}' are not served; 'function' is.");
-                    return Err(ApiError::invalid(param(".type"), "unsupported_value", message));
-                }
-                None => return Err(missing(&param(".type"))),
-            }
-            let name = fields.get("name").and_then(Value::as_str).ok_or_else(|| missing(&param(".name")))?;
-            let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
-            if name.is_empty() || name.len() > 64 || !name.bytes().all(word) {
-                let message = "A function's name has 1 to 64 letters, digits, '_' or '-'.";
-                return Err(ApiError::invalid(param(".name"), "invalid_value", message));
-            }
-            for (field, expected, fits) in [
-                ("description", "a string", Value::is_string as fn(&Value) -> bool),
-                ("parameters", "an object", Value::is_object),
-                ("strict", "a boolean", Value::is_boolean),
-            ] {
-                if let Some(value) = fields.get(field).filter(|value| !value.is_null() && !fits(value)) {
-                    return Err(wrong_type(&param(&format!(".{field}")), expected, value));
-                }
-            }
-        }
-        match self.0.get("tool_choice") {
-            Some(Value::String(word)) => one_of("tool_choice", word, &["none", "auto", "required"]),
-            None | Some(Value::Object(_)) => Ok(()),
-            Some(other) => Err(wrong_type("tool_choice", "a string or an object", other)),
-        }
     }
 
     fn text_format(&self) -> Result<(), ApiError> {
@@ -254,14 +250,12 @@ impl Checked<'_> {
 
     fn reasoning(&self) -> Result<(), ApiError> {
         let Some(reasoning) = self.object("reasoning")? else { return Ok(()) };
-        for (name, words) in [
-            ("effort", &["none", "minimal", "low", "medium", "high", "xhigh"][..]),
-            ("summary", &["auto", "concise", "detailed"][..]),
-        ] {
+        // The words of `effort` are the provider's.
+        for (name, words) in [("effort", None), ("summary", Some(&["auto", "concise", "detailed"][..]))] {
             let Some(word) = reasoning.get(name).filter(|value| !value.is_null()) else { continue };
             let param = format!("reasoning.{name}");
             let word = word.as_str().ok_or_else(|| wrong_type(&param, "a string", word))?;
-            one_of(&param, word, words)?;
+            words.map_or(Ok(()), |words| one_of(&param, word, words))?;
         }
         Ok(())
     }
@@ -303,6 +297,7 @@ mod tests {
             (json!({"model": "echo", "input": null}), "input", "missing_required_parameter"),
             (json!({"model": 3, "input": "x"}), "model", "invalid_type"),
             (json!({"model": "", "input": "x"}), "model", "invalid_value"),
+            (json!({"model": "chat/", "input": "x"}), "model", "invalid_value"),
             (json!({"model": "echo", "input": "x", "stream": "false"}), "stream", "invalid_type"),
             (json!({"model": "echo", "input": "x", "store": 1}), "store", "invalid_type"),
             (json!({"model": "echo", "input": "x", "temperature": 2.5}), "temperature", "invalid_value"),
@@ -313,11 +308,6 @@ mod tests {
             (json!({"model": "echo", "input": "x", "metadata": []}), "metadata", "invalid_type"),
             (json!({"model": "echo", "input": "x", "truncation": "some"}), "truncation", "invalid_value"),
             (
-                json!({"model": "echo", "input": "x", "tools": [{"type": "web_search"}]}),
-                "tools[0].type",
-                "unsupported_value",
-            ),
-            (
                 json!({"model": "echo", "input": "x", "tools": [{"type": "function"}]}),
                 "tools[0].name",
                 "missing_required_parameter",
@@ -327,10 +317,12 @@ mod tests {
                 "text.format.type",
                 "invalid_value",
             ),
+            (json!({"model": "echo", "input": "x", "reasoning": {"effort": 3}}), "reasoning.effort", "invalid_type"),
+            (json!({"model": "echo", "input": "x", "service_tier": 3}), "service_tier", "invalid_type"),
             (
-                json!({"model": "echo", "input": "x", "reasoning": {"effort": "huge"}}),
-                "reasoning.effort",
-                "invalid_value",
+                json!({"model": "echo", "input": "x", "tool_choice": {"type": "function", "name": "f"}}),
+                "tool_choice.name",
+                "unknown_tool",
             ),
             (json!({"model": "echo", "input": "x", "prompt": {"id": "p"}}), "prompt", "unsupported_parameter"),
             (json!({"model": "echo", "input": "x", "conversation": ""}), "conversation", "invalid_value"),
@@ -361,6 +353,35 @@ mod tests {
         let request =
             parse(json!({"model": "echo", "input": "x", "client_metadata": {}, "temperature": null})).unwrap();
         assert!(!request.fields.contains_key("temperature"));
+    }
+
+    #[test]
+    fn words_of_providers_are_not_judged() {
+        let body = json!({"model": "echo", "input": "x", "service_tier": "ultrafast", "reasoning": {"effort": "max"}});
+        assert_eq!(parse(body).unwrap().fields["service_tier"], "ultrafast");
+    }
+
+    #[test]
+    fn what_it_continues_from_may_be_all_that_there_is() {
+        for body in [
+            json!({"model": "echo", "conversation": "c"}),
+            json!({"model": "echo", "previous_response_id": format!("resp_{:032}", 7)}),
+        ] {
+            assert_eq!(parse(body).unwrap().input, Vec::<Value>::new());
+        }
+    }
+
+    #[test]
+    fn what_has_no_effect_is_named() {
+        let (function, search) = (json!({"type": "function", "name": "f"}), json!({"type": "web_search"}));
+        let body = json!({
+            "model": "echo", "tools": [function, search], "moderation": {},
+            "input": [{"role": "user", "content": "x"}, {"type": "acme:thing"}],
+        });
+        let ignored = parse(body).unwrap().ignored();
+        assert_eq!(ignored, ["moderation", "tools[1].type=web_search", "input[1].type=acme:thing"]);
+        let body = json!({"model": "echo", "input": "x", "tools": vec![search; 20]});
+        assert_eq!(parse(body).unwrap().ignored().last().unwrap(), "and 4 more");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use super::{
     item::Item,
-    schema::{ConversationReference, FunctionTool, Metadata, ReasoningOptions, TextOptions, ToolChoice},
+    schema::{ConversationReference, Metadata, ReasoningOptions, RequestTool, TextOptions, ToolChoice},
     status::Status,
 };
 
@@ -51,7 +51,7 @@ pub struct Response {
     #[schema(value_type = Metadata)]
     pub metadata: Value,
     /// As in the request; `[]` by default.
-    #[schema(value_type = Vec<FunctionTool>)]
+    #[schema(value_type = Vec<RequestTool>)]
     pub tools: Value,
     /// As in the request; `"auto"` by default.
     #[schema(value_type = ToolChoice)]

@@ -3,6 +3,9 @@
 //! Requests are read field by field, so that an error names what was wrong; these types are never built. They say the
 //! same once more, as a schema: `GET /openapi.json`. The black-box tests hold the two against each other.
 
+mod items;
+mod tools;
+
 use std::collections::HashMap;
 
 use serde_json::Value;
@@ -11,7 +14,7 @@ use utoipa::{
     openapi::{ObjectBuilder, RefOr, Schema, Type},
 };
 
-use super::item::{ItemStatus, SummaryPart};
+pub use self::{items::*, tools::*};
 
 /// A request for a response. Fields that are null are absent; fields that the API does not know are ignored.
 #[derive(Debug, ToSchema)]
@@ -20,8 +23,8 @@ pub struct CreateResponseShape {
     /// The agent, or `agent/upstream-model`. `GET /v1/models` lists the agents.
     #[schema(min_length = 1, max_length = 256, example = "echo")]
     pub model: String,
-    /// What to answer.
-    pub input: Input,
+    /// What to answer. May be left out with `previous_response_id` or `conversation`.
+    pub input: Option<Input>,
     /// Keeps the response, so that it can be read, followed and gone on from later. Default: true.
     pub store: Option<bool>,
     /// Answers with the events, as they happen. Default: false.
@@ -36,9 +39,9 @@ pub struct CreateResponseShape {
     pub instructions: Option<String>,
     /// Kept with the response.
     pub metadata: Option<Metadata>,
-    /// Functions of the client that the model may call.
-    pub tools: Option<Vec<FunctionTool>>,
-    /// Whether the model may, must or must not call a function, or which. Default: `auto`.
+    /// What the model may call. Tools of types that the server does not serve are accepted, and no model is told of them.
+    pub tools: Option<Vec<RequestTool>>,
+    /// Whether the model may, must or must not call a tool, or which. Default: `auto`.
     pub tool_choice: Option<ToolChoice>,
     /// Whether the model may call several functions at once. Default: true.
     pub parallel_tool_calls: Option<bool>,
@@ -69,8 +72,9 @@ pub struct CreateResponseShape {
     pub top_logprobs: Option<i64>,
     /// What happens to input that is too long for the model. Default: `disabled`.
     pub truncation: Option<Truncation>,
-    /// Passed on to providers that take it.
-    pub service_tier: Option<ServiceTier>,
+    /// How fast and at what price, in the provider's words. Passed on to providers that take it.
+    #[schema(max_length = 256, example = "default")]
+    pub service_tier: Option<String>,
     /// `reasoning.encrypted_content` seals the reasoning into its item. Others are taken, and without effect: what can be
     /// included always is.
     pub include: Option<Vec<String>>,
@@ -155,7 +159,7 @@ impl ToSchema for Metadata {}
 pub enum Input {
     /// The text of one message.
     Text(String),
-    /// The items, oldest first. Their number has a limit: `limits.input_items`, 1,000 by default.
+    /// The items, oldest first. Their number has a limit: `limits.input_items`, 10,000 by default.
     Items(Vec<InputItem>),
 }
 
@@ -180,236 +184,6 @@ pub struct ConversationReference {
 #[derive(Debug, ToSchema)]
 #[schema(min_length = 1, max_length = 256)]
 pub struct ConversationName(pub String);
-
-/// An item of the input: itself, or a stored one.
-#[derive(Debug, ToSchema)]
-#[serde(untagged)]
-pub enum InputItem {
-    /// Itself.
-    Item(NewItem),
-    /// A stored item.
-    Reference(ItemReference),
-    /// A stored item, in short.
-    Id(ItemId),
-}
-
-/// An item that a client sends. Its id and its status are optional; fields that are not named here are kept.
-#[derive(Debug, ToSchema)]
-#[serde(untagged)]
-pub enum NewItem {
-    /// A message.
-    Message(InputMessage),
-    /// A call that the model made.
-    FunctionCall(FunctionCallItem),
-    /// What a function said.
-    FunctionCallOutput(FunctionCallOutputItem),
-    /// What the model thought.
-    Reasoning(ReasoningItem),
-    /// What stands for a compacted conversation.
-    Compaction(CompactionItem),
-}
-
-/// A message.
-#[derive(Debug, ToSchema)]
-pub struct InputMessage {
-    /// May be left out.
-    pub r#type: Option<MessageType>,
-    /// Who says it.
-    pub role: Role,
-    /// What is said.
-    pub content: InputContent,
-}
-
-/// What a message says: a text, or parts.
-#[derive(Debug, ToSchema)]
-#[serde(untagged)]
-pub enum InputContent {
-    /// One text.
-    Text(String),
-    /// Parts.
-    Parts(Vec<InputPart>),
-}
-
-/// A part of a message.
-#[derive(Debug, ToSchema)]
-#[serde(tag = "type", rename_all = "snake_case")]
-pub enum InputPart {
-    /// Text of the user, the developer or the system.
-    InputText {
-        /// The text.
-        text: String,
-    },
-    /// An image.
-    InputImage {
-        /// Where it is, or itself, as a `data:` URL.
-        image_url: Option<String>,
-        /// `low`, `high` or `auto`.
-        detail: Option<String>,
-    },
-    /// A file.
-    InputFile {
-        /// What it is called.
-        filename: Option<String>,
-        /// The file, as a `data:` URL.
-        file_data: Option<String>,
-        /// Where it is.
-        file_url: Option<String>,
-    },
-    /// Text of the assistant.
-    OutputText {
-        /// The text.
-        text: String,
-    },
-    /// Why the assistant did not answer; in its messages only.
-    Refusal {
-        /// The reason.
-        refusal: String,
-    },
-}
-
-/// A call of one of the client's functions.
-#[derive(Debug, ToSchema)]
-pub struct FunctionCallItem {
-    /// `function_call`
-    pub r#type: FunctionCallType,
-    /// What the output refers to.
-    pub call_id: String,
-    /// The function.
-    pub name: String,
-    /// JSON text.
-    pub arguments: String,
-}
-
-/// What a function of the client said.
-#[derive(Debug, ToSchema)]
-pub struct FunctionCallOutputItem {
-    /// `function_call_output`
-    pub r#type: FunctionCallOutputType,
-    /// The call that this answers.
-    pub call_id: String,
-    /// A text, or parts of the user's kinds.
-    pub output: InputContent,
-}
-
-/// What the model thought, in summary.
-#[derive(Debug, ToSchema)]
-pub struct ReasoningItem {
-    /// `reasoning`
-    pub r#type: ReasoningType,
-    /// The parts of the summary.
-    pub summary: Vec<SummaryPart>,
-    /// The reasoning, sealed by this server. What others have sealed is left out.
-    pub encrypted_content: Option<String>,
-}
-
-/// What stands for a compacted conversation: made by `POST /v1/responses/compact`.
-#[derive(Debug, ToSchema)]
-pub struct CompactionItem {
-    /// `compaction`
-    pub r#type: CompactionType,
-    /// Only this server reads it, and only for whom it was made.
-    pub encrypted_content: String,
-}
-
-/// A stored item, by its id.
-#[derive(Debug, ToSchema)]
-pub struct ItemReference {
-    /// `item_reference`
-    pub r#type: ItemReferenceType,
-    /// The id of an item of a kept response or of the conversation.
-    pub id: String,
-}
-
-/// A stored item, by its id alone.
-#[derive(Debug, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ItemId {
-    /// The id of an item of a kept response or of the conversation.
-    pub id: String,
-}
-
-/// An item as it is kept: with an id, and a message's content as parts. Fields that a client added are kept.
-#[derive(Debug, ToSchema)]
-#[serde(tag = "type", rename_all = "snake_case")]
-pub enum StoredItem {
-    /// A message.
-    Message {
-        /// `msg_…`, or what the client chose.
-        id: String,
-        /// How far it is.
-        status: ItemStatus,
-        /// Who says it.
-        role: Role,
-        /// What is said.
-        content: Vec<InputPart>,
-    },
-    /// A call of one of the client's functions.
-    FunctionCall {
-        /// `fc_…`, or what the client chose.
-        id: String,
-        /// How far it is.
-        status: ItemStatus,
-        /// What the output refers to.
-        call_id: String,
-        /// The function.
-        name: String,
-        /// JSON text.
-        arguments: String,
-    },
-    /// What a function of the client said.
-    FunctionCallOutput {
-        /// `fco_…`, or what the client chose.
-        id: String,
-        /// How far it is.
-        status: ItemStatus,
-        /// The call that this answers.
-        call_id: String,
-        /// A text, or parts.
-        output: InputContent,
-    },
-    /// What the model thought, in summary.
-    Reasoning {
-        /// `rs_…`, or what the client chose.
-        id: String,
-        /// The parts of the summary.
-        summary: Vec<SummaryPart>,
-    },
-    /// What stands for a compacted conversation.
-    Compaction {
-        /// `cmp_…`, or what the client chose.
-        id: String,
-        /// Only this server reads it.
-        encrypted_content: String,
-    },
-}
-
-/// A function of the client.
-#[derive(Debug, ToSchema)]
-pub struct FunctionTool {
-    /// `function`
-    pub r#type: FunctionType,
-    /// 1 to 64 letters, digits, `_` or `-`.
-    #[schema(min_length = 1, max_length = 64, pattern = "^[A-Za-z0-9_-]+$")]
-    pub name: String,
-    /// What it does, for the model.
-    pub description: Option<String>,
-    /// The JSON Schema of its arguments.
-    #[schema(value_type = Option<Object>)]
-    pub parameters: Option<Value>,
-    /// Whether the arguments follow the schema exactly.
-    pub strict: Option<bool>,
-}
-
-/// Whether the model may, must or must not call a function, or which one.
-#[derive(Debug, ToSchema)]
-#[serde(untagged)]
-pub enum ToolChoice {
-    /// Any function, or none.
-    Mode(ToolChoiceMode),
-    /// A choice of another kind, as the upstream understands it: `{"type":"function","name":…}`.
-    #[schema(value_type = Object)]
-    Other(HashMap<String, Value>),
-}
 
 /// The form of the text.
 #[derive(Debug, ToSchema)]
@@ -445,8 +219,9 @@ pub enum TextFormat {
 /// How much the model thinks, and whether it tells of it.
 #[derive(Debug, ToSchema)]
 pub struct ReasoningOptions {
-    /// How much the model thinks.
-    pub effort: Option<Effort>,
+    /// How much the model thinks, in the provider's words: `none`, `minimal`, `low`, `medium`, `high`, `xhigh`, `max` …
+    #[schema(example = "medium")]
+    pub effort: Option<String>,
     /// Whether the model tells what it thought.
     pub summary: Option<SummaryMode>,
 }
@@ -469,18 +244,24 @@ words! {
     ToolChoiceMode: None Auto Required;
     /// How much the model says.
     Verbosity: Low Medium High;
-    /// How much the model thinks.
-    Effort: None Minimal Low Medium High Xhigh;
     /// Whether the model tells what it thought.
     SummaryMode: Auto Concise Detailed;
     /// What happens to input that is too long for the model: it loses its oldest turns (`auto`), or the run fails.
     Truncation: Auto Disabled;
-    /// Passed on to providers that take it.
-    ServiceTier: Auto Default Flex Scale Priority;
     /// `message`
     MessageType: Message;
     /// `function`
     FunctionType: Function;
+    /// `custom`
+    CustomType: Custom;
+    /// `namespace`
+    NamespaceType: Namespace;
+    /// `custom_tool_call`
+    CustomToolCallType: CustomToolCall;
+    /// `custom_tool_call_output`
+    CustomToolCallOutputType: CustomToolCallOutput;
+    /// `additional_tools`
+    AdditionalToolsType: AdditionalTools;
     /// `function_call`
     FunctionCallType: FunctionCall;
     /// `function_call_output`

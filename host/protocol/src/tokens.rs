@@ -116,7 +116,7 @@ pub fn input_tokens<'a>(items: impl Iterator<Item = &'a Value>, fields: &Map<Str
 }
 
 fn item(item: &Value) -> u64 {
-    let texts = ["name", "arguments"].iter().filter_map(|field| item[field].as_str()).map(tokens).sum::<u64>();
+    let texts = ["name", "arguments", "input"].iter().filter_map(|field| item[field].as_str()).map(tokens).sum::<u64>();
     ITEM + texts + ["content", "output", "summary"].iter().map(|field| parts(&item[field])).sum::<u64>()
 }
 

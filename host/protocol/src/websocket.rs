@@ -7,9 +7,6 @@ use serde_json::{Map, Value, json};
 
 use super::{check::Checked, error::ApiError};
 
-/// Fields of a request that have no meaning on a WebSocket, where every answer is events and every run is watched.
-const NOT_HERE: [&str; 3] = ["stream", "stream_options", "background"];
-
 /// Reads a client's message into the fields of the request in it. Those that are null are absent.
 ///
 /// # Errors
@@ -23,15 +20,16 @@ pub fn read_message(text: &str) -> Result<Map<String, Value>, ApiError> {
     Ok(fields)
 }
 
-/// Checks that a message has no field that is not for WebSockets.
+/// Checks the fields that mean something else on a WebSocket, where every answer is events and every run is watched.
+/// `stream` and `stream_options` are accepted, and without effect.
 ///
 /// # Errors
 ///
-/// The first such field.
+/// `background` is true, or the message has a `stream_id`.
 pub fn check_message(fields: &Map<String, Value>) -> Result<(), ApiError> {
-    if let Some(name) = NOT_HERE.into_iter().find(|name| fields.contains_key(*name)) {
-        let message = format!("'{name}' is not accepted on a WebSocket: every response is sent as events.");
-        return Err(ApiError::invalid(name, "unsupported_parameter", message));
+    if fields.get("background").is_some_and(|value| value == true) {
+        let message = "'background' can only be false on a WebSocket: every response is sent as events.";
+        return Err(ApiError::invalid("background", "unsupported_value", message));
     }
     if fields.contains_key("stream_id") {
         let message = "'stream_id' is not supported by this server: a WebSocket carries one response at a time.";
@@ -65,13 +63,17 @@ mod tests {
     }
 
     #[test]
-    fn fields_of_http_are_refused_by_name() {
-        for name in ["stream", "stream_options", "background", "stream_id"] {
-            let fields = read_message(&format!(r#"{{"type": "response.create", "{name}": false}}"#)).unwrap();
-            assert_eq!(check_message(&fields).unwrap_err().param.as_deref(), Some(name));
-            let fields = read_message(&format!(r#"{{"type": "response.create", "{name}": null}}"#)).unwrap();
-            assert!(check_message(&fields).is_ok());
+    fn fields_of_http_are_accepted_where_they_mean_the_same() {
+        let check = |field: &str| {
+            let fields = read_message(&format!(r#"{{"type": "response.create", {field}}}"#)).unwrap();
+            check_message(&fields).map_err(|error| error.code)
+        };
+        for right in [r#""stream": true"#, r#""stream": false"#, r#""stream_options": {}"#, r#""background": false"#] {
+            assert_eq!(check(right), Ok(()), "{right}");
         }
+        assert_eq!(check(r#""background": true"#), Err("unsupported_value"));
+        assert_eq!(check(r#""stream_id": "a""#), Err("unsupported_parameter"));
+        assert_eq!(check(r#""stream_id": null"#), Ok(()));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::SystemTime};
 
 use outlast_metrics::LiveRun;
 use outlast_plugin::Agent;
-use outlast_protocol::{CreateRequest, IdempotencyKey, ResponseId, Status, identify, input_tokens};
+use outlast_protocol::{ApiError, CreateRequest, IdempotencyKey, ResponseId, Status, identify, input_tokens};
 use outlast_runtime::clock::{milliseconds, seconds};
 use outlast_store::NewResponse;
 use serde_json::Value;
@@ -82,6 +82,10 @@ impl Manager {
         let mut history = history(&self.store, principal, &mut request, self.limits.history).await?;
         history.kept = kept;
         history.items = opened_past(&self.seal, principal, &request, history.items)?;
+        if request.input.is_empty() && history.items.is_empty() && !request.fields.contains_key("instructions") {
+            let message = "There is nothing to answer: 'input' is empty, and nothing comes before it.";
+            return Err(ApiError::invalid("input", "invalid_value", message).into());
+        }
         self.begin(principal, request, history, key, agent).await.map(Created::Now)
     }
 
@@ -150,6 +154,7 @@ impl Manager {
         if self.draining() {
             return Err(Refusal::Draining);
         }
+        let ignored = request.ignored();
         let metrics = LiveRun::new(self.metrics.runs.agent(&agent.description.name));
         let now = SystemTime::now();
         let id = ResponseId::new(Uuid::now_v7());
@@ -207,6 +212,9 @@ impl Manager {
             return Err(refusal);
         }
         drop(history);
+        if !ignored.is_empty() {
+            run.note("info", &format!("without effect in this request: {}", ignored.join(", ")));
+        }
         let owner = !run.durable || (self.limits.cancel_on_disconnect && !request.background);
         let subscription = Subscription::live(run.clone(), 0, run.durable.then(|| self.store.clone()), owner);
         let (place, slot) = places;

@@ -5,13 +5,15 @@
 //! whatever the order of emissions, every item is added once and done once, every part is opened before its
 //! deltas and closed before its item, numbers grow by one, and there is one terminal event.
 
-use std::borrow::Cow;
+mod calls;
+
+use std::{borrow::Cow, collections::BTreeMap};
 
 use bytes::{Buf as _, Bytes};
 use outlast_protocol::{
-    Content, Emission, EmitError, Emitted, Event, Fold, FoldError, IncompleteDetails, Item, ItemIndex, ItemStatus,
-    Response, ResponseError, ResponseId, Segment, Status, SummaryPart, TerminalStatus, Usage, encode, frames,
-    skip_frames,
+    Content, CustomInput, Emission, EmitError, Emitted, Event, Fold, FoldError, IncompleteDetails, Item, ItemIndex,
+    ItemStatus, Response, ResponseError, ResponseId, Segment, Status, SummaryPart, TerminalStatus, Usage, encode,
+    frames, skip_frames,
 };
 
 use super::ReasoningSeal;
@@ -73,6 +75,8 @@ pub struct Recorder {
     /// The usage that was reported before the run was executed again: some of it is to come again.
     earlier: Usage,
     text_bytes: usize,
+    /// The inputs of open calls of custom tools.
+    inputs: BTreeMap<ItemIndex, CustomInput>,
     tape: Tape,
     ended: bool,
     /// Where the client asks for its reasoning to be sealed.
@@ -94,6 +98,7 @@ impl Recorder {
             usage: Usage::default(),
             earlier: Usage::default(),
             text_bytes: 0,
+            inputs: BTreeMap::new(),
             tape: Tape { next, first: next, ..Tape::default() },
             ended: false,
             seal: None,
@@ -251,7 +256,7 @@ impl Recorder {
                 }
                 Ok(Emitted::Done)
             }
-            Emission::OpenCall(name) => self.open_call(name),
+            Emission::OpenCall(tool) => self.open_call(tool),
             Emission::Arguments(index, text) => self.write_arguments(index, text),
             Emission::Usage(usage) => {
                 self.usage = self.usage.plus(usage);
@@ -317,6 +322,7 @@ impl Recorder {
             // What can be read of the log is all there is to go on from.
             let _ = fold.extend(&log);
             self.tape = Tape { next, first: next, ..Tape::default() };
+            self.inputs.clear();
             if let Some(response) = fold.into_parts().0 {
                 self.response = response;
             }
@@ -412,41 +418,9 @@ impl Recorder {
         Ok(Emitted::Done)
     }
 
-    fn open_call(&mut self, name: &str) -> Result<Emitted, EmitError> {
-        self.count_text(name)?;
-        let call_id = self.child_id("call");
-        let item = Item::FunctionCall {
-            id: self.child_id("fc"),
-            call_id: call_id.clone(),
-            name: name.to_owned(),
-            arguments: String::new(),
-            status: ItemStatus::InProgress,
-        };
-        match self.open(item)? {
-            Emitted::Item(index) => Ok(Emitted::Call(index, call_id)),
-            other => Ok(other),
-        }
-    }
-
-    fn write_arguments(&mut self, index: ItemIndex, text: &str) -> Result<Emitted, EmitError> {
-        if !self.is_open(index) {
-            return Err(EmitError::Closed);
-        }
-        self.count_text(text)?;
-        let Some(Item::FunctionCall { id, arguments, .. }) = self.response.output.get_mut(index) else {
-            return Err(EmitError::WrongKind("arguments"));
-        };
-        if text.is_empty() {
-            return Ok(Emitted::Done);
-        }
-        arguments.push_str(text);
-        let event = Event::ArgumentsDelta { item_id: id.as_str().into(), output_index: index, delta: text.into() };
-        self.tape.record(&event);
-        Ok(Emitted::Done)
-    }
-
     /// Closes the open part of an item and the item itself.
     fn close(&mut self, index: ItemIndex, status: ItemStatus) {
+        self.end_input(index);
         let tape = &mut self.tape;
         let Some(item) = self.response.output.get_mut(index) else { return };
         item.set_status(status);
@@ -473,12 +447,7 @@ impl Recorder {
                     tape.record(&event);
                 }
             }
-            Item::FunctionCall { id, name, arguments, .. } => {
-                let (item_id, name) = (id.as_str().into(), name.as_str().into());
-                let event =
-                    Event::ArgumentsDone { item_id, output_index: index, name, arguments: arguments.as_str().into() };
-                tape.record(&event);
-            }
+            Item::FunctionCall { .. } | Item::CustomToolCall { .. } => calls::close(tape, index, item),
         }
         let event = Event::ItemDone { output_index: index, item: Cow::Borrowed(&*item) };
         tape.record(&event);

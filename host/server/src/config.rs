@@ -183,14 +183,14 @@ pub enum OnDisconnect {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// The largest request body. Default `10MiB`.
+    /// The largest request body, in its plain form. Default `32MiB`.
     pub body_bytes: ByteSize,
     /// How much of request bodies the server holds at once; on a server with keys, half of it of one principal. At least
     /// twice `body_bytes`. Default `128MiB`.
     pub bodies_bytes: ByteSize,
-    /// The largest text part of a request. Default `1MiB`.
+    /// The largest text part of a request. Default `10MiB`.
     pub text_bytes: ByteSize,
-    /// The most input items of a request. Default 1000.
+    /// The most input items of a request. Default 10000.
     pub input_items: usize,
     /// The most items that a request may go on from, in its conversation or behind its `previous_response_id`.
     /// Default 10000.
@@ -229,7 +229,7 @@ pub struct Limits {
     /// The longest that fetching a plugin from a registry may take. Default `5m`.
     #[serde(with = "humantime_serde")]
     pub plugin_fetch_timeout: Duration,
-    /// The memory of a run, its tables included. Default `64MiB`.
+    /// The memory of a run, its tables included. Default `256MiB`.
     pub memory: ByteSize,
     /// The memory of all instances together. Default: half of this machine's, or of the narrowest control group's.
     pub instances_memory: Option<ByteSize>,
@@ -269,7 +269,7 @@ pub struct Limits {
     #[serde(with = "humantime_serde")]
     pub http_timeout: Duration,
     /// The input, the instructions and the options of a call of a model, and of all calls together that a run holds. Default
-    /// `16MiB`.
+    /// `48MiB`.
     pub model_input_bytes: ByteSize,
     /// The most calls of models that a run holds. Default 16.
     pub model_calls: usize,
@@ -359,9 +359,9 @@ impl Default for Limits {
         let (http, tools, models) = (plugin.http, plugin.tools, plugin.models);
         let size = |bytes: usize| ByteSize::b(bytes as u64);
         Self {
-            body_bytes: ByteSize::mib(10),
+            body_bytes: ByteSize::mib(32),
             bodies_bytes: ByteSize::mib(128),
-            text_bytes: ByteSize::mib(1),
+            text_bytes: ByteSize::mib(10),
             input_items: outlast_protocol::MAX_INPUT_ITEMS,
             history_items: run.history.items,
             history_bytes: size(run.history.bytes),
@@ -847,7 +847,7 @@ mod tests {
     fn an_empty_file_gives_the_defaults() {
         let config = read("").unwrap();
         assert_eq!(config.listen.to_string(), "127.0.0.1:8642");
-        assert_eq!(bytes(config.limits.memory), 64 << 20);
+        assert_eq!(bytes(config.limits.memory), 256 << 20);
     }
 
     #[test]

@@ -28,6 +28,14 @@ mock.onMessage("a slow answer", { content: "Slow, but whole." }, slow);
 mock.onMessage("a long answer", { content: "This answer is too", finishReason: "length" });
 mock.onMessage("a filtered answer", { content: "This answer is", finishReason: "content_filter" });
 
+// Codex: one call of the tool that edits files, then an answer; and one that takes a while.
+const patch = ["*** Begin Patch", "*** Update File: greeting.txt", "@@", "-Hello.", "+Good morning.", "*** End Patch"];
+const edit = { name: "apply_patch", arguments: JSON.stringify({ input: patch.join("\n") }) };
+mock.on({ userMessage: "change the greeting", hasToolResult: false }, { toolCalls: [edit] });
+const script = { name: "functions__exec", arguments: JSON.stringify({ input: "text(6 * 7)" }) };
+mock.on({ userMessage: "run a script", hasToolResult: false }, { toolCalls: [script] });
+mock.onMessage("take your time", { content: "It is done." }, { streamingProfile: { ttft: 2_000 } });
+
 // Tools: a call for every city that is named, then what the tools said.
 const weather = (request) => ({
   toolCalls: ["Bonn", "Kiel"]

@@ -74,6 +74,13 @@ impl Agent {
         Self::of(engine, fitting, models, grants, loaded_at).await
     }
 
+    /// The upstream models that the configuration names and this agent may call, `provider/model`.
+    pub fn upstream_models(&self) -> Vec<String> {
+        let mut names = self.models.configured();
+        names.retain(|name| self.uses_models && self.granted.models.fits(name));
+        names.into_iter().collect()
+    }
+
     /// An agent of a component that fits.
     pub(super) async fn of(
         engine: &Engine,

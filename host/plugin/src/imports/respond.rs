@@ -1,6 +1,10 @@
 //! The interface `respond`: what the agent says to the client.
 
-use outlast_protocol::{Emission, Emitted, ItemIndex};
+use std::sync::Arc;
+
+use outlast_protocol::{ClientTool, ClientTools, Emission, Emitted, ItemIndex};
+use serde::Deserialize;
+use serde_json::Value;
 use wasmtime::component::Resource;
 
 use crate::{
@@ -19,7 +23,8 @@ impl From<Usage> for outlast_protocol::Usage {
 impl Host for RunState {
     async fn call_function(&mut self, name: String, arguments: String) -> wasmtime::Result<String> {
         const IMPORT: &str = "respond.call-function";
-        let (call, id) = self.open_call(IMPORT, &name).await?;
+        let tool = self.client_tools(IMPORT).await?.named(&name);
+        let (call, id) = self.open_call(IMPORT, &tool).await?;
         self.emit(IMPORT, Emission::Arguments(call, &arguments)).await?;
         self.emit(IMPORT, Emission::Finish(call)).await?;
         Ok(id)
@@ -88,9 +93,26 @@ impl HostReasoning for RunState {
 }
 
 impl RunState {
-    /// Opens a function call: its item, and the id that the client answers to.
-    pub(super) async fn open_call(&mut self, import: &str, name: &str) -> wasmtime::Result<(ItemIndex, String)> {
-        match self.emit(import, Emission::OpenCall(name)).await? {
+    /// The tools that the client offers in its request.
+    async fn client_tools(&mut self, import: &str) -> wasmtime::Result<Arc<ClientTools>> {
+        #[derive(Default, Deserialize)]
+        struct Request {
+            #[serde(default)]
+            tools: Vec<Value>,
+        }
+        if let Some(tools) = &self.client_tools {
+            return Ok(tools.clone());
+        }
+        let request = self.active(import)?.request.clone();
+        let bytes = request.len();
+        let read = move || ClientTools::of(&serde_json::from_str::<Request>(&request).unwrap_or_default().tools);
+        let tools = Arc::new(self.aside(bytes, read).await);
+        Ok(self.client_tools.insert(tools).clone())
+    }
+
+    /// Opens a call of a tool of the client: its item, and the id that the client answers to.
+    pub(super) async fn open_call(&mut self, import: &str, tool: &ClientTool) -> wasmtime::Result<(ItemIndex, String)> {
+        match self.emit(import, Emission::OpenCall(tool)).await? {
             Emitted::Call(item, id) => Ok((item, id)),
             other => Err(wasmtime::Error::msg(format!("opening a call gave {other:?}"))),
         }

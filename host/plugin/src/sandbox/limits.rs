@@ -62,7 +62,7 @@ impl Default for PluginLimits {
             plugin_bytes: 128 << 20,
             compile_timeout: Duration::from_secs(600),
             compile_memory: 2 << 30,
-            memory: 64 << 20,
+            memory: 256 << 20,
             cpu_time: Duration::from_secs(60),
             run_timeout: Duration::from_secs(600),
             log_line: 8_192,
@@ -90,7 +90,7 @@ pub struct CallLimits {
 
 impl Default for CallLimits {
     fn default() -> Self {
-        Self { input_bytes: 16 << 20, calls: 16 }
+        Self { input_bytes: 48 << 20, calls: 16 }
     }
 }
 

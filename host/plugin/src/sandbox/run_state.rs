@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use outlast_protocol::{Emission, EmitError, Emitted};
+use outlast_protocol::{ClientTools, Emission, EmitError, Emitted};
 use outlast_runtime::aside::aside;
 use rand_chacha::{ChaCha12Rng, rand_core::SeedableRng as _};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -47,6 +47,8 @@ pub(crate) struct RunState {
     pub(crate) generations: Generations,
     /// What the component keeps for this run alone.
     pub(crate) scratch: Scratch,
+    /// The tools that the client offers, once they were asked for.
+    pub(crate) client_tools: Option<Arc<ClientTools>>,
     /// None while the component is only asked what it is.
     pub(crate) run: Option<RunContext>,
 }
@@ -104,6 +106,7 @@ impl RunState {
             event_bytes: limits.event_bytes,
             generations,
             scratch: Scratch::new(&meter),
+            client_tools: None,
             run,
         }
     }

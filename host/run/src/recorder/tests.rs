@@ -1,4 +1,4 @@
-use outlast_protocol::{CreateRequest, Fold, Frame, RequestLimits, frames};
+use outlast_protocol::{ClientTool, CreateRequest, Fold, Frame, RequestLimits, frames};
 use proptest::prelude::*;
 use serde_json::json;
 use uuid::Uuid;
@@ -41,7 +41,8 @@ fn a_message_has_the_event_order_of_the_protocol() {
 #[test]
 fn a_function_call_has_the_event_order_of_the_protocol() {
     let mut recorder = recorder();
-    let Ok(Emitted::Call(call, call_id)) = recorder.emit(Emission::OpenCall("f")) else { panic!("no call") };
+    let tool = ClientTool::function("f");
+    let Ok(Emitted::Call(call, call_id)) = recorder.emit(Emission::OpenCall(&tool)) else { panic!("no call") };
     recorder.emit(Emission::Arguments(call, "{")).unwrap();
     recorder.emit(Emission::Arguments(call, "}")).unwrap();
     recorder.emit(Emission::Finish(call)).unwrap();
@@ -62,6 +63,36 @@ fn a_function_call_has_the_event_order_of_the_protocol() {
         panic!("no call")
     };
     assert_eq!((shown, arguments.as_str()), (&call_id, "{}"));
+}
+
+#[test]
+fn a_call_of_a_custom_tool_has_a_text_instead_of_arguments() {
+    let mut recorder = recorder();
+    let tool = ClientTool { custom: true, namespace: Some("n".to_owned()), ..ClientTool::function("patch") };
+    let Ok(Emitted::Call(call, call_id)) = recorder.emit(Emission::OpenCall(&tool)) else { panic!("no call") };
+    for piece in ["{\"inp", "ut\": \"a\\", "nb", "\"}"] {
+        recorder.emit(Emission::Arguments(call, piece)).unwrap();
+    }
+    recorder.emit(Emission::Finish(call)).unwrap();
+    recorder.end(Ending::Completed, 101);
+    assert_eq!(
+        names(&events(&mut recorder))[2..],
+        [
+            "response.output_item.added",
+            "response.custom_tool_call_input.delta",
+            "response.custom_tool_call_input.delta",
+            "response.custom_tool_call_input.done",
+            "response.output_item.done",
+            "response.completed"
+        ]
+    );
+    assert_eq!(
+        json!(recorder.response().output),
+        json!([{
+            "type": "custom_tool_call", "id": "ctc_000000000000000000000000000000010000", "call_id": call_id,
+            "name": "patch", "namespace": "n", "input": "a\nb", "status": "completed",
+        }])
+    );
 }
 
 #[test]
@@ -107,11 +138,12 @@ fn a_limit_is_named_when_it_is_reached() {
 }
 
 fn emission() -> impl Strategy<Value = (u8, usize, String)> {
-    (0u8..10, 0usize..6, "[a-zé\n\"]{0,8}")
+    (0u8..11, 0usize..6, "[a-zé\n\"]{0,8}")
 }
 
 /// Refused emissions are part of the tests: they must leave no trace.
 fn say(recorder: &mut Recorder, kind: u8, item: usize, text: &str) {
+    let tool = ClientTool { custom: kind == 9, ..ClientTool::function("f") };
     let _ = recorder.emit(match kind {
         0 => Emission::OpenMessage,
         1 => Emission::OpenReasoning,
@@ -120,7 +152,7 @@ fn say(recorder: &mut Recorder, kind: u8, item: usize, text: &str) {
         5 => Emission::Summary(item, text),
         6 => Emission::Finish(item),
         7 => Emission::Abandon(item),
-        8 => Emission::OpenCall("f"),
+        8 | 9 => Emission::OpenCall(&tool),
         _ => Emission::Arguments(item, text),
     });
 }
@@ -189,6 +221,8 @@ impl StrictClient {
                 assert_eq!(self.open_part[*output_index], Some(*part));
             }
             Event::ArgumentsDelta { item_id, output_index, .. }
+            | Event::InputDelta { item_id, output_index, .. }
+            | Event::InputDone { item_id, output_index, .. }
             | Event::ArgumentsDone { item_id, output_index, .. } => self.open_item(item_id, *output_index),
             Event::Completed { response } | Event::Failed { response } | Event::Incomplete { response } => {
                 assert!(self.items.iter().all(|(_, done)| *done), "an item that is never done");

@@ -1,9 +1,12 @@
 //! `model.forward`: what the model says goes straight to the client.
 
-use std::collections::{BTreeMap, btree_map::Entry};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::Arc,
+};
 
-use outlast_model::{CallDelta, OnInterrupt, call_item, message_item, reasoning_item};
-use outlast_protocol::{Content, Emission, Emitted, Item, ItemIndex, ItemStatus, SummaryPart};
+use outlast_model::{CallDelta, OnInterrupt, message_item, reasoning_item, restored, tool_call_item};
+use outlast_protocol::{ClientTool, ClientTools, Content, Emission, Emitted, Item, ItemIndex, ItemStatus, SummaryPart};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -129,10 +132,7 @@ async fn ended(run: &mut RunState, answer: Result<Said, Failure>) -> wasmtime::R
     }
     items.extend(said.calls.into_iter().filter_map(|call| match call {
         SaidCall::Hidden(item) => Some(item),
-        SaidCall::Shown(item) => match output.get(item)? {
-            Item::FunctionCall { call_id, name, arguments, .. } => Some(call_item(call_id, name, arguments)),
-            _ => None,
-        },
+        SaidCall::Shown(item) => output.get(item).and_then(call_of),
     }));
     Ok(Ok(Completion {
         items: Value::Array(items).to_string(),
@@ -140,6 +140,25 @@ async fn ended(run: &mut RunState, answer: Result<Said, Failure>) -> wasmtime::R
         usage: said.usage,
         model: said.model,
     }))
+}
+
+/// A call of the output, as an item of a completion.
+fn call_of(item: &Item) -> Option<Value> {
+    let tool = |name: &str, namespace: &Option<String>| ClientTool {
+        namespace: namespace.clone(),
+        ..ClientTool::function(name)
+    };
+    match item {
+        Item::FunctionCall { call_id, name, namespace, arguments, .. } => {
+            Some(tool_call_item(call_id, &tool(name, namespace), arguments))
+        }
+        Item::CustomToolCall { call_id, name, namespace, input, .. } => {
+            let mut item = tool_call_item(call_id, &ClientTool { custom: true, ..tool(name, namespace) }, "");
+            item["input"] = input.as_str().into();
+            Some(item)
+        }
+        _ => None,
+    }
 }
 
 fn skip(run: &mut RunState, to: Option<u64>) -> wasmtime::Result<()> {
@@ -164,7 +183,7 @@ fn text_of(item: &Item) -> String {
         Item::Reasoning { summary, .. } => {
             summary.iter().map(|SummaryPart::SummaryText { text }| text.as_str()).collect()
         }
-        Item::FunctionCall { .. } => String::new(),
+        Item::FunctionCall { .. } | Item::CustomToolCall { .. } => String::new(),
     }
 }
 
@@ -186,8 +205,10 @@ struct Shown {
     /// All of them so far.
     messages: Vec<ItemIndex>,
     reasonings: Vec<ItemIndex>,
-    /// The functions whose calls go to the client.
+    /// The functions whose calls go to the client, as the request declares them.
     client_functions: ClientFunctions,
+    /// The tools that the model was offered.
+    tools: Arc<ClientTools>,
     /// The calls that the client sees, by their places in the answer.
     calls: BTreeMap<usize, OpenCall>,
 }
@@ -205,6 +226,7 @@ impl Shown {
             Ok(call) => call,
             Err(failure) => return Ok(Err(failure)),
         };
+        self.tools = call.tools();
         loop {
             match run.unless_stopped(call.next()).await? {
                 Ok(Ok(Some(outlast_model::Delta::Text(text)))) => self.message(run, &text, Emission::Text).await?,
@@ -246,7 +268,10 @@ impl Shown {
         policy: OnInterrupt,
     ) -> wasmtime::Result<Option<String>> {
         let output = run.active(FORWARD)?.port.output();
-        let called = output.iter().skip(first).any(|item| matches!(item, Item::FunctionCall { .. }));
+        let called = output
+            .iter()
+            .skip(first)
+            .any(|item| matches!(item, Item::FunctionCall { .. } | Item::CustomToolCall { .. }));
         // What is incomplete was given up at an earlier stop.
         let said = || output.iter().enumerate().skip(first).filter(|(_, item)| item.status() != ItemStatus::Incomplete);
         let text: String =
@@ -297,14 +322,17 @@ impl Shown {
 
     /// Shows a piece of a function call, if it is one of the client's functions.
     async fn call(&mut self, run: &mut RunState, delta: &CallDelta) -> wasmtime::Result<()> {
+        let tool = self.tools.named(&delta.name);
+        let is_client =
+            |tool: &ClientTool| self.client_functions.have(&delta.name) || self.client_functions.have(tool.declared());
         let call = match self.calls.entry(delta.place) {
             Entry::Occupied(call) => call.into_mut(),
-            Entry::Vacant(place) if self.client_functions.have(&delta.name) => {
+            Entry::Vacant(place) if is_client(&tool) => {
                 // What was said before the call is said.
                 for item in [self.reasoning.take(), self.message.take()].into_iter().flatten() {
                     run.emit(FORWARD, Emission::Finish(item)).await?;
                 }
-                let (item, _) = run.open_call(FORWARD, &delta.name).await?;
+                let (item, _) = run.open_call(FORWARD, &tool).await?;
                 place.insert(OpenCall { item, has_arguments: false })
             }
             Entry::Vacant(_) => return Ok(()),
@@ -336,7 +364,7 @@ impl Shown {
                     run.emit(FORWARD, emission).await?;
                     SaidCall::Shown(item)
                 }
-                None => SaidCall::Hidden(call),
+                None => SaidCall::Hidden(restored(call, &self.tools)),
             });
         }
         Ok(calls)

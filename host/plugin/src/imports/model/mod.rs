@@ -9,7 +9,7 @@ mod generate;
 
 use std::sync::Arc;
 
-use outlast_model::{Call, CallDelta, Generation, ModelError, ModelErrorKind, Models, OnInterrupt};
+use outlast_model::{Call, CallDelta, Generation, ModelError, ModelErrorKind, Models, OnInterrupt, restored};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use wasmtime::component::Resource;
@@ -92,8 +92,10 @@ impl RunState {
     ) -> impl Future<Output = Result<(Call, ClientFunctions), Failure>> + Send + use<> {
         let bytes = size_of(&request);
         self.aside(bytes, move || {
-            let functions = if to_forward { client_functions(&request)? } else { ClientFunctions::default() };
-            Ok::<_, Failure>((read(request)?, functions))
+            let mut functions = if to_forward { client_functions(&request)? } else { ClientFunctions::default() };
+            let call = read(request)?;
+            functions.names.extend(call.brought_tools());
+            Ok::<_, Failure>((call, functions))
         })
     }
 
@@ -278,8 +280,9 @@ impl From<&outlast_model::Usage> for Usage {
 
 impl From<outlast_model::Completion> for Completion {
     fn from(completion: outlast_model::Completion) -> Self {
+        let items = completion.items.into_iter().map(|item| restored(item, &completion.tools)).collect();
         Self {
-            items: Value::Array(completion.items).to_string(),
+            items: Value::Array(items).to_string(),
             finish_reason: completion.finish_reason,
             usage: (&completion.usage).into(),
             model: completion.model,

@@ -261,7 +261,10 @@ impl Screen {
             Event::TextDelta { delta, .. } | Event::RefusalDelta { delta, .. } => self.text(&delta)?,
             Event::ItemDone { item, .. } => match &*item {
                 Item::Message { .. } => self.end_line()?,
-                Item::FunctionCall { name, arguments, call_id, .. } if !self.json => {
+                Item::FunctionCall { name, arguments, call_id, .. }
+                | Item::CustomToolCall { name, input: arguments, call_id, .. }
+                    if !self.json =>
+                {
                     note!("the client is to call {name}({arguments}) as {call_id}");
                 }
                 _ => {}
