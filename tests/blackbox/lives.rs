@@ -72,6 +72,8 @@ async fn a_run_that_ends_the_server_is_given_up_and_its_neighbours_complete(data
         neighbours.push(begin(&client, waits("/stall")).await);
     }
     let guilty = begin(&client, waits("/stall-and-kill")).await;
+    // What is in the journal only after a kill would be a step on.
+    server.journal(&guilty).await;
     let mut kills = 0;
     // The server dies of each of its requests.
     while kills < 20 {

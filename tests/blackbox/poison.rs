@@ -21,25 +21,33 @@ both_databases!(
     bytes_in_the_place_of_events_end_their_run_alone,
 );
 
-/// Lets the database refuse rows of events for which this holds, in the language of both databases.
-async fn poison(connection: &mut AnyConnection, database: &Database, condition: &str) {
+/// Lets the database refuse rows of a table for which this holds, in the language of both databases.
+async fn poison(connection: &mut AnyConnection, database: &Database, table: &str, condition: &str) {
     let statements = match database {
         Database::Sqlite => vec![format!(
-            "CREATE TRIGGER poison BEFORE INSERT ON events WHEN {condition} \
+            "CREATE TRIGGER poison_{table} BEFORE INSERT ON {table} WHEN {condition} \
              BEGIN SELECT RAISE(ABORT, 'poisoned'); END"
         )],
         // An error of a class that the server does not know.
         Database::Postgres(_) => vec![
-            "CREATE FUNCTION poison() RETURNS trigger LANGUAGE plpgsql AS \
+            "CREATE OR REPLACE FUNCTION poison() RETURNS trigger LANGUAGE plpgsql AS \
              $$ BEGIN RAISE EXCEPTION 'poisoned'; END $$"
                 .to_owned(),
             format!(
-                "CREATE TRIGGER poison BEFORE INSERT ON events FOR EACH ROW WHEN ({condition}) EXECUTE FUNCTION poison()"
+                "CREATE TRIGGER poison BEFORE INSERT ON {table} FOR EACH ROW WHEN ({condition}) EXECUTE FUNCTION poison()"
             ),
         ],
     };
     for statement in statements {
         connection.execute(sqlx::AssertSqlSafe(statement)).await.unwrap();
+    }
+}
+
+/// That a new row's bytes have this text in them.
+fn holds(database: &Database, column: &str, text: &str) -> String {
+    match database {
+        Database::Sqlite => format!("instr(NEW.{column}, CAST('{text}' AS BLOB)) > 0"),
+        Database::Postgres(_) => format!("position('{text}'::bytea IN NEW.{column}) > 0"),
     }
 }
 
@@ -67,9 +75,9 @@ async fn serves(client: &Client) {
 async fn a_run_whose_words_the_database_refuses_ends_as_failed(database: Database) {
     let server = Server::start(database.clone());
     let client = server.client();
-    let text_of =
-        if matches!(database, Database::Sqlite) { "CAST(NEW.frames AS TEXT)" } else { "encode(NEW.frames, 'escape')" };
-    poison(&mut server.database().await, &database, &format!("{text_of} LIKE '%arsenic%'")).await;
+    for (table, column) in [("commit_log", "records"), ("events", "frames")] {
+        poison(&mut server.database().await, &database, table, &holds(&database, column, "arsenic")).await;
+    }
     let mut neighbours = Vec::new();
     for _ in 0..20 {
         neighbours.push(client.stream(slow(&numbers())).await);
@@ -92,7 +100,9 @@ async fn a_run_of_which_nothing_can_be_written_ends_as_failed(database: Database
     let mut stream = client.stream(slow(&numbers())).await;
     let id = events::response_id(&stream.until_delta(2).await);
     let mut neighbour = client.stream(slow(&numbers())).await;
-    poison(&mut server.database().await, &database, &format!("NEW.response_id = '{id}'")).await;
+    let mut connection = server.database().await;
+    poison(&mut connection, &database, "events", &format!("NEW.response_id = '{id}'")).await;
+    poison(&mut connection, &database, "commit_log", &holds(&database, "records", &id)).await;
     let response = client.ended(&id).await;
     assert_eq!(response["status"], "failed");
     assert!(numbers().starts_with(response["output"][0]["content"][0]["text"].as_str().unwrap().trim_end()));

@@ -9,6 +9,7 @@ use crate::harness::{
     database::{Database, both_databases},
     events::{self, Event, kinds, text},
     fold::fold,
+    journal::set_journal,
     plugins,
     server::{Options, Server},
     upstream::{self, Upstream, end, stall, usage},
@@ -290,12 +291,6 @@ async fn two_that_wait(server: &mut Server) -> [Vec<Event>; 2] {
     seen.try_into().unwrap()
 }
 
-/// Writes another journal of one entry, or what should be one.
-async fn set_journal(server: &Server, id: &str, entries: &str) {
-    let query = sqlx::query("UPDATE journal SET entries = $1 WHERE response_id = $2 AND first_position = 0");
-    query.bind(entries.as_bytes().to_vec()).bind(id).execute(&mut server.database().await).await.unwrap();
-}
-
 async fn a_run_that_diverges_says_where(database: Database) {
     let mut server = Server::start(database);
     let [other, sleeping] = two_that_wait(&mut server).await;
@@ -303,7 +298,7 @@ async fn a_run_that_diverges_says_where(database: Database) {
     {
         let id = events::response_id(seen);
         let entries = server.journal(&id).await;
-        set_journal(&server, &id, &entries.replace(was, is)).await;
+        set_journal(&mut server.database().await, &id, &entries.replace(was, is)).await;
     }
     server.restart();
     for (seen, expected) in [
@@ -318,7 +313,7 @@ async fn a_run_that_diverges_says_where(database: Database) {
 async fn a_damaged_journal_fails_its_run_alone(database: Database) {
     let mut server = Server::start(database);
     let [damaged, sound] = two_that_wait(&mut server).await;
-    set_journal(&server, &events::response_id(&damaged), "{\"name\":").await;
+    set_journal(&mut server.database().await, &events::response_id(&damaged), "{\"name\":").await;
     server.restart();
     assert!(failure(&rest(&server.client(), damaged).await).contains("its journal is damaged"));
     assert_eq!(text(&rest(&server.client(), sound).await), "before after");
@@ -328,7 +323,7 @@ async fn a_run_that_was_being_cancelled_is_cancelled(database: Database) {
     let mut server = Server::start(database);
     let [cancelled, sound] = two_that_wait(&mut server).await;
     let id = events::response_id(&cancelled);
-    set_journal(&server, &id, "{\"name\":\"run.cancelled\",\"time\":0,\"answer\":null}\n").await;
+    set_journal(&mut server.database().await, &id, "{\"name\":\"run.cancelled\",\"time\":0,\"answer\":null}\n").await;
     server.restart();
     let seen = rest(&server.client(), cancelled).await;
     assert_eq!((&fold(&seen)["status"], &*text(&seen)), (&json!("cancelled"), "before "));

@@ -74,9 +74,8 @@ async fn a_replay_writes_nothing_twice(database: Database) {
     let mut stream = server.client().stream(request(&input)).await;
     let mut seen = stream.until(|event| event.delta() == Some("ready\n")).await;
     wait::eventually("the timer is in the journal", async || {
-        let rows = sqlx::query("SELECT entries FROM journal").fetch_all(&mut server.database().await).await.unwrap();
-        let has = |row: &sqlx::any::AnyRow| String::from_utf8(row.get(0)).unwrap().contains("tasks.sleep");
-        rows.iter().any(has).then_some(())
+        let id = events::response_id(&seen);
+        server.entries(&id).await.contains(&"tasks.sleep".to_owned()).then_some(())
     })
     .await;
     server.kill9();

@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sqlx::Row as _;
 use tempfile::TempDir;
 
 use crate::harness::{
@@ -140,15 +139,6 @@ async fn a_call_of_unknown_effect_is_interrupted(database: Database) {
     assert_eq!(metrics(&server.client()).await.value(&ended("interrupted")), 1.0);
 }
 
-/// The names of the entries in the journal of a response.
-async fn journal(server: &Server, id: &str) -> Vec<String> {
-    let query = sqlx::query("SELECT entries FROM journal WHERE response_id = $1 ORDER BY first_position");
-    let rows = query.bind(id).fetch_all(&mut server.database().await).await.unwrap();
-    let lines: Vec<u8> = rows.iter().flat_map(|row| row.get::<Vec<u8>, _>(0)).collect();
-    let entries = serde_json::Deserializer::from_slice(&lines).into_iter::<Value>();
-    entries.map(|entry| entry.unwrap()["name"].as_str().unwrap().to_owned()).collect()
-}
-
 async fn no_effect_comes_before_the_journal(database: Database) {
     let web = Web::start().await;
     let (server, _folder) = reaching(database, &web);
@@ -156,7 +146,7 @@ async fn no_effect_comes_before_the_journal(database: Database) {
     let mut stream = server.client().stream(request(&call)).await;
     let id = events::response_id(&stream.until(|event| event.number == 1).await);
     seen(&web, "/stall", 1).await;
-    assert_eq!(journal(&server, &id).await, ["tools.call"]);
+    assert_eq!(server.entries(&id).await, ["tools.call"]);
     web.release();
     stream.rest().await;
 }

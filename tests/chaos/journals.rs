@@ -13,7 +13,7 @@ use std::{
 use sqlx::{AnyConnection, Connection as _, Row as _};
 
 use super::{marks::Marks, runs::marker_of};
-use crate::harness::{database::Database, scratch, wait};
+use crate::harness::{database::Database, journal::journals, scratch, wait};
 
 /// What the journals of the runs that had not ended say of their calls.
 #[derive(Debug, Default)]
@@ -53,11 +53,7 @@ impl Journals {
         }
         let runs = sqlx::query("SELECT id, request FROM responses WHERE ended_at IS NULL");
         let runs = runs.fetch_all(&mut connection).await.unwrap();
-        let mut journals: BTreeMap<String, String> = BTreeMap::new();
-        for row in sqlx::query("SELECT response_id, entries FROM journal").fetch_all(&mut connection).await.unwrap() {
-            let entries = String::from_utf8(row.get("entries")).unwrap();
-            journals.entry(row.get("response_id")).or_default().push_str(&entries);
-        }
+        let journals = journals(&mut connection).await;
         connection.close().await.unwrap();
         for run in runs {
             let id = run.get::<String, _>("id");
@@ -65,8 +61,8 @@ impl Journals {
                 continue;
             }
             let marker = marker(&run.get::<String, _>("request"));
-            let journal = journals.get(&id);
-            if journal.is_some_and(|entries| entries.contains("\"model.forward.end\"")) {
+            let entries = journals.get(&id).map(|entries| String::from_utf8_lossy(entries));
+            if entries.is_some_and(|entries| entries.contains("\"model.forward.end\"")) {
                 self.answered.entry(marker).or_insert(life);
             } else {
                 self.in_flight.entry(marker).or_default().insert(life);

@@ -41,6 +41,7 @@ pub mod database;
 pub mod description;
 pub mod events;
 pub mod fold;
+pub mod journal;
 pub mod keys;
 pub mod mcp;
 pub mod metrics;

@@ -17,6 +17,7 @@ use std::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicU32, Ordering},
     },
+    time::Duration,
 };
 
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
@@ -92,6 +93,21 @@ impl Postgres {
         let mut connection = PgConnection::connect(&self.url("postgres")).await.unwrap();
         connection.execute(AssertSqlSafe(statement)).await.unwrap();
         connection.close().await.unwrap();
+    }
+
+    /// Processor time of all its processes that live.
+    pub fn cpu_time(&self) -> Duration {
+        let id = self.process.lock().unwrap().as_ref().unwrap().id();
+        process::children(id).into_iter().chain([id]).map(process::cpu_time).sum()
+    }
+
+    /// How many bytes it has written to its write-ahead log.
+    pub async fn log_bytes(&self) -> u64 {
+        let mut connection = PgConnection::connect(&self.url("postgres")).await.unwrap();
+        let sql = "SELECT (pg_current_wal_insert_lsn() - '0/0')::BIGINT";
+        let bytes: i64 = sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+        bytes.unsigned_abs()
     }
 
     /// Lets nobody in without this password, from its next start on.

@@ -93,6 +93,18 @@ pub fn cpu_time(id: u32) -> Duration {
     Duration::from_millis(ticks * 1_000 / rustix::param::clock_ticks_per_second())
 }
 
+/// Bytes that a process has had written to disks; none where the system does not say.
+pub fn written_bytes(id: u32) -> Option<u64> {
+    let io = std::fs::read_to_string(format!("/proc/{id}/io")).ok()?;
+    io.lines().find_map(|line| line.strip_prefix("write_bytes:"))?.trim().parse().ok()
+}
+
+/// The processes that a process has started and that live.
+pub fn children(id: u32) -> Vec<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+    children.split_whitespace().filter_map(|child| child.parse().ok()).collect()
+}
+
 fn status(id: u32, field: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();

@@ -9,12 +9,13 @@ use std::{
 };
 
 use serde_json::Value;
-use sqlx::{AnyConnection, Row as _};
+use sqlx::AnyConnection;
 use tempfile::TempDir;
 
 use super::{
     client::Client,
     database::Database,
+    journal::journals,
     process::{self, Signal},
     scratch, wait,
 };
@@ -292,21 +293,17 @@ impl Server {
 
     /// The names of the entries in the journal of a response.
     pub async fn entries(&self, id: &str) -> Vec<String> {
-        let query = sqlx::query("SELECT entries FROM journal WHERE response_id = $1 ORDER BY first_position");
-        let rows = query.bind(id).fetch_all(&mut self.database().await).await.unwrap();
-        let lines: Vec<u8> = rows.iter().flat_map(|row| row.get::<Vec<u8>, _>(0)).collect();
+        let lines = journals(&mut self.database().await).await.remove(id).unwrap_or_default();
         let entries = serde_json::Deserializer::from_slice(&lines).into_iter::<Value>();
         entries.map(|entry| entry.unwrap()["name"].as_str().unwrap().to_owned()).collect()
     }
 
-    /// Waits until a response has a journal, and gives what was written of it first: a line for each entry. An import
-    /// whose call can be seen is in the journal a moment later.
+    /// Waits until a response has a journal, and gives it: a line for each entry. An import whose call can be seen is in the
+    /// journal a moment later.
     pub async fn journal(&self, id: &str) -> String {
         let mut database = self.database().await;
         wait::eventually("the journal has an entry", async || {
-            let query = sqlx::query("SELECT entries FROM journal WHERE response_id = $1 AND first_position = 0");
-            let row = query.bind(id).fetch_optional(&mut database).await.unwrap()?;
-            Some(String::from_utf8(row.get(0)).unwrap())
+            Some(String::from_utf8(journals(&mut database).await.remove(id)?).unwrap())
         })
         .await
     }

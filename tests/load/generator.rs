@@ -19,10 +19,11 @@ use tokio::{
 use crate::harness::process;
 
 const EVENT: &[u8] = b"event: ";
-const DELTA: &[u8] = b"event: response.output_text.delta\n";
+/// Begins the frame of a text delta.
+pub const DELTA: &[u8] = b"event: response.output_text.delta\n";
 const DONE: &[u8] = b"data: [DONE]\n\n";
 /// The last chunk of a body.
-const END: &[u8] = b"\r\n0\r\n\r\n";
+pub const END: &[u8] = b"\r\n0\r\n\r\n";
 
 /// What to measure.
 #[derive(Debug)]

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Starts the real server and measures `echo` streams of 100 words without delay, durable and ephemeral, on SQLite
-//! and PostgreSQL, the memory of 1,000 waiting runs, that of 50,000 that sleep without an instance and how long it takes
+//! and PostgreSQL, streams of `chat` and `echo` at a model's pace, turns with a long history, the memory of 1,000 waiting runs, that of 50,000 that sleep without an instance and how long it takes
 //! to wake them, how long a start takes that has runs to resume, and the two settings of `allocator`. In the same minutes it measures the floor: a bare
 //! handler that streams the same frames from memory. Compare ratios, not figures of different days: the generator and
 //! the server share the machine. The table is Markdown, on standard output.
@@ -18,6 +18,9 @@ mod floor;
 mod generator;
 #[path = "../harness/mod.rs"]
 mod harness;
+mod histories;
+mod pace;
+mod paced;
 mod report;
 mod resuming;
 mod sleeping;
@@ -26,7 +29,7 @@ mod waiting;
 use std::{path::PathBuf, time::Duration};
 
 use clap::Parser;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::runtime;
 
 use floor::Floor;
@@ -63,6 +66,12 @@ struct Arguments {
     /// Measure this part alone.
     #[arg(long, value_name = "PART")]
     only: Option<Part>,
+    /// Of the paced streams, measure so many alone.
+    #[arg(long, value_name = "N")]
+    streams: Option<usize>,
+    /// Be the model and the floor at a model's pace, with these frames.
+    #[arg(long, value_name = "FILE", hide = true)]
+    pace: Option<PathBuf>,
     /// Be the floor, and stream these frames.
     #[arg(long, value_name = "FILE", hide = true)]
     floor: Option<PathBuf>,
@@ -76,10 +85,14 @@ struct Arguments {
 enum Part {
     /// Streams of `echo`, and the floor.
     Streams,
+    /// Streams at a model's pace, and the paced floor.
+    Paced,
     /// The memory of runs that wait.
     Waiting,
     /// Runs that sleep without an instance.
     Sleeping,
+    /// Turns with a long history.
+    Histories,
     /// Starts that resume runs.
     Resuming,
     /// The settings of `allocator`.
@@ -90,6 +103,10 @@ fn main() {
     let arguments = Arguments::parse();
     if let Some(frames) = &arguments.floor {
         return floor::serve(frames);
+    }
+    if let Some(frames) = &arguments.pace {
+        process::raise_open_files();
+        return pace::serve(frames);
     }
     if !arguments.bench {
         println!("This is a benchmark: cargo bench -p outlast --bench load");
@@ -112,6 +129,10 @@ async fn measure(arguments: &Arguments) {
     if arguments.measures(Part::Streams) {
         streams(&databases, measured, &mut report).await;
     }
+    if arguments.measures(Part::Paced) {
+        let names: Vec<_> = databases.iter().map(|(name, _)| *name).collect();
+        report.paced(paced::measure(arguments, &names, measured * 2).await);
+    }
     for (name, _) in databases.iter().filter(|_| arguments.measures(Part::Waiting)) {
         eprintln!("{} waiting runs on {name}", waiting::RUNS);
         report.waiting(name, waiting::measure(Options::new(fresh(name).await)).await);
@@ -123,6 +144,10 @@ async fn measure(arguments: &Arguments) {
     for (name, _) in databases.iter().filter(|_| arguments.measures(Part::Resuming)) {
         eprintln!("{} resumed runs on {name}", resuming::RUNS);
         report.resuming(name, resuming::measure(fresh(name).await).await);
+    }
+    for (name, _) in databases.iter().filter(|_| arguments.measures(Part::Histories)) {
+        eprintln!("long histories on {name}");
+        report.histories(name, histories::measure(fresh(name).await).await);
     }
     if arguments.measures(Part::Allocators) {
         eprintln!("allocators");
@@ -184,7 +209,11 @@ fn text() -> String {
 }
 
 fn request(path: &str, input: &str, store: bool) -> Vec<u8> {
-    let body = json!({"model": "echo", "input": input, "stream": true, "store": store}).to_string();
+    post(path, &json!({"model": "echo", "input": input, "stream": true, "store": store}))
+}
+
+fn post(path: &str, body: &Value) -> Vec<u8> {
+    let body = body.to_string();
     let length = body.len();
     let head = format!(
         "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {length}"

@@ -9,6 +9,9 @@ use crate::{
     CLIENTS, WORDS,
     allocators::Figures,
     generator::Measured,
+    histories::{Histories, TURNS},
+    pace::PACE,
+    paced::Row as PacedRow,
     resuming::{ENTRIES, RUNS as RESUMED, Resuming},
     sleeping::Sleeping,
     waiting::{RUNS, Waiting},
@@ -32,15 +35,20 @@ pub struct Row {
     pub result: Measured,
 }
 
+/// Writes one part of the report.
+type Part = fn(&Report, &mut Formatter<'_>) -> fmt::Result;
+
 /// Everything that was measured.
 #[derive(Debug)]
 pub struct Report {
     measured: Duration,
     load_before: String,
     rows: Vec<Row>,
+    paced: Vec<PacedRow>,
     waiting: Vec<(String, Waiting)>,
     sleeping: Vec<(String, Sleeping)>,
     resuming: Vec<(String, Resuming)>,
+    histories: Vec<(String, Histories)>,
     allocators: Vec<Figures>,
 }
 
@@ -49,13 +57,18 @@ impl Report {
     pub fn new(measured: Duration) -> Self {
         let load = read("/proc/loadavg");
         let load_before = load.split(' ').next().unwrap_or("?").to_owned();
-        let (rows, waiting, sleeping, resuming, allocators) = Default::default();
-        Self { measured, load_before, rows, waiting, sleeping, resuming, allocators }
+        let (rows, paced, waiting, sleeping, resuming, histories, allocators) = Default::default();
+        Self { measured, load_before, rows, paced, waiting, sleeping, resuming, histories, allocators }
     }
 
     /// Adds a line.
     pub fn add(&mut self, row: Row) {
         self.rows.push(row);
+    }
+
+    /// Adds streams at a model's pace.
+    pub fn paced(&mut self, rows: Vec<PacedRow>) {
+        self.paced = rows;
     }
 
     /// Adds the memory of waiting runs.
@@ -71,6 +84,11 @@ impl Report {
     /// Adds starts that resumed runs.
     pub fn resuming(&mut self, database: &str, resuming: Resuming) {
         self.resuming.push((database.to_owned(), resuming));
+    }
+
+    /// Adds turns with a long history.
+    pub fn histories(&mut self, database: &str, histories: Histories) {
+        self.histories.push((database.to_owned(), histories));
     }
 
     /// Adds the settings of `allocator`.
@@ -137,6 +155,44 @@ impl Report {
         Ok(())
     }
 
+    fn at_a_pace(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(
+            out,
+            "| a token each {} ms | streams | gap p50 · p99 | first delta p50 · p99 | bunched | server CPU per delta | of the floor | commits/s | log per delta | PostgreSQL CPU per delta |",
+            PACE.as_millis()
+        )?;
+        writeln!(out, "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|")?;
+        for PacedRow { what, streams, paced } in &self.paced {
+            let each = |duration: Duration| duration.as_secs_f64() * 1e6 / paced.deltas.max(1) as f64;
+            let floor = self
+                .paced
+                .iter()
+                .find(|row| row.streams == *streams)
+                .map_or(f64::NAN, |row| row.paced.cpu.as_secs_f64() * 1e6 / row.paced.deltas.max(1) as f64);
+            let gap = |percent: usize| {
+                let at = (paced.gaps.len() * percent / 100).min(paced.gaps.len().saturating_sub(1));
+                paced.gaps.get(at).copied().unwrap_or_default() / 1_000
+            };
+            let dash = || "–".to_owned();
+            writeln!(
+                out,
+                "| {what} | {} | {} · {} ms | {} · {} ms | {:.0} % | {:.0} µs | {:.1} × | {:.0} | {} | {} |",
+                thousands(*streams as f64),
+                gap(50),
+                gap(99),
+                ms(percentile(&paced.first_delta, 50)),
+                ms(percentile(&paced.first_delta, 99)),
+                paced.bunched as f64 * 100.0 / paced.deltas.max(1) as f64,
+                each(paced.cpu),
+                each(paced.cpu) / floor,
+                paced.commits as f64 / paced.elapsed.as_secs_f64(),
+                paced.log_bytes.map_or_else(dash, |bytes| format!("{} B", bytes / paced.deltas.max(1))),
+                paced.database_cpu.map_or_else(dash, |cpu| format!("{:.0} µs", each(cpu))),
+            )?;
+        }
+        Ok(())
+    }
+
     fn memory(&self, out: &mut Formatter<'_>) -> fmt::Result {
         writeln!(out, "| {RUNS} waiting `echo` runs | resident, watched | resident, clients gone | threads |")?;
         writeln!(out, "|---|--:|--:|--:|")?;
@@ -161,6 +217,17 @@ impl Report {
         writeln!(out, "|---|--:|--:|--:|")?;
         for (database, Resuming { one, entries, runs }) in &self.resuming {
             writeln!(out, "| {database} | {} ms | {} ms | {} ms |", ms(*one), ms(*entries), ms(*runs))?;
+        }
+        Ok(())
+    }
+
+    fn long_histories(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(out, "| a turn after | {} |", TURNS.map(|turns| turns.to_string()).join(" | "))?;
+        writeln!(out, "|---|{}", "--:|".repeat(TURNS.len()))?;
+        for (database, Histories { chain, conversation }) in &self.histories {
+            for (what, times) in [("`previous_response_id`", chain), ("`conversation`", conversation)] {
+                writeln!(out, "| {what}, {database} | {} |", times.map(|time| format!("{} ms", ms(time))).join(" | "))?;
+            }
         }
         Ok(())
     }
@@ -234,17 +301,23 @@ impl Display for Report {
             self.load_before,
             self.measured.as_secs_f64(),
         )?;
-        self.streams(out)?;
-        writeln!(out)?;
-        self.ratios(out)?;
-        writeln!(out)?;
-        self.memory(out)?;
-        writeln!(out)?;
-        self.starts(out)?;
-        writeln!(out)?;
-        self.settings(out)?;
-        writeln!(out)?;
-        self.aims(out)
+        let parts: [(bool, Part); 8] = [
+            (self.rows.is_empty(), Self::streams),
+            (self.rows.is_empty(), Self::ratios),
+            (self.paced.is_empty(), Self::at_a_pace),
+            (self.waiting.is_empty() && self.sleeping.is_empty(), Self::memory),
+            (self.resuming.is_empty(), Self::starts),
+            (self.histories.is_empty(), Self::long_histories),
+            (self.allocators.is_empty(), Self::settings),
+            (self.rows.is_empty() && self.waiting.is_empty() && self.resuming.is_empty(), Self::aims),
+        ];
+        for (empty, part) in parts {
+            if !empty {
+                part(self, out)?;
+                writeln!(out)?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::harness::{
     database::Database,
+    journal::journals,
     plugins,
     server::{Options, Server},
     wait,
@@ -50,11 +51,7 @@ pub async fn measure(database: Database) -> Resuming {
     stream::iter(0..RUNS).map(begin).buffer_unordered(CLIENTS).collect::<()>().await;
     // Whose sleep is not in the journal would sleep again.
     let mut database = server.database().await;
-    wait::eventually("all sleep", async || {
-        let query = sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM journal").fetch_one(&mut database);
-        (query.await.unwrap() == RUNS as i64).then_some(())
-    })
-    .await;
+    wait::eventually("all sleep", async || (journals(&mut database).await.len() == RUNS).then_some(())).await;
     assert!(Instant::now() < wakes, "{RUNS} runs took more than five seconds to begin");
     let runs = resumed(&mut server, wakes).await;
     Resuming { one, entries, runs }

@@ -1,6 +1,9 @@
 //! Runs over the lives of the server.
 
-use outlast::store::{Batch, Phase, TakenRun, WriteConnection};
+use outlast::{
+    protocol::Segment,
+    store::{Batch, JournalSegment, Phase, TakenRun, WriteConnection},
+};
 
 use crate::{
     Opened, ended, entries,
@@ -105,8 +108,9 @@ async fn events_that_contradict_those_that_are_kept_are_found(database: Database
     let Opened { store, .. } = &open(&database).await;
     let mut writer = store.writer().await.unwrap();
     let (one, two) = (row(&id()), row(&id()));
-    let (events, other, next) = (segment(0, 1), segment(0, 2), segment(2, 2));
-    let (entries, others) = (entries(0, 1), entries(0, 0));
+    let (events, next) = (segment(0, 1), segment(2, 2));
+    let (entries, others) = (entries(0, 1), JournalSegment { first: 1, last: 1, lines: b"other\n".to_vec() });
+    let other = Segment { first: 1, last: 1, frames: "event: x\ndata: other\n\n".into() };
     let batch = Batch {
         admitted: vec![&one, &two],
         segments: vec![(&one.id, &events), (&two.id, &events)],

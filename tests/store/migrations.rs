@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use outlast::{
-    protocol::{ConversationId, ResponseId, TerminalStatus},
-    store::{Batch, Store, StoreError, Swept, WriteConnection},
+    protocol::{ConversationId, ResponseId, Segment, TerminalStatus},
+    store::{Batch, JournalSegment, Store, StoreError, Swept, WriteConnection},
 };
 use sqlx::{AnyPool, migrate::Migrator};
 
@@ -17,7 +17,11 @@ use crate::{
     open, row,
 };
 
-both_databases!(every_released_schema_is_brought_up_to_date, a_newer_schema_is_said_to_be_newer);
+both_databases!(
+    every_released_schema_is_brought_up_to_date,
+    an_active_run_of_the_version_before_goes_on,
+    a_newer_schema_is_said_to_be_newer,
+);
 
 async fn a_newer_schema_is_said_to_be_newer(database: Database) {
     let Opened { store, database: name, folder } = open(&database).await;
@@ -49,6 +53,33 @@ async fn every_released_schema_is_brought_up_to_date(database: Database) {
         let store = Store::open(&database).await.unwrap();
         check(&store, store.writer().await.unwrap()).await;
     }
+}
+
+/// Before the commit log, each commit of a run was a row of its own.
+async fn an_active_run_of_the_version_before_goes_on(database: Database) {
+    let folder = scratch::dir("migrations");
+    let name = database.argument(folder.path());
+    make(&name, 10, include_str!("schemas/0010.sql")).await;
+    let store = Store::open(&name).await.unwrap();
+    let mut writer = store.writer().await.unwrap();
+    let run = writer.take_over().await.unwrap().runs.remove(0);
+    assert_eq!((run.epoch, run.events, run.entries, run.attempts), (2, 3, 3, 1));
+    let frames = async |from| {
+        let events = store.events(&run.id, from).await.unwrap();
+        events.iter().flat_map(|segment| segment.frames.to_vec()).collect::<Vec<_>>()
+    };
+    let next = Segment { first: 3, last: 3, frames: "event: d\n\n".into() };
+    let entries = JournalSegment { first: 3, last: 3, lines: b"four\n".to_vec() };
+    let batch = Batch { segments: vec![(&run.id, &next)], entries: vec![(&run.id, &entries)], ..Batch::default() };
+    assert!(writer.commit(&batch).await.unwrap().contradicted.is_empty());
+    let journal: Vec<_> = store.journal(&run.id).await.unwrap().into_iter().flat_map(|part| part.lines).collect();
+    assert_eq!(journal, b"one\ntwo\nthree\nfour\n");
+    assert_eq!(frames(0).await, b"event: a\n\nevent: b\n\nevent: c\n\nevent: d\n\n");
+    assert_eq!(frames(1).await, b"event: b\n\nevent: c\n\nevent: d\n\n");
+    let end = ended(&run.id, TerminalStatus::Completed, 2);
+    assert!(writer.commit(&Batch { ended: vec![&end], ..Batch::default() }).await.unwrap().late.is_empty());
+    assert_eq!(frames(2).await, b"event: c\n\nevent: d\n\n");
+    assert!(store.journal(&run.id).await.unwrap().is_empty());
 }
 
 /// Makes a database as a server of this schema version left it.

@@ -22,7 +22,7 @@ async fn a_table_that_is_gone_is_an_outage_and_no_fault_of_a_run(database: Datab
     let mut writer = store.writer().await.unwrap();
     let (id, segment) = (id(), segment(0, 1));
     writer.commit(&Batch { admitted: vec![&row(&id)], ..Batch::default() }).await.unwrap();
-    database.connect(folder.path()).await.execute("DROP TABLE events").await.unwrap();
+    database.connect(folder.path()).await.execute("DROP TABLE commit_log").await.unwrap();
     let batch = Batch { segments: vec![(&id, &segment)], ..Batch::default() };
     let error = writer.commit(&batch).await.unwrap_err().error;
     assert!(matches!(error, StoreError::Unavailable(_)), "{error}");

@@ -3,7 +3,7 @@
 use wasmtime::{Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
-use super::bindings::types::{Failure, FailureKind};
+use crate::bindings::types::{Failure, FailureKind};
 
 /// How the engine's error begins when a component hands over more than `host_call` of its limits. Its type is private.
 const TOO_MUCH: &str = "too much data is being copied between the host and the guest";
@@ -15,17 +15,17 @@ const LARGEST: &str = "4 MiB, or the largest of limits.event_bytes, limits.tool_
 /// A plugin did what it may not. Ends its run.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct Violation(pub String);
+pub(crate) struct Violation(pub String);
 
 /// A run that is executed again did something else than before. Ends it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct Diverged(pub String);
+pub(crate) struct Diverged(pub String);
 
 /// Not a failure: a component sleeps until this time, since 1970, and leaves memory meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("asleep")]
-pub(super) struct Asleep(pub std::time::Duration);
+pub(crate) struct Asleep(pub std::time::Duration);
 
 /// Why a component did not finish its run.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -47,7 +47,7 @@ impl RunFailure {
     }
 
     /// The agent's own `err`.
-    pub(super) fn from_agent(failure: Failure) -> Self {
+    pub(crate) fn from_agent(failure: Failure) -> Self {
         let code = match failure.kind {
             FailureKind::RateLimited => "rate_limit_exceeded",
             _ => "server_error",
@@ -60,7 +60,7 @@ impl RunFailure {
 
     /// A trap of `whose` component: `The agent`. `stderr` is the end of what it wrote there: Rust and Python put their
     /// panics into it.
-    pub(super) fn from_trap(whose: &str, error: &wasmtime::Error, stderr: &str) -> Self {
+    pub(crate) fn from_trap(whose: &str, error: &wasmtime::Error, stderr: &str) -> Self {
         let (client, cause) = if let Some(Violation(message)) = error.downcast_ref() {
             (format!("{whose} was stopped: it {message}."), message.clone())
         } else if let Some(Diverged(message)) = error.downcast_ref() {
@@ -106,11 +106,22 @@ fn demangle(name: &str) -> String {
 }
 
 /// What a component is told.
-pub(super) fn failure(kind: FailureKind, code: &str, message: impl Into<String>) -> Failure {
+pub(crate) fn failure(kind: FailureKind, code: &str, message: impl Into<String>) -> Failure {
     Failure { kind, code: code.to_owned(), message: message.into(), retry_after_ms: None }
 }
 
+/// What a waiting call answers when the run is being stopped.
+pub(crate) fn cancelled() -> Failure {
+    failure(FailureKind::Cancelled, "cancelled", "The run is being cancelled.")
+}
+
 /// At most `most` characters of `text`, without control characters.
-pub(super) fn shorten(text: &str, most: usize) -> String {
+pub(crate) fn shorten(text: &str, most: usize) -> String {
     text.chars().filter(|character| !character.is_control() || *character == '\n').take(most).collect()
+}
+
+/// An error of the engine, shortly.
+pub(crate) fn first_line(error: &wasmtime::Error) -> String {
+    let text = format!("{error:#}");
+    shorten(text.lines().next().unwrap_or_default(), 500)
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 /// Why a text was not read.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Unread {
+pub(crate) enum Unread {
     /// It is not what it should be.
     #[error(transparent)]
     Wrong(#[from] serde_json::Error),
@@ -23,7 +23,7 @@ pub(super) enum Unread {
 /// # Errors
 ///
 /// It has more of them, or is not what it should be.
-pub(super) fn read<T: DeserializeOwned>(text: &str, most: usize) -> Result<T, Unread> {
+pub(crate) fn read<T: DeserializeOwned>(text: &str, most: usize) -> Result<T, Unread> {
     match values(text) > most {
         true => Err(Unread::TooMany(most)),
         false => Ok(serde_json::from_str(text)?),
@@ -31,7 +31,7 @@ pub(super) fn read<T: DeserializeOwned>(text: &str, most: usize) -> Result<T, Un
 }
 
 /// About how many bytes of memory a value takes.
-pub(super) fn size(value: &Value) -> usize {
+pub(crate) fn size(value: &Value) -> usize {
     let own = size_of::<Value>();
     own + match value {
         Value::String(text) => text.len(),
@@ -43,7 +43,7 @@ pub(super) fn size(value: &Value) -> usize {
 }
 
 /// How many values a text has at most: each stands behind a bracket, a comma, or a colon that has one of both before it.
-pub(super) fn values(text: &str) -> usize {
+pub(crate) fn values(text: &str) -> usize {
     let bytes = text.as_bytes();
     let (mut count, mut at) = (1, 0);
     while let Some(byte) = bytes.get(at) {

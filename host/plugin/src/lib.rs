@@ -5,8 +5,17 @@
 //! every run, or every call of a tool: one wasmtime `Store` each, dropped at its end. While a run waits in a host call,
 //! its instance is a suspended fibre that holds no thread.
 //!
-//! There is one file or folder per WIT interface that is served: `respond`, `model`, `tasks`, `http`, `tools`, `context`,
-//! `log`, and `state` in `kept`.
+//! The crate is made of rooms, each of which knows only those below it; the test in `floors` keeps it so. From the top:
+//!
+//! - `supply`: where plugins come from, whether they are trusted, and which of them serve.
+//! - `agent`: an agent, what it is granted, and the execution of a run.
+//! - `toolbox`: the tools that agents may call: components, MCP servers.
+//! - `engine`: compiles and instantiates components, and asks them what they are.
+//! - `imports`: the host's side of `wit/`, one file or folder per interface, named as there.
+//! - `sandbox`: one instance: its data, limits and replay, and the ports to its run, its log, its state and its tools.
+//! - `outbound`: HTTP requests of components, as far as the operator allows.
+//! - `grants`: what the operator says, and what a component wants.
+//! - `bindings`: generated from `wit/`, with what is behind the handles.
 //!
 //! A plugin is hostile until proven otherwise. It has no files, no sockets, no environment and no real clock; its
 //! memory, tables, handles and output are limited; a loop is interrupted every millisecond so that others go on
@@ -15,73 +24,45 @@
 #![deny(unsafe_code)]
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
+mod agent;
 mod bindings;
-mod cache;
-mod compiler;
-mod component;
-mod context;
 mod engine;
 mod failure;
-mod fetched;
-mod folder;
+#[cfg(test)]
+mod floors;
 mod grants;
-mod http;
-mod instance;
-mod journal;
+mod imports;
 mod json;
-mod kept;
-mod limits;
-mod log;
-mod memory;
 mod meter;
-mod model;
-mod oci;
-mod outline;
-mod output;
-mod pool;
-mod port;
-mod pull;
-mod registry;
-mod respond;
-mod rollback;
-mod secret;
-mod signature;
-mod source;
-mod state;
-mod tasks;
-mod tools;
+mod outbound;
+mod refused;
+mod sandbox;
+mod supply;
+mod toolbox;
 
+pub use agent::{Agent, BUNDLED, Grants, Outcome};
 pub use bindings::BINDINGS;
-pub use cache::private_folder;
-pub use cache::{CacheError, CodeCache};
-pub use compiler::{COMMAND, ChildLimits, Settings, compile, compile_in_children};
-pub use component::{Description, Refused};
-pub use engine::Engine;
+pub use engine::{
+    Allocator, COMMAND, CacheError, ChildLimits, CodeCache, Description, Engine, Pool, Settings, compile,
+    compile_in_children, private_folder,
+};
 pub use failure::RunFailure;
-pub use fetched::{Fetched, put, remove};
-pub use folder::{Change, Folder, FolderError, Serving, Trust, components, read_component};
 pub use grants::{
-    AgentConfig, GrantError, Grants, HostGrant, HttpGrant, ModelGrant, ModelPattern, Pin, Section, StateSize, Template,
-    TimeLimit, WantedHost, Wants,
+    AgentConfig, GrantError, HostGrant, HostPattern, HttpGrant, ModelGrant, ModelPattern, Pin, PrivateNetworks,
+    Section, StateSize, Template, ToolConfig, ToolPattern, WantedHost, Wants,
 };
-pub use http::{HostPattern, HttpLimits, PrivateNetworks};
-pub use instance::{Agent, Outcome, RunContext};
-pub use journal::Entry;
-pub use limits::{CallLimits, PluginLimits};
 pub use meter::{Held, Meter, Used, thread_time};
-pub use oci::{Artifact, FetchLimits, OciReference, SIGNATURE};
-pub use pool::{Allocator, Pool};
-pub use port::{LogLine, LogPort, RunPort, StateChange, StateError, StatePort, StateSpot};
-pub use pull::pull;
-pub use registry::{BUNDLED, Plugin, Registry};
-pub use rollback::PluginVersion;
-pub use secret::RunSecret;
-pub use signature::{PublicKey, Signatures, SigningKey, read_signature, signature_path};
-pub use source::{Source, one_or_many};
-pub use tools::{
-    McpConfig, ScriptedTool, ToolComponent, ToolConfig, ToolDescription, ToolFunction, ToolGrant, ToolLimits,
-    ToolPattern, ToolScript, Toolbox, ToolsConfig,
+pub use outbound::HttpLimits;
+pub use refused::Refused;
+pub use sandbox::{
+    CallLimits, Entry, LogLine, LogPort, PluginLimits, RunContext, RunPort, RunSecret, STATE_ENTRY, StateChange,
+    StateError, StatePort, StateSpot, TimeLimit, ToolLimits,
 };
-
-/// What an entry of an agent's state counts beside its key and its value, in bytes.
-pub const STATE_ENTRY: u32 = 100;
+pub use supply::{
+    Artifact, Change, FetchLimits, Fetched, Folder, FolderError, OciReference, Plugin, PluginVersion, PublicKey,
+    Registry, SIGNATURE, Serving, Signatures, SigningKey, Source, Trust, components, one_or_many, pull, put,
+    read_component, read_signature, remove, signature_path,
+};
+pub use toolbox::{
+    McpConfig, ScriptedTool, ToolComponent, ToolDescription, ToolFunction, ToolGrant, ToolScript, Toolbox, ToolsConfig,
+};

@@ -91,12 +91,12 @@ impl Meter {
     }
 
     /// The time of a processor that this execution took so far, and so about what it would take to come here again.
-    pub(super) fn execution(&self) -> Duration {
+    pub(crate) fn execution(&self) -> Duration {
         read(&self.execution)
     }
 
     /// The run sleeps for this long, and stays in memory though it could leave it.
-    pub(super) fn nap(&self, time: Duration) {
+    pub(crate) fn nap(&self, time: Duration) {
         add(&self.napped, time);
     }
 
@@ -106,7 +106,7 @@ impl Meter {
     }
 
     /// Does work in another thread than that which polls the run, and adds its time.
-    pub(super) fn aside<T>(&self, work: impl FnOnce() -> T) -> T {
+    pub(crate) fn aside<T>(&self, work: impl FnOnce() -> T) -> T {
         let start = thread_time();
         let done = work();
         let spent = thread_time().saturating_sub(start);
@@ -121,7 +121,7 @@ impl Meter {
     }
 
     /// An instance has so much memory now.
-    pub(super) fn grow(&self, bytes: u64) {
+    pub(crate) fn grow(&self, bytes: u64) {
         let instance = self.instance.fetch_max(bytes, Relaxed).max(bytes);
         self.memory.fetch_max(instance.saturating_add(self.held.load(Relaxed)), Relaxed);
     }
@@ -135,7 +135,7 @@ impl Meter {
     }
 
     /// A model call has ended that took these tokens.
-    pub(super) fn tokens(&self, input: u64, output: u64) {
+    pub(crate) fn tokens(&self, input: u64, output: u64) {
         self.input_tokens.fetch_add(input, Relaxed);
         self.output_tokens.fetch_add(output, Relaxed);
     }

@@ -266,7 +266,7 @@ impl From<ApiError> for Refusal {
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Unavailable(_) | StoreError::TimedOut(_) => {
+            error if error.is_temporary() => {
                 warn!(%error, "a request was refused because of the database");
                 Self::Unavailable
             }

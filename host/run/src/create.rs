@@ -136,7 +136,7 @@ impl Manager {
         match self.store.response_of_key(principal, &key.key).await? {
             None => Ok(None),
             // Nobody executes it, and it will be gone in a moment.
-            Some((id, _)) if self.queues.durable.has_abandoned(&id) => Err(Refusal::Unavailable),
+            Some((id, _)) if self.queues.durable.has_abandoned(&id) => Err(Refusal::Unknown),
             Some((id, fingerprint)) if fingerprint == key.fingerprint => Ok(Some(id)),
             Some(_) => Err(Refusal::KeyConflict),
         }

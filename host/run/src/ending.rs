@@ -100,7 +100,7 @@ async fn answered<'a, T>(ask: impl Fn() -> BoxFuture<'a, Result<T, StoreError>>)
     loop {
         match ask().await {
             Ok(answer) => return Some(answer),
-            Err(StoreError::Unavailable(_) | StoreError::TimedOut(_)) => tokio::time::sleep(PAUSE).await,
+            Err(error) if error.is_temporary() => tokio::time::sleep(PAUSE).await,
             Err(error) => {
                 debug!(%error, "not readable");
                 return None;

@@ -326,28 +326,30 @@ impl Run {
         let output: Vec<_> =
             output.iter().map(|item| TurnItem { id: item.id().to_owned(), item: super::to_json(item) }).collect();
         let items = outbox.turn.take().map(|input| input.into_iter().chain(output).collect());
-        self.write_end(&mut outbox, status, response, items.unwrap_or_default(), now);
+        let end = Ended { status, response: response.into() };
+        self.write_end(&mut outbox, end, items.unwrap_or_default(), false, now);
     }
 
     /// Ends the run without an event that says so: what it has said cannot be read, or nothing more of it can be written.
     pub fn end_unrecorded(self: &Arc<Self>, response: String, now: SystemTime) {
         let mut outbox = self.outbox.lock();
         outbox.broken = false;
-        self.write_end(&mut outbox, TerminalStatus::Failed, response, Vec::new(), now);
+        let end = Ended { status: TerminalStatus::Failed, response: response.into() };
+        self.write_end(&mut outbox, end, Vec::new(), true, now);
     }
 
     fn write_end(
         self: &Arc<Self>,
         outbox: &mut Outbox,
-        status: TerminalStatus,
-        response: String,
+        ended: Ended,
         items: Vec<TurnItem>,
+        given_up: bool,
         now: SystemTime,
     ) {
-        let ended = Ended { status, response: response.clone().into() };
+        let (status, response) = (ended.status, String::from_utf8_lossy(&ended.response).into_owned());
         let (journaled, lived) = (outbox.journal.is_used(), outbox.lived);
         let (id, epoch, ended_at) = (self.id.clone(), self.epoch, milliseconds(now));
-        let row = EndedResponse { id, epoch, status, ended_at, response, journaled, lived, items };
+        let row = EndedResponse { id, epoch, status, ended_at, response, journaled, given_up, lived, items };
         outbox.ended = Some((row, ended));
         self.queue(outbox);
     }

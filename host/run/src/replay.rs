@@ -66,7 +66,7 @@ pub(super) async fn reread(manager: &Manager, run: &Arc<Run>) -> Result<(), Unre
         match Kept::read(manager, run).await {
             Ok(Some(_)) => return Ok(()),
             Ok(None) => tokio::time::sleep(SETTLE).await,
-            Err(StoreError::Unavailable(_) | StoreError::TimedOut(_)) => tokio::time::sleep(PAUSE).await,
+            Err(error) if error.is_temporary() => tokio::time::sleep(PAUSE).await,
             Err(error) => return Err(Unreadable(error.to_string())),
         }
     }
@@ -155,7 +155,7 @@ impl Over {
 impl From<StoreError> for Over {
     fn from(error: StoreError) -> Self {
         match error {
-            error @ (StoreError::Unavailable(_) | StoreError::TimedOut(_)) => Self::Store(error),
+            error if error.is_temporary() => Self::Store(error),
             error => {
                 error!(%error, "a run cannot be resumed");
                 Self::unable("what it began with is damaged")

@@ -16,7 +16,7 @@ use std::{
 use futures::future::BoxFuture;
 use outlast_plugin::{STATE_ENTRY, StateChange, StateError, StatePort, StateSpot};
 use outlast_protocol::{ConversationId, ResponseId};
-use outlast_store::{StateOwner, StatePlace, StateWrite, Store, StoreError};
+use outlast_store::{StateOwner, StatePlace, StateWrite, Store};
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as Turn, Notify};
 use tracing::{error, warn};
@@ -36,7 +36,7 @@ macro_rules! answered {
         loop {
             match $ask.await {
                 Ok(answer) => break Ok(answer),
-                Err(error @ (StoreError::Unavailable(_) | StoreError::TimedOut(_))) => {
+                Err(error) if error.is_temporary() => {
                     if !std::mem::replace(&mut warned, true) {
                         warn!(%error, "a run waits for its state");
                     }

@@ -152,7 +152,7 @@ impl Subscription {
                     self.page = page.into();
                     return Ok(!self.page.is_empty());
                 }
-                Err(error @ (StoreError::Unavailable(_) | StoreError::TimedOut(_))) => {
+                Err(error) if error.is_temporary() => {
                     if !std::mem::replace(&mut warned, true) {
                         warn!(response = %self.id, %error, "a subscriber waits for the log");
                     }

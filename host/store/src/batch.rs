@@ -83,6 +83,9 @@ pub struct EndedResponse {
     pub response: String,
     /// Whether it has a journal, which goes now.
     pub journaled: bool,
+    /// Whether it ends without an event that says so, because the database does not take what it has said: then that is no
+    /// reason not to end it.
+    pub given_up: bool,
     /// Whether it has slept, waited or been resumed: what says so goes now.
     pub lived: bool,
     /// The items that it adds to its conversation when it has completed.

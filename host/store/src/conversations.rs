@@ -7,7 +7,7 @@ use sqlx::{Any, AnyConnection, Row as _, Transaction};
 use super::{
     Backend, Store, StoreError,
     batch::NewResponse,
-    sql::{ROWS, query, rows_of},
+    sql::{batches, query, rows_of},
 };
 
 /// The most conversations that are looked for at once.
@@ -371,11 +371,11 @@ pub(super) async fn begin_named(connection: &mut AnyConnection, rows: &[&NewResp
     let named = rows.iter().filter_map(|row| row.conversation.as_ref().map(|(id, _)| (row, id)));
     let mut named: Vec<_> = named.filter(|(_, id)| id.is_name()).collect();
     named.sort_unstable_by_key(|(row, id)| (row.principal.as_str(), id.as_str()));
-    for rows in named.chunks(ROWS) {
+    for rows in batches(&named) {
         let sql = format!(
             "INSERT INTO conversations (principal, id, created_at, changed_at, metadata, next_position) VALUES {} \
              ON CONFLICT DO NOTHING",
-            rows_of(rows.len(), 6)
+            rows_of(connection, rows.len(), 6)
         );
         let mut query = query(sql);
         for (row, id) in rows {
@@ -404,10 +404,10 @@ pub(super) async fn lock(
     }
     let mut sorted = conversations.to_vec();
     sorted.sort_unstable();
-    for rows in sorted.chunks(ROWS) {
+    for rows in batches(&sorted) {
         let sql = format!(
             "SELECT 1 AS one FROM conversations WHERE (principal, id) IN (VALUES {}) ORDER BY principal, id FOR UPDATE",
-            rows_of(rows.len(), 2)
+            rows_of(connection, rows.len(), 2)
         );
         let query = rows
             .iter()
@@ -426,10 +426,10 @@ pub(super) async fn append(
     items: &[NewItem<'_>],
 ) -> Result<(), StoreError> {
     let mut position = first;
-    for rows in items.chunks(ROWS) {
+    for rows in batches(items) {
         let sql = format!(
             "INSERT INTO conversation_items (principal, conversation_id, position, id, item) VALUES {}",
-            rows_of(rows.len(), 5)
+            rows_of(connection, rows.len(), 5)
         );
         let mut query = query(sql);
         for row in rows {

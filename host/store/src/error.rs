@@ -64,6 +64,11 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether the same call may work later.
+    pub fn is_temporary(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::TimedOut(_))
+    }
+
     /// Whether the data are to blame: the same call fails again, and others work.
     pub fn blames_the_data(&self) -> bool {
         matches!(self, Self::Rejected(_) | Self::Damaged(_))
@@ -108,7 +113,7 @@ impl StoreError {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Unavailable(_) | StoreError::TimedOut(_) => {
+            error if error.is_temporary() => {
                 warn!(%error, "a request failed because of the database");
                 let message = "The database is not available right now. Repeat the request.";
                 Self::new(ErrorKind::Unavailable, "storage_unavailable", message).with_retry_after(1)

@@ -2,25 +2,21 @@
 
 use outlast_protocol::{ResponseId, Segment};
 
-use super::{
-    Store, StoreError,
-    segments::{self, EVENTS},
-};
+use super::{Store, StoreError, commit_log::Kind, segments::Part};
 
 /// The most segments of one page. A segment is at most what one run may have uncommitted, so a page is bounded.
-const PAGE: i64 = 16;
+const PAGE: usize = 16;
 
 impl Store {
-    /// The next segments of a response's log that hold events from `from` on, in order; empty at the end. The
-    /// first segment may begin before `from`.
+    /// The events of a response from the number `from` on, in order: the next segments; empty at the end.
     ///
     /// # Errors
     ///
     /// [`StoreError::Damaged`]: a row does not have the frames that its numbers say.
     pub async fn events(&self, id: &ResponseId, from: u64) -> Result<Vec<Segment>, StoreError> {
-        let rows = segments::read(&self.pool, &EVENTS, id, from, PAGE).await?;
-        let segments = rows.into_iter().map(|(first, last, frames)| Segment { first, last, frames: frames.into() });
-        segments
+        let parts = self.parts(Kind::Events, id, from, PAGE).await?.into_iter();
+        parts
+            .map(|Part { first, last, bytes }| Segment { first, last, frames: bytes.into() })
             .map(|segment| {
                 let Segment { first, last, .. } = segment;
                 let damaged = || StoreError::Damaged(format!("{id}: its events {first} to {last} are not whole"));

@@ -12,7 +12,7 @@ const FRESH: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The tables that there must be.
-const TABLES: [&str; 13] = [
+const TABLES: [&str; 14] = [
     "responses",
     "events",
     "conversations",
@@ -20,6 +20,7 @@ const TABLES: [&str; 13] = [
     "secrets",
     "owner",
     "journal",
+    "commit_log",
     "components",
     "state",
     "run_logs",

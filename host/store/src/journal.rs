@@ -3,10 +3,7 @@
 use outlast_protocol::ResponseId;
 use sqlx::Row as _;
 
-use super::{
-    Store, StoreError,
-    segments::{self, JOURNAL},
-};
+use super::{Store, StoreError, commit_log::Kind, segments::Part};
 
 /// Consecutive entries of one run's journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,8 +19,8 @@ pub struct JournalSegment {
 impl Store {
     /// The journal of a run, in order.
     pub async fn journal(&self, id: &ResponseId) -> Result<Vec<JournalSegment>, StoreError> {
-        let rows = segments::read(&self.pool, &JOURNAL, id, 0, i64::MAX).await?;
-        Ok(rows.into_iter().map(|(first, last, lines)| JournalSegment { first, last, lines }).collect())
+        let parts = self.parts(Kind::Journal, id, 0, usize::MAX).await?.into_iter();
+        Ok(parts.map(|Part { first, last, bytes }| JournalSegment { first, last, lines: bytes }).collect())
     }
 
     /// Keeps a component, if it is not kept already. `now` is in milliseconds since 1970.

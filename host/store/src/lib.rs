@@ -12,6 +12,7 @@
 
 mod batch;
 mod commit;
+mod commit_log;
 mod connect;
 mod conversations;
 mod error;
@@ -23,6 +24,7 @@ mod lives;
 mod open;
 mod ownership;
 mod pool;
+mod recovery;
 mod responses;
 mod runs;
 mod secrets;

@@ -10,7 +10,7 @@ use tracing::error;
 
 use super::{
     Store, StoreError, WriteConnection,
-    sql::{ROWS, delete, placeholders, query, response_id, rows_of},
+    sql::{batches, delete, placeholders, query, response_id, rows_of},
 };
 
 /// The columns of an [`ActiveRun`].
@@ -96,7 +96,8 @@ impl WriteConnection {
         const REACHED: &str = "COALESCE((SELECT MAX(last_sequence) + 1 FROM events \
             WHERE response_id = responses.id), 0) AS events, \
             COALESCE((SELECT MAX(last_position) + 1 FROM journal WHERE response_id = responses.id), 0) AS entries";
-        let connection = self.connection().await?;
+        let damaged = self.recover().await?;
+        let (ownership, connection) = self.owned().await?;
         // Once: a start that fails behind this finds nobody who has an instance.
         query(format!(
             "WITH cut (id, events, entries) AS (SELECT responses.id, {REACHED} FROM responses \
@@ -115,10 +116,12 @@ impl WriteConnection {
             "SELECT id, principal, epoch, agent, created_at, lives.attempts AS attempts, crashes, wake_at, {REACHED} \
              FROM responses JOIN lives ON lives.response_id = responses.id WHERE ended_at IS NULL ORDER BY created_at"
         );
-        let rows = query(sql).fetch_all(connection).await?;
+        let rows = query(sql).fetch_all(&mut *connection).await?;
+        ownership.limit(connection).await?;
         let mut taken = TakenOver::default();
         for row in &rows {
             match (taken_run(row), response_id(row.try_get("id")?)) {
+                (Ok(run), _) if damaged.contains(&run.id) => taken.unreadable.push(run.id),
                 (Ok(run), _) => taken.runs.push(run),
                 (Err(error), Ok(id)) => {
                     error!(response = %id, %error, "a run cannot be taken over; it ends");
@@ -160,10 +163,14 @@ impl Store {
 
     /// Forgets how often these runs were resumed: they were executed for a while without harm.
     pub async fn forgive_attempts(&self, ids: &[&ResponseId]) -> Result<(), StoreError> {
-        let sql = format!("UPDATE lives SET attempts = 0 WHERE response_id IN ({})", placeholders(ids.len()));
-        let query = ids.iter().fold(query(sql), |query, id| query.bind(id.as_str().to_owned()));
-        query.execute(&self.pool).await?;
-        Ok(())
+        let mut transaction = self.begin().await?;
+        for ids in batches(ids) {
+            let holes = placeholders(&transaction, ids.len());
+            let sql = format!("UPDATE lives SET attempts = 0 WHERE response_id IN ({holes})");
+            let query = ids.iter().fold(query(sql), |query, id| query.bind(id.as_str().to_owned()));
+            query.execute(&mut *transaction).await?;
+        }
+        Ok(transaction.commit().await?)
     }
 }
 
@@ -178,7 +185,7 @@ pub(super) async fn set_phases(
          SELECT stands.id, stands.executing, NULLIF(stands.wake_at, -1), 0, 0, 0 FROM stands JOIN responses \
          ON responses.id = stands.id AND responses.epoch = stands.epoch WHERE responses.ended_at IS NULL \
          ON CONFLICT (response_id) DO UPDATE SET executing = excluded.executing, wake_at = excluded.wake_at",
-        rows_of(rows.len(), 4)
+        rows_of(connection, rows.len(), 4)
     );
     let mut query = query(sql);
     for (id, epoch, phase) in rows {
@@ -195,8 +202,11 @@ pub(super) async fn set_phases(
 
 /// Removes what is said of runs that have ended. How often one was resumed stays, for the operator.
 pub(super) async fn remove(connection: &mut AnyConnection, ids: &[&ResponseId]) -> Result<(), StoreError> {
-    for ids in ids.chunks(ROWS) {
-        let sql = format!("DELETE FROM lives WHERE response_id IN ({}) AND attempts = 0", placeholders(ids.len()));
+    for ids in batches(ids) {
+        let sql = format!(
+            "DELETE FROM lives WHERE response_id IN ({}) AND attempts = 0",
+            placeholders(connection, ids.len())
+        );
         let query = ids.iter().fold(query(sql), |query, id| query.bind(id.as_str().to_owned()));
         query.execute(&mut *connection).await?;
     }

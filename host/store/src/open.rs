@@ -12,10 +12,11 @@ use sqlx::{
     any::AnyPoolOptions,
     migrate::{MigrateError, Migration, MigrationType, Migrator},
 };
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, RwLock};
 
 use super::{
     StoreError, WriteConnection,
+    commit_log::CommitLog,
     connect::{PostgresUrl, backend_of, prepare, sqlite_in_words},
     file::DatabaseFile,
     pool::Pool,
@@ -29,7 +30,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 pub const LEASE: Duration = Duration::from_secs(15);
 
 /// The schema, version by version. A released version is never edited.
-const MIGRATIONS: [(i64, &str, &str); 10] = [
+const MIGRATIONS: [(i64, &str, &str); 11] = [
     (1, "responses", include_str!("../migrations/0001_responses.sql")),
     (2, "conversations", include_str!("../migrations/0002_conversations.sql")),
     (3, "secrets", include_str!("../migrations/0003_secrets.sql")),
@@ -40,6 +41,7 @@ const MIGRATIONS: [(i64, &str, &str); 10] = [
     (8, "lives", include_str!("../migrations/0008_lives.sql")),
     (9, "conversations changed", include_str!("../migrations/0009_conversations_changed.sql")),
     (10, "served", include_str!("../migrations/0010_served.sql")),
+    (11, "commit log", include_str!("../migrations/0011_commit_log.sql")),
 ];
 
 /// Which database it is, for the few statements that differ.
@@ -65,6 +67,10 @@ pub struct Store {
     pub(super) checked: Arc<Mutex<Option<Instant>>>,
     /// The file of an SQLite database, held as long as the store lives.
     pub(super) file: Option<Arc<DatabaseFile>>,
+    /// What was committed and is not yet in its tables.
+    pub(super) commit_log: Arc<parking_lot::Mutex<CommitLog>>,
+    /// Held while a transaction is committed, until what it has committed is in the commit log's memory.
+    pub(super) committing: Arc<RwLock<()>>,
     /// Whether this server still is the owner. Endless on SQLite, where a lock on a file decides.
     pub(super) held: Lease,
 }
@@ -131,12 +137,23 @@ impl Store {
             })
             .connect_lazy(url)?
             .into();
-        let checked = Arc::default();
+        let (checked, commit_log, committing) = Default::default();
         let held = match backend {
             Backend::Sqlite => Lease::endless(),
             Backend::Postgres => Lease::none(),
         };
-        Ok(Self { pool, backend, shown: shown.to_owned(), url: url.into(), lease: LEASE, held, checked, file })
+        Ok(Self {
+            pool,
+            backend,
+            shown: shown.to_owned(),
+            url: url.into(),
+            lease: LEASE,
+            held,
+            checked,
+            file,
+            commit_log,
+            committing,
+        })
     }
 
     /// The same, with another lease than [`LEASE`].

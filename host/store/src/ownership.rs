@@ -195,6 +195,7 @@ impl Ownership {
             }
             tokio::time::sleep(PAUSE / 2).await;
         }
+        self.limit(&mut connection).await?;
         self.renew(&mut connection).await?;
         info!("a new connection writes to {}", self.store.shown());
         Ok(connection)
@@ -249,24 +250,29 @@ impl Ownership {
         if self.store.backend == Backend::Postgres {
             // PostgreSQL ends what this server gave up, when it hears no more of it.
             let sql = format!(
-                "SET application_name = '{}'; SET idle_in_transaction_session_timeout = {}; \
-                 SET statement_timeout = {}",
+                "SET application_name = '{}'; SET idle_in_transaction_session_timeout = {}",
                 self.name,
                 self.lease_milliseconds(),
-                self.commit_limit().as_millis(),
             );
             connection.execute(sqlx::AssertSqlSafe(sql).into_sql_str()).await?;
         }
         Ok(connection)
     }
 
+    /// Lets each statement take as long as a commit may, and no longer. Those of a start take as long as they need: they
+    /// hold up nobody's commits.
+    pub async fn limit(&self, connection: &mut AnyConnection) -> Result<(), StoreError> {
+        if self.store.backend == Backend::Postgres {
+            set_statement_timeout(connection, self.commit_limit()).await?;
+        }
+        Ok(())
+    }
+
     async fn migrate(&self, connection: &mut AnyConnection) -> Result<(), StoreError> {
         // Nobody else has it: the first lock is this server's.
         lock(connection, MIGRATING).await?;
-        connection.execute("SET statement_timeout = 0").await?;
+        set_statement_timeout(connection, Duration::ZERO).await?;
         self.store.migrate(connection).await?;
-        let limit = format!("SET statement_timeout = {}", self.commit_limit().as_millis());
-        connection.execute(sqlx::AssertSqlSafe(limit).into_sql_str()).await?;
         sqlx::query("SELECT pg_advisory_unlock($1)").bind(MIGRATING).fetch_one(connection).await?;
         Ok(())
     }
@@ -405,6 +411,13 @@ impl Ownership {
 async fn lock(connection: &mut AnyConnection, key: i64) -> Result<bool, StoreError> {
     let lock = sqlx::query("SELECT pg_try_advisory_lock($1) AS taken").bind(key);
     Ok(lock.fetch_one(connection).await?.try_get("taken")?)
+}
+
+/// How long a statement may take; zero: as long as it needs.
+async fn set_statement_timeout(connection: &mut AnyConnection, limit: Duration) -> Result<(), sqlx::Error> {
+    let sql = format!("SET statement_timeout = {}", limit.as_millis());
+    connection.execute(sqlx::AssertSqlSafe(sql).into_sql_str()).await?;
+    Ok(())
 }
 
 async fn last_epoch(connection: &mut AnyConnection) -> Result<Option<i64>, StoreError> {

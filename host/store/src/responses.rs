@@ -91,16 +91,12 @@ impl Store {
 
     /// How large the requests and responses are that [`turns`](Self::turns) gives, in bytes. They are not read for it.
     pub async fn turns_bytes(&self, principal: &str, id: &ResponseId, most: i64) -> Result<u64, StoreError> {
-        let sql = "WITH RECURSIVE chain (previous, size, depth) AS ( \
-             SELECT previous_response_id, OCTET_LENGTH(request) + COALESCE(OCTET_LENGTH(response), 0), 1 FROM responses \
-             WHERE id = $1 AND principal = $2 AND deleted_at IS NULL \
-             UNION ALL \
-             SELECT responses.previous_response_id, \
-             OCTET_LENGTH(responses.request) + COALESCE(OCTET_LENGTH(responses.response), 0), chain.depth + 1 \
-             FROM responses JOIN chain ON responses.id = chain.previous \
-             WHERE responses.principal = $2 AND chain.depth < $3 AND responses.deleted_at IS NULL) \
-             SELECT CAST(COALESCE(SUM(size), 0) AS BIGINT) AS size FROM chain";
-        let query = sqlx::query(sql).bind(id.as_str().to_owned()).bind(principal.to_owned()).bind(most);
+        let sql = format!(
+            "{} SELECT CAST(COALESCE(SUM({}), 0) AS BIGINT) AS size FROM chain",
+            chain_of("deleted_at IS NULL"),
+            of_chain("OCTET_LENGTH(request) + COALESCE(OCTET_LENGTH(response), 0)")
+        );
+        let query = query(sql).bind(id.as_str().to_owned()).bind(principal.to_owned()).bind(most);
         Ok(query.fetch_one(&self.pool).await?.try_get::<i64, _>("size")?.unsigned_abs())
     }
 
@@ -112,14 +108,11 @@ impl Store {
         condition: &'static str,
     ) -> Result<Vec<Turn>, StoreError> {
         let sql = format!(
-            "WITH RECURSIVE chain (id, previous, status, request, response, depth) AS ( \
-             SELECT id, previous_response_id, status, request, response, 1 FROM responses \
-             WHERE id = $1 AND principal = $2 AND {condition} \
-             UNION ALL \
-             SELECT responses.id, responses.previous_response_id, responses.status, responses.request, \
-             responses.response, chain.depth + 1 FROM responses JOIN chain ON responses.id = chain.previous \
-             WHERE responses.principal = $2 AND chain.depth < $3 AND {condition}) \
-             SELECT id, status, request, response FROM chain ORDER BY depth DESC"
+            "{} SELECT {} AS status, {} AS request, {} AS response FROM chain ORDER BY depth DESC",
+            chain_of(condition),
+            of_chain("status"),
+            of_chain("request"),
+            of_chain("response")
         );
         let query = query(sql).bind(id.as_str().to_owned()).bind(principal.to_owned()).bind(most);
         let rows = query.fetch_all(&self.pool).await?;
@@ -152,10 +145,14 @@ impl Store {
         .execute(&mut *transaction)
         .await?
         .rows_affected();
-        if hidden > 0 && needed(&mut transaction, &[id]).await?.is_empty() {
+        let gone = hidden > 0 && needed(&mut transaction, &[id]).await?.is_empty();
+        if gone {
             remove(&mut transaction, &[id]).await?;
         }
         transaction.commit().await?;
+        if gone {
+            self.commit_log.lock().forget(id);
+        }
         Ok(hidden > 0)
     }
 
@@ -229,6 +226,27 @@ async fn remove(connection: &mut AnyConnection, ids: &[&ResponseId]) -> Result<(
     Ok(())
 }
 
+/// The response `$1` of the principal `$2` and those that it goes on from, `$3` at most, for which the condition holds, as
+/// `chain (id, previous, depth)`. Without their texts, which each step would carry along.
+///
+/// Each row is looked up by its id in a query of its own: PostgreSQL would read the whole table for each step instead,
+/// where it does not know yet how large the table is.
+fn chain_of(condition: &str) -> String {
+    format!(
+        "WITH RECURSIVE chain (id, previous, depth) AS ( \
+         SELECT id, previous_response_id, 1 FROM responses WHERE id = $1 AND principal = $2 AND {condition} \
+         UNION ALL \
+         SELECT chain.previous, (SELECT previous_response_id FROM responses WHERE id = chain.previous), \
+         chain.depth + 1 FROM chain WHERE chain.depth < $3 AND \
+         (SELECT 1 FROM responses WHERE id = chain.previous AND principal = $2 AND {condition}) = 1)"
+    )
+}
+
+/// A column of the response at a place of a chain.
+fn of_chain(column: &str) -> String {
+    format!("(SELECT {column} FROM responses WHERE id = chain.id)")
+}
+
 /// Those of `ids` that active runs go on from, directly or not.
 async fn needed(connection: &mut AnyConnection, ids: &[&ResponseId]) -> Result<HashSet<String>, StoreError> {
     // From each of them down to whatever goes on from it. Most have nobody, and are left at once.
@@ -239,7 +257,7 @@ async fn needed(connection: &mut AnyConnection, ids: &[&ResponseId]) -> Result<H
          SELECT behind.root, responses.id, responses.ended_at FROM responses \
          JOIN behind ON responses.previous_response_id = behind.id) \
          SELECT DISTINCT root FROM behind WHERE ended_at IS NULL",
-        placeholders(ids.len())
+        placeholders(connection, ids.len())
     );
     let query = ids.iter().fold(query(sql), |query, id| query.bind(id.as_str().to_owned()));
     query.fetch_all(connection).await?.iter().map(|row| Ok(row.try_get("root")?)).collect()

@@ -5,12 +5,13 @@ use sqlx::{AnyConnection, Row as _, any::AnyRow};
 
 use super::{
     Store, StoreError,
-    segments::{self, LOGS},
+    commit_log::Kind,
+    segments::Part,
     sql::{query, response_id, rows_of},
 };
 
 /// The most segments of one page of a log.
-const PAGE: i64 = 16;
+const PAGE: usize = 16;
 
 /// Consecutive lines of one run's log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,27 +116,37 @@ impl Store {
         }
         sql.push_str(&format!(" ORDER BY responses.id DESC LIMIT ${}", bound.len() + 2));
         let query = bound.into_iter().fold(query(sql).bind(0_i64), |query, value| query.bind(value));
-        query.bind(filter.limit).fetch_all(&self.pool).await?.iter().map(|row| run(row, None)).collect()
+        query.bind(filter.limit).fetch_all(&self.pool).await?.iter().map(|row| self.run_of(row, None)).collect()
     }
 
     /// A run of any principal.
     pub async fn run(&self, id: &ResponseId) -> Result<Option<RunRow>, StoreError> {
         let sql = format!("SELECT response, {COLUMNS} WHERE responses.id = $1 AND deleted_at IS NULL");
         let row = query(sql).bind(id.as_str().to_owned()).fetch_optional(&self.pool).await?;
-        row.map(|row| run(&row, row.try_get("response")?)).transpose()
+        row.map(|row| self.run_of(&row, row.try_get("response")?)).transpose()
     }
 
-    /// The next segments of a run's log that hold lines from `from` on, in order; empty at the end.
+    fn run_of(&self, row: &AnyRow, response: Option<String>) -> Result<RunRow, StoreError> {
+        let mut run = run(row, response)?;
+        if let Some(tail) = self.commit_log.lock().tail(&run.id, Kind::Logs) {
+            run.log_lines = run.log_lines.max(tail.last.cast_signed() + 1);
+        }
+        Ok(run)
+    }
+
+    /// The lines of a run's log from the number `from` on, in order: the next segments; empty at the end.
     pub async fn log(&self, id: &ResponseId, from: u64) -> Result<Vec<LogSegment>, StoreError> {
-        let rows = segments::read(&self.pool, &LOGS, id, from, PAGE).await?;
-        Ok(rows.into_iter().map(|(first, last, lines)| LogSegment { first, last, lines }).collect())
+        let parts = self.parts(Kind::Logs, id, from, PAGE).await?.into_iter();
+        Ok(parts.map(|Part { first, last, bytes }| LogSegment { first, last, lines: bytes }).collect())
     }
 
     /// How large a run's log is, in bytes.
     pub async fn log_bytes(&self, id: &ResponseId) -> Result<i64, StoreError> {
         let sum =
             "SELECT CAST(COALESCE(SUM(LENGTH(lines)), 0) AS BIGINT) AS bytes FROM run_logs WHERE response_id = $1";
-        Ok(sqlx::query(sum).bind(id.as_str().to_owned()).fetch_one(&self.pool).await?.try_get("bytes")?)
+        let bytes: i64 = sqlx::query(sum).bind(id.as_str().to_owned()).fetch_one(&self.pool).await?.try_get("bytes")?;
+        let tail = self.commit_log.lock().tail(id, Kind::Logs).map_or(0, |tail| tail.bytes.len());
+        Ok(bytes + tail.cast_signed() as i64)
     }
 }
 
@@ -178,7 +189,7 @@ pub(super) async fn set_usage(
          ON CONFLICT (response_id) DO UPDATE SET cpu = excluded.cpu, memory = excluded.memory, \
          input_tokens = excluded.input_tokens, output_tokens = excluded.output_tokens, heard = excluded.heard, \
          reported = excluded.reported",
-        rows_of(rows.len(), 7)
+        rows_of(connection, rows.len(), 7)
     );
     let mut query = query(sql);
     for (id, usage) in rows {

@@ -4,7 +4,7 @@ use std::{collections::HashSet, fmt::Write as _};
 
 use outlast_protocol::ResponseId;
 use sqlx::{
-    Any, AnyConnection, Row as _,
+    Any, AnyConnection, Database as _, Postgres, Row as _,
     any::{AnyArguments, AnyRow},
     query::Query,
 };
@@ -21,33 +21,57 @@ pub(super) const RESPONSE_TABLES: [(&str, &str); 6] = [
     ("responses", "id"),
 ];
 
-/// The most rows of one statement. PostgreSQL takes 65,535 parameters and SQLite 32,766.
-pub(super) const ROWS: usize = 1_000;
+/// The most rows of one statement, a power of two. PostgreSQL takes 65,535 parameters and SQLite 32,766.
+pub(super) const ROWS: usize = 1_024;
+
+/// Divides rows into as few statements as there are shapes for: a statement has a power of two rows, so that the database
+/// prepares each of a few once, and not one for each number of rows.
+pub(super) fn batches<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
+    std::iter::from_fn(move || {
+        let most = 1 << rows.len().min(ROWS).checked_ilog2()?;
+        rows.split_off(..most)
+    })
+}
 
 pub(super) fn query<'q>(sql: String) -> Query<'q, Any, AnyArguments> {
     sqlx::query(sqlx::AssertSqlSafe(sql))
 }
 
 /// `$1,$2,…`
-pub(super) fn placeholders(count: usize) -> String {
-    let mut sql = String::new();
-    for number in 1..=count {
-        let _ = write!(sql, "{}${number}", if number == 1 { "" } else { "," });
-    }
+pub(super) fn placeholders(connection: &AnyConnection, count: usize) -> String {
+    let mut sql = String::with_capacity(count * 5);
+    holes(&mut sql, numbered(connection), 1, count);
     sql
 }
 
 /// `($1,$2),($3,$4),…`: `rows` rows of `columns` columns.
-pub(super) fn rows_of(rows: usize, columns: usize) -> String {
-    let mut sql = String::with_capacity(rows * columns * 6);
+pub(super) fn rows_of(connection: &AnyConnection, rows: usize, columns: usize) -> String {
+    let (numbered, mut sql) = (numbered(connection), String::with_capacity(rows * columns * 6));
     for row in 0..rows {
         sql.push_str(if row == 0 { "(" } else { ",(" });
-        for column in 1..=columns {
-            let _ = write!(sql, "{}${}", if column == 1 { "" } else { "," }, row * columns + column);
-        }
+        holes(&mut sql, numbered, row * columns + 1, columns);
         sql.push(')');
     }
     sql
+}
+
+/// Whether the holes of a statement have numbers. To SQLite these are names, and the driver asks for the name of each, which
+/// is searched in a list of all: with some thousand holes that was a third of all the processor time.
+fn numbered(connection: &AnyConnection) -> bool {
+    connection.backend_name() == Postgres::NAME
+}
+
+fn holes(sql: &mut String, numbered: bool, first: usize, count: usize) {
+    for number in first..first + count {
+        if number > first {
+            sql.push(',');
+        }
+        if numbered {
+            let _ = write!(sql, "${number}");
+        } else {
+            sql.push('?');
+        }
+    }
 }
 
 /// Deletes the rows whose `column` is one of `ids`.
@@ -57,8 +81,8 @@ pub(super) async fn delete(
     column: &str,
     ids: &[&ResponseId],
 ) -> Result<(), StoreError> {
-    for ids in ids.chunks(ROWS) {
-        let sql = format!("DELETE FROM {table} WHERE {column} IN ({})", placeholders(ids.len()));
+    for ids in batches(ids) {
+        let sql = format!("DELETE FROM {table} WHERE {column} IN ({})", placeholders(connection, ids.len()));
         let query = ids.iter().fold(query(sql), |query, id| query.bind(id.as_str().to_owned()));
         query.execute(&mut *connection).await?;
     }
@@ -77,4 +101,18 @@ pub(super) fn missing<'a>(
 /// An id as it stands in a row.
 pub(super) fn response_id(text: String) -> Result<ResponseId, StoreError> {
     ResponseId::parse(&text).ok_or_else(|| StoreError::Damaged(format!("`{text}` is not an id of a response")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_divided_into_powers_of_two() {
+        let rows: Vec<_> = (0..2_500).collect();
+        let sizes: Vec<_> = batches(&rows).map(<[_]>::len).collect();
+        assert_eq!(sizes, [1_024, 1_024, 256, 128, 64, 4]);
+        assert_eq!(batches(&rows).flatten().copied().collect::<Vec<_>>(), rows);
+        assert_eq!(batches::<u8>(&[]).count(), 0);
+    }
 }

@@ -9,7 +9,7 @@ use sqlx::{AnyConnection, Row as _};
 
 use super::{
     Backend, Store, StoreError,
-    sql::{ROWS, query, rows_of},
+    sql::{batches, query, rows_of},
 };
 
 /// Whose state it is: an agent's, by its name, for one principal.
@@ -123,11 +123,11 @@ pub(super) async fn keep(
         }
     }
     let (set, removed): (Vec<_>, Vec<_>) = last.into_iter().partition(|(_, value)| value.is_some());
-    for rows in set.chunks(ROWS) {
+    for rows in batches(&set) {
         let sql = format!(
             "INSERT INTO state (principal, agent, conversation_id, key, value) VALUES {} \
              ON CONFLICT (principal, agent, conversation_id, key) DO UPDATE SET value = excluded.value",
-            rows_of(rows.len(), 5)
+            rows_of(connection, rows.len(), 5)
         );
         let mut query = query(sql);
         for ((owner, place), value) in rows {
@@ -140,10 +140,10 @@ pub(super) async fn keep(
         }
         query.execute(&mut *connection).await?;
     }
-    for rows in removed.chunks(ROWS) {
+    for rows in batches(&removed) {
         let sql = format!(
             "DELETE FROM state WHERE (principal, agent, conversation_id, key) IN (VALUES {})",
-            rows_of(rows.len(), 4)
+            rows_of(connection, rows.len(), 4)
         );
         let mut query = query(sql);
         for ((owner, place), _) in rows {
@@ -168,7 +168,7 @@ async fn conversations(
     let wanted: HashSet<_> = named.map(|write| (&write.owner.principal, &write.place.conversation)).collect();
     let wanted: Vec<_> = wanted.into_iter().collect();
     let mut there = HashSet::new();
-    for rows in wanted.chunks(ROWS) {
+    for rows in batches(&wanted) {
         let lock = match backend {
             // The transaction has the only lock for writing already.
             Backend::Sqlite => "",
@@ -176,7 +176,7 @@ async fn conversations(
         };
         let sql = format!(
             "SELECT principal, id FROM conversations WHERE (principal, id) IN (VALUES {}) {lock}",
-            rows_of(rows.len(), 2)
+            rows_of(connection, rows.len(), 2)
         );
         let query =
             rows.iter().fold(query(sql), |query, (principal, id)| query.bind((*principal).clone()).bind((*id).clone()));

@@ -1,6 +1,8 @@
 //! The host's side of `wit/`, generated.
 #![allow(missing_docs, clippy::all)]
 
+pub(crate) mod handles;
+
 /// The module of the generated bindings. What it traces holds arguments, and so what clients wrote.
 pub const BINDINGS: &str = module_path!();
 
@@ -13,12 +15,12 @@ wasmtime::component::bindgen!({
     // What an import answered is an entry of the journal.
     additional_derives: [serde::Serialize, serde::Deserialize],
     with: {
-        "outlast:agent/respond.message": super::respond::OpenMessage,
-        "outlast:agent/respond.reasoning": super::respond::OpenReasoning,
-        "outlast:agent/model.generation": super::model::OpenGeneration,
-        "outlast:agent/tasks.task": super::tasks::OpenTask,
-        "outlast:agent/http.pending": super::http::OpenRequest,
-        "outlast:agent/tools.pending": super::tools::OpenCall,
+        "outlast:agent/respond.message": handles::OpenMessage,
+        "outlast:agent/respond.reasoning": handles::OpenReasoning,
+        "outlast:agent/model.generation": handles::OpenGeneration,
+        "outlast:agent/tasks.task": handles::OpenTask,
+        "outlast:agent/http.pending": handles::OpenRequest,
+        "outlast:agent/tools.pending": handles::OpenCall,
     },
 });
 

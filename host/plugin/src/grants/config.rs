@@ -6,8 +6,8 @@
 use jsonschema::{PatternOptions, Validator};
 use serde_json::{Map, Value};
 
-use super::{Section, unfold};
-use crate::component::Refused;
+use super::{section::Section, unfold};
+use crate::refused::Refused;
 
 /// The largest schema, in bytes.
 pub(crate) const SCHEMA_BYTES: usize = 64 * 1024;

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use reqwest::Method;
 use serde::{Deserialize, Deserializer, de};
 
-use super::Template;
-use crate::http::{HostPattern, PrivateNetworks};
+use super::{address::PrivateNetworks, host_pattern::HostPattern, template::Template};
+use crate::failure::shorten;
 
 /// Where an agent or a tool component may send HTTP requests: the section `[agents.NAME.http]`.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -90,5 +91,16 @@ impl<'de> Deserialize<'de> for HostGrant {
             Written::Members(Members { host, methods }) => (host, methods),
         };
         Ok(Self { host: host.parse().map_err(de::Error::custom)?, methods })
+    }
+}
+
+/// Reads a method that a component may use, or says why it is none.
+pub(crate) fn method(text: &str) -> Result<Method, String> {
+    let word =
+        !text.is_empty() && text.len() <= 32 && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-');
+    match Method::from_bytes(text.as_bytes()) {
+        Ok(Method::CONNECT | Method::TRACE) => Err(format!("The method {text} is not for components.")),
+        Ok(method) if word => Ok(method),
+        _ => Err(format!("`{}` is no method: write `GET`, `POST` and so on.", shorten(text, 40))),
     }
 }

@@ -6,9 +6,14 @@ use serde::{Deserialize, Deserializer, de};
 use serde_json::{Map, Value};
 use toml_edit::Key;
 
-use super::{AgentConfig, HostGrant, HttpGrant, ModelGrant, StateSize};
-use crate::http::{HostPattern, wanted_method};
-use crate::{component::hidden_in, tools::ToolPattern};
+use super::{
+    agent::{AgentConfig, StateSize},
+    host_pattern::HostPattern,
+    http::{HostGrant, HttpGrant, method},
+    models::ModelGrant,
+    tools::ToolPattern,
+};
+use crate::refused::hidden_in;
 
 /// The largest `wants`, in bytes.
 const BYTES: usize = 16 * 1024;
@@ -178,7 +183,7 @@ fn methods<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Meth
     if names.is_empty() {
         return Err(de::Error::custom("`methods` is empty: leave it out where all are wanted"));
     }
-    names.iter().map(|name| wanted_method(name).map_err(de::Error::custom)).collect::<Result<_, _>>().map(Some)
+    names.iter().map(|name| method(name).map_err(de::Error::custom)).collect::<Result<_, _>>().map(Some)
 }
 
 /// Reads the names of headers.
