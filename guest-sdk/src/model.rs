@@ -44,6 +44,8 @@
 //! The server repeats what can be repeated safely: refused connections, 429 and 5xx before the first token.
 //! A failure that arrives here has had its retries.
 
+use std::io::{self, Write};
+
 use serde_json::{Map, Value};
 
 use crate::host::model as host;
@@ -200,12 +202,36 @@ impl TryFrom<Request> for host::Request {
         Ok(Self {
             model: request.model,
             instructions: request.instructions,
-            input: serde_json::to_string(&request.input)?,
+            input: to_json(&request.input)?,
             options: match request.options.is_empty() {
                 true => None,
                 false => Some(serde_json::to_string(&request.options)?),
             },
         })
+    }
+}
+
+/// Items as JSON, in as much memory as it takes: a text that grows is copied again and again, and a long one takes three times
+/// its memory meanwhile.
+fn to_json(items: &[Item]) -> Result<String, Failure> {
+    let mut length = Length(0);
+    serde_json::to_writer(&mut length, items)?;
+    let mut json = Vec::with_capacity(length.0);
+    serde_json::to_writer(&mut json, items)?;
+    String::from_utf8(json).map_err(|error| Failure::invalid("invalid_json", error.to_string()))
+}
+
+/// Counts the bytes that are written to it.
+struct Length(usize);
+
+impl Write for Length {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -15,6 +15,7 @@
 //!
 //! - [`config`], [`cli`]: how an operator talks to it.
 //! - `descriptors`: what this process was given, and its children are not.
+//! - `heap`: what is large goes back to the system when it is free.
 //! - `log`: the server's log, which no run waits for.
 //! - [`sandbox`]: what the process gives up before it serves.
 //! - [`reconfigure`]: exchanges the keys while the server runs.
@@ -28,6 +29,7 @@
 pub mod cli;
 pub mod config;
 mod descriptors;
+mod heap;
 mod local;
 mod log;
 mod machine;

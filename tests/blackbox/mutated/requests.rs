@@ -216,7 +216,7 @@ impl Routes {
                 4 => ("sec-fetch-site", &["same-origin", "cross-site", "none", "x"]),
                 5 => ("x-request-id", &["r", "", "\u{e9}", "r r"]),
                 6 => ("accept", &["text/event-stream", "application/json", "*/*", "x"]),
-                7 => ("content-encoding", &["gzip", "identity"]),
+                7 => ("content-encoding", &["gzip", "identity", "deflate", "br", "zstd", "x"]),
                 8 => ("range", &["bytes=0-1"]),
                 9 => ("authorization", &["Basic eDp5", "Bearer", "Bearer key-bob"]),
                 10 => ("access-control-request-method", &["POST", "x"]),

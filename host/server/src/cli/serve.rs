@@ -24,6 +24,7 @@ use tracing_subscriber::EnvFilter;
 use super::{output::print, pid_file::PidFile};
 use crate::{
     config::{Config, Flags, LogFormat},
+    heap,
     log::{Flush, Log},
     reconfigure::Reread,
     sandbox::{self, Entered},
@@ -55,6 +56,7 @@ pub(super) struct Serve {
 
 impl Serve {
     pub(super) fn run(self) -> Result<(), String> {
+        heap::give_back();
         let Self { config, listen, database, plugins } = self;
         let flags = Flags { listen, database, plugins };
         let reread: Reread = Arc::new(move || Config::read(config.as_deref(), &flags));
