@@ -18,6 +18,9 @@ pub struct RequestLimits {
 
 /// The most values and keys in the JSON of a request. Parsed, each takes some 100 bytes, however short it is written.
 const MOST_VALUES: usize = 250_000;
+/// How deep a body is nested. What is made of it, an event with a response in it, is nested some levels deeper, and must be
+/// read again: `serde_json` reads 127.
+const MOST_DEPTH: usize = 100;
 
 pub(super) fn missing(name: &str) -> ApiError {
     ApiError::invalid(name, "missing_required_parameter", format!("Missing required parameter: '{name}'."))
@@ -28,13 +31,20 @@ pub(super) fn wrong_type(param: &str, expected: &str, got: &Value) -> ApiError {
     ApiError::invalid(param, "invalid_type", message)
 }
 
-/// About how many values and keys are in JSON, at least as many as parsing it makes. One pass, which makes nothing.
-fn values(json: &[u8]) -> usize {
-    let (mut count, mut at) = (1, 0);
+/// About how many values and keys are in JSON, at least as many as parsing it makes, and how deep they are nested. One pass,
+/// which makes nothing.
+fn shape(json: &[u8]) -> (usize, usize) {
+    let (mut count, mut at, mut depth, mut deepest) = (1, 0, 0_usize, 0);
     while let Some(byte) = json.get(at) {
         at += 1;
         match byte {
-            b',' | b':' | b'[' | b'{' => count += 1,
+            b',' | b':' => count += 1,
+            b'[' | b'{' => {
+                count += 1;
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' => depth = depth.saturating_sub(1),
             b'"' => {
                 while let Some(found) = memchr::memchr2(b'"', b'\\', json.get(at..).unwrap_or_default()) {
                     at += found + 1;
@@ -48,7 +58,7 @@ fn values(json: &[u8]) -> usize {
             _ => {}
         }
     }
-    count
+    (count, deepest)
 }
 
 /// The JSON type of a value, with its article, for messages.
@@ -69,12 +79,17 @@ pub(super) struct Checked<'a>(pub(super) &'a Map<String, Value>);
 impl<'a> Checked<'a> {
     /// The fields of a body, without those that are null.
     pub(super) fn body(body: &[u8]) -> Result<Map<String, Value>, ApiError> {
-        if values(body) > MOST_VALUES {
+        let (values, depth) = shape(body);
+        if values > MOST_VALUES {
             let message = format!(
                 "The request body has more than {MOST_VALUES} values and keys. Send fewer: what is large belongs into \
                  strings."
             );
             return Err(ApiError::new(ErrorKind::TooLarge, "request_too_complex", message));
+        }
+        if depth > MOST_DEPTH {
+            let message = format!("The request body is nested deeper than {MOST_DEPTH} levels. Send a flatter one.");
+            return Err(ApiError::new(ErrorKind::InvalidRequest, "invalid_json", message));
         }
         let body = surrogates::read(body).map_err(|error| {
             let message = format!("The request body is not valid JSON: {error}.");

@@ -114,8 +114,7 @@ impl CreateRequest {
     pub fn ignored(&self) -> Vec<String> {
         let fields =
             WITHOUT_EFFECT.iter().filter(|name| self.fields.contains_key(**name)).map(|name| (*name).to_owned());
-        let mut ignored =
-            fields.chain(tools::ignored(self.fields.get("tools"))).chain(input::ignored(&self.input));
+        let mut ignored = fields.chain(tools::ignored(self.fields.get("tools"))).chain(input::ignored(&self.input));
         let mut named: Vec<String> = ignored.by_ref().take(MOST_IGNORED).collect();
         let more = ignored.count();
         if more > 0 {
@@ -390,6 +389,15 @@ mod tests {
         for body in ["", "{", "nul", "{\"a\":1,}", "\u{0}", &deep] {
             assert_eq!(CreateRequest::parse(body.as_bytes(), &LIMITS).unwrap_err().code, "invalid_json");
         }
+        let nested = |levels: usize| {
+            let (open, close) = ("[".repeat(levels - 1), "]".repeat(levels - 1));
+            CreateRequest::parse(
+                format!("{{\"model\":\"m\",\"input\":\"x\",\"other\":{open}{close}}}").as_bytes(),
+                &LIMITS,
+            )
+        };
+        assert!(nested(100).is_ok());
+        assert!(nested(101).unwrap_err().message.contains("100 levels"));
         assert_eq!(CreateRequest::parse(b"\xff", &LIMITS).unwrap_err().code, "invalid_json");
         assert_eq!(CreateRequest::parse(b"[]", &LIMITS).unwrap_err().code, "invalid_type");
     }

@@ -42,6 +42,8 @@ pub struct Outbox {
     /// The input of the run, where it is a turn of a conversation.
     turn: Option<Vec<TurnItem>>,
     queued: bool,
+    /// Whether what is said now is written together: nothing is taken meanwhile.
+    together: bool,
     admission: Option<Admission>,
     /// Where the run stands, if that has changed, and who waits until that is committed.
     phase: Option<(Phase, Option<oneshot::Sender<()>>)>,
@@ -78,6 +80,7 @@ impl Outbox {
             accounted: Default::default(),
             turn: None,
             queued: false,
+            together: false,
             admission: None,
             phase: None,
             lived: !new,
@@ -107,6 +110,11 @@ impl Outbox {
         let state: usize = self.state.iter().map(KeptWrite::bytes).sum();
         let frames = self.recorder.as_ref().map_or(0, |recorder| recorder.pending_bytes());
         frames + self.journal.pending_bytes() + state
+    }
+
+    /// Whether what is said now waits for more, which is written with it.
+    pub(super) fn is_together(&self) -> bool {
+        self.together
     }
 
     /// How many entries the journal has.
@@ -371,6 +379,10 @@ impl Run {
     pub fn take(self: Arc<Self>) -> Write {
         let mut outbox = self.outbox.lock();
         outbox.queued = false;
+        if outbox.together {
+            drop(outbox);
+            return Write::nothing(self);
+        }
         let (admission, ended) = (outbox.admission.take(), outbox.ended.take());
         let suspended = outbox.suspended;
         let segment = outbox.recorder.as_mut().and_then(|recorder| recorder.take());
@@ -460,9 +472,29 @@ impl Run {
     }
 
     pub(super) fn queue(self: &Arc<Self>, outbox: &mut Outbox) {
-        if !std::mem::replace(&mut outbox.queued, true) {
+        if !outbox.together && !std::mem::replace(&mut outbox.queued, true) {
             self.writer.push(self.clone());
         }
+    }
+}
+
+/// What a run says as long as this is there is written in one transaction. There is always room for it.
+#[derive(Debug)]
+pub(super) struct Together(Arc<Run>);
+
+impl Run {
+    /// Begins something that is written in one transaction.
+    pub(super) fn together(self: &Arc<Self>) -> Together {
+        self.outbox.lock().together = true;
+        Together(self.clone())
+    }
+}
+
+impl Drop for Together {
+    fn drop(&mut self) {
+        let mut outbox = self.0.outbox.lock();
+        outbox.together = false;
+        self.0.queue(&mut outbox);
     }
 }
 

@@ -34,6 +34,10 @@ impl RunPort for Port {
         self.0.journal(entry)
     }
 
+    fn together(&self) -> Box<dyn Send + Sync> {
+        Box::new(self.0.together())
+    }
+
     fn committed(&self) -> BoxFuture<'static, ()> {
         Box::pin(self.0.clone().committed())
     }

@@ -186,7 +186,8 @@ impl Run {
     }
 
     pub(super) fn has_room(&self) -> bool {
-        self.outbox.lock().pending_bytes() + self.feed.unread() <= self.outbox_bytes
+        let outbox = self.outbox.lock();
+        outbox.is_together() || outbox.pending_bytes() + self.feed.unread() <= self.outbox_bytes
     }
 
     pub(super) async fn wait_for_room(&self) {

@@ -21,6 +21,7 @@ use super::{
     segments::{self, Part, Row},
     sql::{self, RESPONSE_TABLES, batches, delete, missing, placeholders, query, rows_of},
     state,
+    transaction::Turns,
 };
 
 /// How long a connection that is given up may take to say so.
@@ -34,16 +35,18 @@ pub struct WriteConnection {
     connection: Option<AnyConnection>,
     pub(super) commit_log: Arc<Mutex<CommitLog>>,
     committing: Arc<RwLock<()>>,
+    turn: Turns,
 }
 
 impl WriteConnection {
     pub(super) async fn open(store: Store) -> Result<Self, StoreError> {
         let (backend, commit_log, committing) = (store.backend, store.commit_log.clone(), store.committing.clone());
+        let turn = store.turn.clone();
         let mut ownership = Ownership::none(store);
         let mut connection = ownership.take().await?;
         let last = recovery::last_row(&mut connection).await?;
         commit_log.lock().begin_after(last);
-        Ok(Self { backend, ownership, connection: Some(connection), commit_log, committing })
+        Ok(Self { backend, ownership, connection: Some(connection), commit_log, committing, turn })
     }
 
     /// Keeps the database this server's. To be called at least every third of the lease; [`commit`](Self::commit) does
@@ -125,7 +128,9 @@ impl WriteConnection {
     /// Sets `asked` before the database is asked to commit: from then on, an error does not say that it has not.
     async fn try_commit(&mut self, batch: &Batch<'_>, asked: &mut bool) -> Result<Committed, StoreError> {
         let (backend, commit_log, committing) = (self.backend, self.commit_log.clone(), self.committing.clone());
+        let turn = self.turn.clone();
         let (ownership, connection) = self.owned().await?;
+        let _turn = turn.wait(backend).await;
         let mut transaction = match backend {
             // Take the write lock at once: a transaction that begins as a reader can fail to become a writer.
             Backend::Sqlite => connection.begin_with("BEGIN IMMEDIATE").await?,

@@ -2,12 +2,13 @@
 //! written in the transaction that admits or ends the response.
 
 use outlast_protocol::{Conversation, ConversationId};
-use sqlx::{Any, AnyConnection, Row as _, Transaction};
+use sqlx::{AnyConnection, Row as _};
 
 use super::{
     Backend, Store, StoreError,
     batch::NewResponse,
     sql::{batches, query, rows_of},
+    transaction::WriteTransaction,
 };
 
 /// The most conversations that are looked for at once.
@@ -356,7 +357,7 @@ impl Store {
 
     async fn why_not_written(
         &self,
-        transaction: Transaction<'_, Any>,
+        transaction: WriteTransaction,
         principal: &str,
         id: &ConversationId,
     ) -> Result<Written, StoreError> {

@@ -33,6 +33,7 @@ mod served;
 mod size;
 mod sql;
 mod state;
+mod transaction;
 mod wal;
 
 pub use batch::{Batch, Committed, EndedResponse, NewResponse, TurnItem, Uncommitted};

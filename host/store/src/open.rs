@@ -8,7 +8,7 @@ use std::{
 
 use outlast_runtime::lease::Lease;
 use sqlx::{
-    Any, AnyConnection, Connection as _, SqlStr, Transaction,
+    AnyConnection, Connection as _, SqlStr,
     any::AnyPoolOptions,
     migrate::{MigrateError, Migration, MigrationType, Migrator},
 };
@@ -20,6 +20,7 @@ use super::{
     connect::{PostgresUrl, backend_of, prepare, sqlite_in_words},
     file::DatabaseFile,
     pool::Pool,
+    transaction::Turns,
     wal,
 };
 
@@ -71,6 +72,8 @@ pub struct Store {
     pub(super) commit_log: Arc<parking_lot::Mutex<CommitLog>>,
     /// Held while a transaction is committed, until what it has committed is in the commit log's memory.
     pub(super) committing: Arc<RwLock<()>>,
+    /// Whose turn it is to write to an SQLite database.
+    pub(super) turn: Turns,
     /// Whether this server still is the owner. Endless on SQLite, where a lock on a file decides.
     pub(super) held: Lease,
 }
@@ -137,7 +140,7 @@ impl Store {
             })
             .connect_lazy(url)?
             .into();
-        let (checked, commit_log, committing) = Default::default();
+        let (checked, commit_log, committing, turn) = Default::default();
         let held = match backend {
             Backend::Sqlite => Lease::endless(),
             Backend::Postgres => Lease::none(),
@@ -153,6 +156,7 @@ impl Store {
             file,
             commit_log,
             committing,
+            turn,
         })
     }
 
@@ -192,20 +196,6 @@ impl Store {
     /// Closes every connection, the write connection excepted.
     pub async fn close(&self) {
         self.pool.close().await;
-    }
-
-    /// Begins a transaction that writes, on a connection of the pool.
-    pub(super) async fn begin(&self) -> Result<Transaction<'static, Any>, StoreError> {
-        match self.backend {
-            // Take the write lock at once: a transaction that begins as a reader can fail to become a writer.
-            Backend::Sqlite => {
-                self.still_there()?;
-                let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-                wal::count(&mut transaction).await?;
-                Ok(transaction)
-            }
-            Backend::Postgres => Ok(self.pool.begin().await?),
-        }
     }
 
     /// Brings the schema up to date.

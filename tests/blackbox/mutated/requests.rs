@@ -105,7 +105,10 @@ impl Routes {
             method = one(rng, &["GET", "HEAD", "OPTIONS", "PATCH", "PUT", "DELETE", "POST", "TRACE", "FOO", "get"])
                 .to_owned();
         }
-        let mut head = format!("{method} {}", self.target(rng, template));
+        let target = self.target(rng, template);
+        // A name that was learnt may have a space in it.
+        let spaced = target.contains(' ');
+        let mut head = format!("{method} {target}");
         head.push_str(if once_in(rng, 60) { " HTTP/1.0\r\n" } else { " HTTP/1.1\r\n" });
         self.headers(rng, &mut head);
         let body = if socket { None } else { self.body(rng, template) };
@@ -121,6 +124,7 @@ impl Routes {
             head.push_str("connection: close\r\n");
             frame(rng, &mut made, head, body);
         }
+        made.broken |= spaced;
         if once_in(rng, 25) {
             let end = memchr::memmem::find(&made.bytes, b"\r\n\r\n").map_or(0, |end| end + 4);
             let body = made.bytes.split_off(end);

@@ -25,6 +25,11 @@ pub trait RunPort: Send + Sync + 'static {
     /// The journal is too large; the run has to end.
     fn journal(&self, entry: &str) -> Result<(), EmitError>;
 
+    /// What is said and kept as long as the value is there is committed together: a start finds all of it or nothing.
+    fn together(&self) -> Box<dyn Send + Sync> {
+        Box::new(())
+    }
+
     /// Waits until every entry that was kept so far is committed.
     fn committed(&self) -> BoxFuture<'static, ()>;
 

@@ -90,6 +90,9 @@ pub(super) async fn forward(run: &mut RunState, request: Request) -> wasmtime::R
         begin(run, arguments).await?;
     }
     let answer = shown.all(run, call).await?;
+    if shown.together.is_none() {
+        shown.together = Some(run.active(FORWARD)?.port.together());
+    }
     shown.close(run, matches!(&answer, Ok(said) if whole(said))).await?;
     end(run, answer).await
 }
@@ -211,6 +214,8 @@ struct Shown {
     tools: Arc<ClientTools>,
     /// The calls that the client sees, by their places in the answer.
     calls: BTreeMap<usize, OpenCall>,
+    /// Held from the end of the answer until it is in the journal.
+    together: Option<Box<dyn Send + Sync>>,
 }
 
 /// A call that the client sees.
@@ -240,6 +245,9 @@ impl Shown {
                 Err(failure) => return Ok(Err(failure)),
             }
         }
+        // How it ended is committed with what it says last: else a start would find an answer that is whole, and a call
+        // that is in flight.
+        self.together = Some(run.active(FORWARD)?.port.together());
         let completion = match call.completion() {
             Ok(completion) => completion,
             Err(error) => return Ok(Err(run.failed(error))),

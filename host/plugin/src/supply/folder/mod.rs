@@ -7,7 +7,7 @@
 //!
 //! Who has a name has its grants, its secrets and its state. The file that serves under a name keeps it. Where none does, as at
 //! the start, and several different components want it, no order of file names decides: none of them serves until the
-//! operator [pins](crate::Pin) one, or removes the others.
+//! operator pins one, or removes the others.
 //!
 //! A look changes nothing: it leads to a [`Change`], which serves once its components are kept.
 //!
