@@ -38,6 +38,7 @@ mod generation;
 mod halves;
 mod heard;
 mod incoming;
+mod logprobs;
 mod meaning;
 mod models;
 mod native;

@@ -186,6 +186,8 @@ struct Shown {
     /// All of them so far.
     messages: Vec<ItemIndex>,
     reasonings: Vec<ItemIndex>,
+    /// How likely the tokens of the next text are.
+    logprobs: Vec<Value>,
     /// The functions whose calls go to the client.
     client_functions: ClientFunctions,
     /// The calls that the client sees, by their places in the answer.
@@ -207,6 +209,7 @@ impl Shown {
         };
         loop {
             match run.unless_stopped(call.next()).await? {
+                Ok(Ok(Some(outlast_model::Delta::Logprobs(likely)))) => self.logprobs = likely,
                 Ok(Ok(Some(outlast_model::Delta::Text(text)))) => self.message(run, &text, Emission::Text).await?,
                 Ok(Ok(Some(outlast_model::Delta::Refusal(text)))) => {
                     self.message(run, &text, Emission::Refusal).await?
@@ -285,6 +288,10 @@ impl Shown {
             run.emit(FORWARD, Emission::Finish(item)).await?;
         }
         let item = open(&mut self.message, &mut self.messages, run, Emission::OpenMessage).await?;
+        let likely = std::mem::take(&mut self.logprobs);
+        if !likely.is_empty() {
+            run.emit(FORWARD, Emission::Logprobs(item, &likely)).await?;
+        }
         run.emit(FORWARD, more(item, text)).await?;
         Ok(())
     }
