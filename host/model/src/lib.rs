@@ -11,6 +11,7 @@
 //! models        whose model is it? → provider
 //! conversation  items of the Responses API → turns          (refused here: nothing was sent)
 //! settings      options of the Responses API → settings     (refused here: nothing was sent)
+//! truncate      what is too long is made shorter at its beginning, if the caller wants that
 //! provider      sends it, repeats it, gives up
 //!   chat          the Chat Completions API: most providers, gateways and local servers; our own client
 //!                 (`order` and `request` write what is sent, `answer` reads what comes)
