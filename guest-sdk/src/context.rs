@@ -12,7 +12,7 @@ use crate::host::context as host;
 use crate::{Failure, Item};
 
 /// Options of a model that agents have no use for themselves.
-const PASSED_ON: [&str; 7] = [
+const PASSED_ON: [&str; 8] = [
     "presence_penalty",
     "frequency_penalty",
     "top_logprobs",
@@ -20,6 +20,7 @@ const PASSED_ON: [&str; 7] = [
     "safety_identifier",
     "service_tier",
     "truncation",
+    "include",
 ];
 
 /// The request as the client sent it, without its input.
@@ -178,7 +179,7 @@ mod tests {
             "tools": [{"type": "function", "name": "add", "parameters": {}}], "tool_choice": "auto",
             "parallel_tool_calls": false, "user": "ann", "metadata": {"a": "b"}, "presence_penalty": 0.5,
             "frequency_penalty": 0.25, "top_logprobs": 2, "prompt_cache_key": "k", "safety_identifier": "s",
-            "service_tier": "flex", "truncation": "auto"
+            "service_tier": "flex", "truncation": "auto", "include": []
         });
         let request: Request = serde_json::from_value(sent.clone()).unwrap();
         assert_eq!(Value::Object(request.model_options()), sent);

@@ -107,7 +107,7 @@ pub struct Request {
     pub input: Vec<Item>,
     /// Sampling and more, by the Responses API's own names: `temperature`, `top_p`, `max_output_tokens`,
     /// `reasoning`, `text`, `tools`, `tool_choice`, `parallel_tool_calls`, `presence_penalty`, `frequency_penalty`,
-    /// `truncation`, and where the provider takes them `top_logprobs`, `prompt_cache_key`, `safety_identifier`, `service_tier`, `user`, `metadata`.
+    /// `truncation`, `include`, and where the provider takes them `top_logprobs`, `prompt_cache_key`, `safety_identifier`, `service_tier`, `user`, `metadata`.
     /// Others are ignored.
     pub options: Map<String, Value>,
     /// The tools that the client runs itself: [`forward`] sends the client the calls of these. The name of a namespace

@@ -168,7 +168,7 @@ async fn tables_are_memory() {
     let peak = used(&server.client(), response["id"].as_str().unwrap(), "memory_peak_bytes").await;
     assert!(peak >= f64::from(4 * 65_536 + 8 * 12_000 * 8), "{peak}");
     let server = start("[agents.tables]\nmemory = \"512KiB\"");
-    ended_at(&server.client().post(request).await.response(), "limit 0.5 MiB (agents.tables.memory)");
+    ended_at(&server.client().run(request).await, "limit 0.5 MiB (agents.tables.memory)");
 }
 
 #[tokio::test]

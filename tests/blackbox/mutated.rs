@@ -113,10 +113,16 @@ impl World {
     /// What must hold for every answer.
     fn judge(&self, made: &Made, outcome: &Outcome) -> Result<(), String> {
         let Outcome { status, head, body, .. } = outcome;
+        // A run that failed is no defect: the agent did not like its request.
+        let run_failed = || {
+            let body: Value = serde_json::from_slice(body).unwrap_or_default();
+            body["error"]["response_id"].is_string()
+        };
         match status {
             // Closed without an answer: only what is no request, and whoever looks gone.
             0 if made.broken || made.half_closes => return Ok(()),
             0 => return Err("no answer".to_owned()),
+            502 if run_failed() => {}
             500.. => return Err(format!("a defect, {status}")),
             _ => {}
         }

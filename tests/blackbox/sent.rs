@@ -183,6 +183,33 @@ async fn a_provider_gets_the_parameters_that_it_takes() {
 }
 
 #[tokio::test]
+async fn the_likelihood_of_tokens_comes_with_the_text_where_it_is_asked_for() {
+    let token = |text: &str| {
+        let beside = json!([{"token": "no", "logprob": -1.5, "bytes": [110, 111]}]);
+        json!({"token": text, "logprob": -0.5, "bytes": text.as_bytes(), "top_logprobs": beside})
+    };
+    let said = |text: &str| json!({"delta": {"content": text}, "logprobs": {"content": [token(text)]}});
+    let answer = vec![said("4"), said("2"), end("stop")];
+    let (server, upstream) = with(Database::Sqlite, [answer.clone(), answer.clone(), answer], "").await;
+    for (asked, likely) in [
+        (json!({"top_logprobs": 1}), true),
+        (json!({"include": ["message.output_text.logprobs"]}), true),
+        (json!({}), false),
+    ] {
+        let mut body = asked.clone();
+        body["model"] = "chat/up-1".into();
+        body["input"] = "x".into();
+        let events = server.client().stream(body).await.rest().await;
+        let deltas: Vec<_> = events.iter().filter(|event| event.delta().is_some()).collect();
+        let expected = |text: &str| if likely { json!([token(text)]) } else { json!([]) };
+        assert_eq!((&deltas[0].data["logprobs"], &deltas[1].data["logprobs"]), (&expected("4"), &expected("2")));
+        let part = &events.last().unwrap().data["response"]["output"][0]["content"][0];
+        assert_eq!(part["logprobs"], if likely { json!([token("4"), token("2")]) } else { json!([]) });
+        assert_eq!(upstream.requests().pop().unwrap().get("logprobs").is_some(), likely);
+    }
+}
+
+#[tokio::test]
 async fn a_tool_is_shown_as_it_was_sent() {
     let (server, upstream) = with(Database::Sqlite, [fine(), fine(), fine()], "").await;
     for strict in [Value::Null, json!(true), json!(false)] {

@@ -70,7 +70,11 @@ impl Fold {
             }
             "content_part.added" => self.add_part(data, "content", "content_index"),
             "content_part.done" => self.finish_part(data, "content", "content_index"),
-            "output_text.delta" => self.append(data, "content", "content_index", "text"),
+            "output_text.delta" => {
+                let likely = data["logprobs"].as_array().unwrap().clone();
+                self.append(data, "content", "content_index", "text");
+                self.part(data, "content", "content_index")["logprobs"].as_array_mut().unwrap().extend(likely);
+            }
             "output_text.done" => self.finish(data, "content", "content_index", "text"),
             "refusal.delta" => self.append(data, "content", "content_index", "refusal"),
             "refusal.done" => self.finish(data, "content", "content_index", "refusal"),

@@ -14,6 +14,7 @@ use super::{
     error::ModelError,
     finish,
     halves::Half,
+    logprobs::logprobs,
     piece::{End, Piece, Usage},
     reported::reported,
     usage::usage,
@@ -41,12 +42,14 @@ pub(super) struct Answer {
     said: bool,
     /// Of the text, the thoughts and the refusal.
     halves: [Half; 3],
+    /// Whether the caller asks how likely the tokens were.
+    logprobs: bool,
 }
 
 impl Answer {
-    /// Nothing yet; the model was told of these functions.
-    pub(super) fn new(functions: Arc<[String]>) -> Self {
-        Self { calls: Calls::new(functions), ..Self::default() }
+    /// Nothing yet; the model was told of these functions, and perhaps asked how likely its tokens are.
+    pub(super) fn new(functions: Arc<[String]>, logprobs: bool) -> Self {
+        Self { calls: Calls::new(functions), logprobs, ..Self::default() }
     }
 
     /// Takes in one chunk and says what is new in it. A whole completion is a chunk as well.
@@ -92,7 +95,12 @@ impl Answer {
         // A whole message after its pieces says them again.
         let again = whole && (self.said || !self.calls.is_empty());
         let delta = if whole { message } else { delta };
-        let pieces = if again { Vec::new() } else { self.read(provider, &delta, whole)? };
+        let mut pieces = if again { Vec::new() } else { self.read(provider, &delta, whole)? };
+        let likely = if self.logprobs && !again { logprobs(choice) } else { Vec::new() };
+        if !likely.is_empty() {
+            // Before the text that they are of.
+            pieces.insert(0, Piece::Logprobs(likely));
+        }
         let reason = [&choice["finish_reason"], &choice["finishReason"]].into_iter().find(|reason| !reason.is_null());
         if let Some(reason) = reason.filter(|reason| **reason != "") {
             self.finish_reason = Some(reason.as_str().map_or_else(|| reason.to_string(), str::to_owned));

@@ -49,6 +49,8 @@ pub(super) struct ChatRequest {
     body: Bytes,
     /// The functions that it offers.
     functions: Arc<[String]>,
+    /// Whether it asks how likely the tokens are.
+    logprobs: bool,
 }
 
 /// A provider's address and key.
@@ -96,12 +98,13 @@ impl Chat {
     /// A request, made once for all its attempts.
     pub(super) fn request(&self, model: &str, turns: &[Turn], settings: &Settings) -> ChatRequest {
         let body = body(model, turns, settings, &self.takes).to_string().into();
-        ChatRequest { body, functions: settings.tools.iter().map(|tool| tool.name.clone()).collect() }
+        let logprobs = settings.logprobs && self.takes.parameters.contains(&Parameter::TopLogprobs);
+        ChatRequest { body, logprobs, functions: settings.tools.iter().map(|tool| tool.name.clone()).collect() }
     }
 
     /// Sends a request and returns when the provider has accepted it. Not limited in time.
     pub(super) async fn send(&self, request: &ChatRequest, heard: Heard) -> Result<ChatStream, ModelError> {
-        let ChatRequest { body, functions } = request.clone();
+        let ChatRequest { body, functions, logprobs } = request.clone();
         let mut request = self
             .http
             .post(self.url.clone())
@@ -128,7 +131,7 @@ impl Chat {
         let (held, most) = (Arc::new(AtomicUsize::new(0)), self.limits.bytes.saturating_add(ERROR_BODY));
         let bytes = incoming(response, most, held.clone(), heard);
         let source = if json { Source::Json(bytes, Vec::new()) } else { Source::Events(SseByteStream::new(bytes)) };
-        let answer = Some(Answer::new(functions));
+        let answer = Some(Answer::new(functions, logprobs));
         let (provider, limits) = (self.provider.clone(), self.limits);
         Ok(ChatStream { provider, limits, source, held, answer, pieces: VecDeque::new() })
     }

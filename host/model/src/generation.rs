@@ -19,6 +19,8 @@ use super::{
 /// A piece of what the model says.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Delta {
+    /// How likely the tokens of the next text are, if that was asked for.
+    Logprobs(Vec<Value>),
     /// Text of the answer.
     Text(String),
     /// Text of its thoughts.
@@ -33,6 +35,7 @@ impl Delta {
     /// The same in deltas whose texts have at most `longest` bytes.
     fn split(self, longest: usize) -> VecDeque<Self> {
         let (text, like): (_, Box<dyn Fn(String) -> Self>) = match self {
+            Self::Logprobs(_) => return [self].into(),
             Self::Text(text) => (text, Box::new(Self::Text)),
             Self::Reasoning(text) => (text, Box::new(Self::Reasoning)),
             Self::Refusal(text) => (text, Box::new(Self::Refusal)),
@@ -85,8 +88,8 @@ pub struct Generation {
     text: String,
     refusal: String,
     reasoning: String,
-    /// Of function calls; those are kept by the upstream until its end.
-    call_bytes: usize,
+    /// Of function calls, which are kept by the upstream until its end, and of what is beside the text.
+    other_bytes: usize,
     state: State,
     live: LiveCall,
 }
@@ -119,7 +122,7 @@ impl Generation {
             text,
             refusal,
             reasoning,
-            call_bytes: 0,
+            other_bytes: 0,
             state,
             live,
         }
@@ -177,6 +180,10 @@ impl Generation {
                 None => self.upstream.next().await?,
             };
             let delta = match piece {
+                Some(Piece::Logprobs(likely)) => {
+                    self.other_bytes += likely.iter().map(|token| token.to_string().len()).sum::<usize>();
+                    Some(Delta::Logprobs(likely))
+                }
                 Some(Piece::Text(text)) => {
                     self.text.push_str(&text);
                     Some(Delta::Text(text))
@@ -190,7 +197,7 @@ impl Generation {
                     Some(Delta::Refusal(text))
                 }
                 Some(Piece::Call(bytes, delta)) => {
-                    self.call_bytes += bytes;
+                    self.other_bytes += bytes;
                     delta.map(Delta::Call)
                 }
                 Some(Piece::End(mut end)) => {
@@ -205,7 +212,7 @@ impl Generation {
                 None => return Err(ModelError::cut(self.upstream.provider(), "")),
             };
             let most = self.upstream.max_bytes();
-            if self.text.len() + self.refusal.len() + self.reasoning.len() + self.call_bytes > most {
+            if self.text.len() + self.refusal.len() + self.reasoning.len() + self.other_bytes > most {
                 return Err(ModelError::too_large(self.upstream.provider(), most));
             }
             if let Some(delta) = delta {

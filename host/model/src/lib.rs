@@ -12,6 +12,7 @@
 //! conversation  items of the Responses API → turns          (refused here: nothing was sent)
 //! settings      options of the Responses API → settings     (refused here: nothing was sent)
 //! offer         tools of the Responses API → functions, and back
+//! truncate      what is too long is made shorter at its beginning, if the caller wants that
 //! provider      sends it, repeats it, gives up
 //!   chat          the Chat Completions API: most providers, gateways and local servers; our own client
 //!                 (`order` and `request` write what is sent, `answer` reads what comes)
@@ -39,6 +40,7 @@ mod generation;
 mod halves;
 mod heard;
 mod incoming;
+mod logprobs;
 mod meaning;
 mod models;
 mod native;

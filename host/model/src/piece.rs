@@ -1,10 +1,14 @@
 //! What a model says, piece by piece, whichever API it speaks.
 
+use serde_json::Value;
+
 use super::conversation::FunctionCall;
 
 /// What a stream says next.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Piece {
+    /// How likely the tokens of the next text are.
+    Logprobs(Vec<Value>),
     /// Text of the answer.
     Text(String),
     /// Text of its thoughts.

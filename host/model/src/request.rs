@@ -60,7 +60,7 @@ pub(super) fn body(model: &str, turns: &[Turn], settings: &Settings, takes: &Tak
     for parameter in &takes.parameters {
         let value = settings.extra(*parameter);
         if *parameter == Parameter::TopLogprobs {
-            set("logprobs", value.filter(|count| **count != 0).map(|_| true.into()));
+            set("logprobs", settings.logprobs.then(|| true.into()));
         }
         set(parameter.name(), value.filter(|value| **value != 0).cloned());
     }

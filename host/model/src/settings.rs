@@ -7,6 +7,9 @@ use serde_json::{Map, Value};
 
 use super::{error::ModelError, offer, parameter::Parameter};
 
+/// What `include` asks for the likelihood of tokens with.
+const LOGPROBS: &str = "message.output_text.logprobs";
+
 /// How a model shall answer.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Settings {
@@ -26,6 +29,8 @@ pub(super) struct Settings {
     pub tool_choice: Option<ToolChoice>,
     /// None without tools.
     pub parallel_tool_calls: Option<bool>,
+    /// Whether the caller asks how likely the tokens of the text are.
+    pub logprobs: bool,
     /// What not every provider takes.
     pub extras: Vec<(Parameter, Value)>,
 }
@@ -97,6 +102,9 @@ fn read(options: &Map<String, Value>, input: &[Value]) -> Result<Settings, Strin
         let value = get(options, parameter.name(), what, |value| fits(value).then(|| value.clone()))?;
         settings.extras.extend(value.map(|value| (parameter, value)));
     }
+    let include = options.get("include").and_then(Value::as_array);
+    settings.logprobs = include.is_some_and(|include| include.iter().any(|what| what == LOGPROBS))
+        || settings.extra(Parameter::TopLogprobs).is_some_and(|count| *count != 0);
     match options.get("tools") {
         None | Some(Value::Null) => {}
         Some(Value::Array(tools)) => {

@@ -184,7 +184,7 @@ impl Upstream {
             match generation.next().await {
                 Ok(Some(Delta::Text(delta))) => text.push_str(&delta),
                 Ok(Some(Delta::Reasoning(delta))) => reasoning.push_str(&delta),
-                Ok(Some(Delta::Refusal(_) | Delta::Call(_))) => {}
+                Ok(Some(Delta::Logprobs(_) | Delta::Refusal(_) | Delta::Call(_))) => {}
                 Ok(None) => return (text, reasoning, generation.completion()),
                 Err(error) => return (text, reasoning, Err(error)),
             }

@@ -106,7 +106,7 @@ mod tests {
         for (most, left) in [
             (1_000, turns.to_vec()),
             (40, turns[1..].to_vec()),
-            (30, [&[developer.clone()], &turns[4..]].concat()),
+            (30, [std::slice::from_ref(&developer), &turns[4..]].concat()),
             (1, vec![developer.clone(), user("three")]),
         ] {
             let mut call = call(&turns);

@@ -1,5 +1,7 @@
 //! What an agent means, before the protocol gives it ids, indexes and numbers.
 
+use serde_json::Value;
+
 use super::{response::Usage, tools::ClientTool};
 
 /// The place of an item in the output of its response: the protocol's `output_index`.
@@ -12,6 +14,8 @@ pub enum Emission<'a> {
     OpenMessage,
     /// Opens a reasoning item.
     OpenReasoning,
+    /// How likely the tokens of the next text of an open message are.
+    Logprobs(ItemIndex, &'a [Value]),
     /// Adds text to an open message.
     Text(ItemIndex, &'a str),
     /// Adds to the refusal of an open message.

@@ -102,8 +102,14 @@ impl Fold {
             Event::PartDone { output_index, content_index, part, .. } => {
                 *self.content(output_index)?.get_mut(content_index)? = part.into_owned();
             }
-            Event::TextDelta { output_index, content_index, delta, .. } => {
-                self.text(output_index, content_index)?.push_str(&delta);
+            Event::TextDelta { output_index, content_index, delta, logprobs, .. } => {
+                let Content::OutputText { text, logprobs: all, .. } =
+                    self.content(output_index)?.get_mut(content_index)?
+                else {
+                    return None;
+                };
+                text.push_str(&delta);
+                all.extend(logprobs);
             }
             Event::TextDone { output_index, content_index, text: whole, .. }
             | Event::RefusalDone { output_index, content_index, refusal: whole, .. } => {

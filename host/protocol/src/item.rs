@@ -89,7 +89,7 @@ pub enum Content {
         text: String,
         /// Citations; always empty so far.
         annotations: Vec<Value>,
-        /// Always empty, but required by OpenAI's schema.
+        /// How likely its tokens were, where the request asks for that and the provider tells.
         logprobs: Vec<Value>,
     },
     /// Why the model does not answer.

@@ -16,6 +16,8 @@ use outlast_protocol::{
     frames, skip_frames,
 };
 
+use serde_json::Value;
+
 use super::ReasoningSeal;
 
 /// How much a run may say. A run that goes beyond a limit is ended.
@@ -79,6 +81,8 @@ pub struct Recorder {
     inputs: BTreeMap<ItemIndex, CustomInput>,
     tape: Tape,
     ended: bool,
+    /// How likely the tokens of the next text are.
+    logprobs: Vec<Value>,
     /// Where the client asks for its reasoning to be sealed.
     seal: Option<ReasoningSeal>,
 }
@@ -101,6 +105,7 @@ impl Recorder {
             inputs: BTreeMap::new(),
             tape: Tape { next, first: next, ..Tape::default() },
             ended: false,
+            logprobs: Vec::new(),
             seal: None,
         }
     }
@@ -241,6 +246,7 @@ impl Recorder {
                 let status = Some(ItemStatus::InProgress);
                 self.open(Item::Reasoning { id, summary: Vec::new(), encrypted_content: None, status })
             }
+            Emission::Logprobs(index, likely) => self.hold_logprobs(index, likely),
             Emission::Text(index, text) => self.write_content(index, text, false),
             Emission::Refusal(index, text) => self.write_content(index, text, true),
             Emission::Summary(index, text) => self.write_summary(index, text),
@@ -353,6 +359,17 @@ impl Recorder {
         check("wrote bytes in all", self.text_bytes as u64, self.limits.output_bytes as u64, "limits.output_bytes")
     }
 
+    fn hold_logprobs(&mut self, index: ItemIndex, likely: &[Value]) -> Result<Emitted, EmitError> {
+        if !self.is_open(index) {
+            return Err(EmitError::Closed);
+        }
+        for token in likely {
+            self.count_text(&token.to_string())?;
+        }
+        self.logprobs = likely.to_vec();
+        Ok(Emitted::Done)
+    }
+
     fn write_content(&mut self, index: ItemIndex, text: &str, refusal: bool) -> Result<Emitted, EmitError> {
         if !self.is_open(index) {
             return Err(EmitError::Closed);
@@ -376,9 +393,10 @@ impl Recorder {
         let content_index = content.len() - 1;
         let (item_id, delta) = (id.as_str().into(), text.into());
         match content.last_mut() {
-            Some(Content::OutputText { text: whole, .. }) => {
+            Some(Content::OutputText { text: whole, logprobs: all, .. }) => {
                 whole.push_str(text);
-                let logprobs = Vec::new();
+                let logprobs = std::mem::take(&mut self.logprobs);
+                all.extend_from_slice(&logprobs);
                 let event = Event::TextDelta { item_id, output_index: index, content_index, delta, logprobs };
                 tape.record(&event);
             }
@@ -465,8 +483,8 @@ fn open_part(tape: &mut Tape, item_id: &str, output_index: ItemIndex, content: &
 fn close_part(tape: &mut Tape, id: &str, output_index: ItemIndex, content_index: usize, part: &Content) {
     let item_id = || id.into();
     let done = match part {
-        Content::OutputText { text, .. } => {
-            let (text, logprobs) = (text.as_str().into(), Vec::new());
+        Content::OutputText { text, logprobs, .. } => {
+            let (text, logprobs) = (text.as_str().into(), logprobs.clone());
             Event::TextDone { item_id: item_id(), output_index, content_index, text, logprobs }
         }
         Content::Refusal { refusal } => {

@@ -120,6 +120,7 @@ async fn outcome(models: &Models, model: usize) -> String {
             Ok(Some(Delta::Text(text))) => ("say", text),
             Ok(Some(Delta::Reasoning(text))) => ("think", text),
             Ok(Some(Delta::Refusal(text))) => ("refuse", text),
+            Ok(Some(Delta::Logprobs(_))) => panic!("nobody asked for that"),
             Ok(Some(Delta::Call(delta))) => {
                 match told.iter_mut().find(|call| call.place == delta.place) {
                     Some(call) => call.arguments.push_str(&delta.arguments),

@@ -208,6 +208,8 @@ struct Shown {
     /// All of them so far.
     messages: Vec<ItemIndex>,
     reasonings: Vec<ItemIndex>,
+    /// How likely the tokens of the next text are.
+    logprobs: Vec<Value>,
     /// The functions whose calls go to the client, as the request declares them.
     client_functions: ClientFunctions,
     /// The tools that the model was offered.
@@ -234,6 +236,7 @@ impl Shown {
         self.tools = call.tools();
         loop {
             match run.unless_stopped(call.next()).await? {
+                Ok(Ok(Some(outlast_model::Delta::Logprobs(likely)))) => self.logprobs = likely,
                 Ok(Ok(Some(outlast_model::Delta::Text(text)))) => self.message(run, &text, Emission::Text).await?,
                 Ok(Ok(Some(outlast_model::Delta::Refusal(text)))) => {
                     self.message(run, &text, Emission::Refusal).await?
@@ -318,6 +321,10 @@ impl Shown {
             run.emit(FORWARD, Emission::Finish(item)).await?;
         }
         let item = open(&mut self.message, &mut self.messages, run, Emission::OpenMessage).await?;
+        let likely = std::mem::take(&mut self.logprobs);
+        if !likely.is_empty() {
+            run.emit(FORWARD, Emission::Logprobs(item, &likely)).await?;
+        }
         run.emit(FORWARD, more(item, text)).await?;
         Ok(())
     }

@@ -295,6 +295,9 @@ impl From<outlast_model::Delta> for Delta {
         match delta {
             outlast_model::Delta::Text(text) => Self::Text(text),
             outlast_model::Delta::Reasoning(text) => Self::Reasoning(text),
+            outlast_model::Delta::Logprobs(likely) => {
+                Self::Other(json!({"type": "logprobs", "logprobs": likely}).to_string())
+            }
             outlast_model::Delta::Refusal(text) => Self::Other(json!({"type": "refusal", "refusal": text}).to_string()),
             outlast_model::Delta::Call(CallDelta { place, name, arguments }) => Self::Other(
                 json!({"type": "function_call", "index": place, "name": name, "arguments": arguments}).to_string(),
