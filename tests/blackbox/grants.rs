@@ -177,7 +177,7 @@ fn what_a_component_wants_is_shown_with_the_lines_that_would_grant_it() {
     assert!(shown.contains(section) && shown.contains("For tests."), "{shown}");
     let shown: Value = serde_json::from_str(&outlast(["plugin", "inspect", &component, "--json"]).ok()).unwrap();
     assert_eq!(shown["missing"].as_array().unwrap().len(), 4);
-    assert_eq!((&shown["granted"]["memory"], &shown["granted"]["cpu_time"]), (&json!("64.0 MiB"), &json!("1m")));
+    assert_eq!((&shown["granted"]["memory"], &shown["granted"]["cpu_time"]), (&json!("256.0 MiB"), &json!("1m")));
 
     // What is printed can be put into a configuration as it is.
     let dir = crate::harness::scratch::dir("granted-");

@@ -169,3 +169,26 @@ async fn a_row_that_is_damaged_costs_what_comes_after_it(database: Database) {
     assert_eq!(taken.runs.iter().map(|run| (&run.id, run.events)).collect::<Vec<_>>(), [(&ids[1], 1)]);
     assert!(store.events(&ids[0], 0).await.unwrap().is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_wants_to_write_beside_a_busy_writer_gets_a_turn() {
+    let Opened { store, folder: _folder, .. } = open(&Database::Sqlite).await;
+    let mut writer = store.writer().await.unwrap();
+    let row = row(&id());
+    writer.commit(&Batch { admitted: vec![&row], ..Batch::default() }).await.unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let busy = tokio::spawn(async move {
+        let mut number = 0;
+        while !stop.is_closed() {
+            let segment = segment(number, number);
+            writer.commit(&Batch { segments: vec![(&row.id, &segment)], ..Batch::default() }).await.unwrap();
+            number += 1;
+        }
+        number
+    });
+    for _ in 0..200 {
+        assert!(!store.delete_response("ann", &id(), 1).await.unwrap());
+    }
+    drop(stopped);
+    assert!(busy.await.unwrap() > 0, "there was no pause");
+}
