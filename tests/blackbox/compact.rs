@@ -197,12 +197,12 @@ async fn a_summary_that_fails_is_an_error_and_not_a_loss() {
     let server = Server::start(upstream.options(Options::new(Database::Sqlite)));
     for why in ["max_output_tokens", "says nothing"] {
         let answer = compact(&server.client(), json!({"model": "chat/up-1", "input": conversation()})).await;
-        answer.refused(500, "compaction_failed");
+        answer.refused(502, "compaction_failed");
         assert!(answer.message().contains(why), "{}", answer.message());
     }
     let server = Server::start(Database::Sqlite);
     let answer = compact(&server.client(), json!({"model": "chat/up-1", "input": conversation()})).await;
-    answer.refused(500, "compaction_failed");
+    answer.refused(502, "compaction_failed");
     assert!(answer.message().contains("provider"), "{}", answer.message());
 }
 

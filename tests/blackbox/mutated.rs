@@ -116,7 +116,7 @@ impl World {
         // A run that failed is no defect: the agent did not like its request.
         let run_failed = || {
             let body: Value = serde_json::from_slice(body).unwrap_or_default();
-            body["error"]["response_id"].is_string()
+            body["error"]["response_id"].is_string() || body["error"]["code"] == "compaction_failed"
         };
         match status {
             // Closed without an answer: only what is no request, and whoever looks gone.

@@ -19,6 +19,7 @@ use super::{Access, Api, Principal, body, error::Failure};
         (status = 200, description = "What is left of the conversation.", body = Compaction),
         (status = 404, description = "`model_not_found`, `conversation_not_found`"),
         (status = 409, description = "`conversation_response_not_completed`, `conversation_changed`"),
+        (status = 502, description = "The agent made no summary: `compaction_failed`."),
         (status = 503, description = "`shutting_down`, `storage_unavailable`, `outcome_unknown`"),
     ),
 )]

@@ -89,9 +89,9 @@ fn said(output: &[Item]) -> String {
 fn failed(response: &Response) -> ApiError {
     let (kind, why) = match (&response.error, &response.incomplete_details) {
         (Some(error), _) if error.code == "rate_limit_exceeded" => (ErrorKind::RateLimited, error.message.clone()),
-        (Some(error), _) => (ErrorKind::Internal, error.message.clone()),
-        (None, Some(details)) => (ErrorKind::Internal, format!("the summary was cut short ({}).", details.reason)),
-        (None, None) => (ErrorKind::Internal, format!("the response is {} and says nothing.", response.status)),
+        (Some(error), _) => (ErrorKind::BadGateway, error.message.clone()),
+        (None, Some(details)) => (ErrorKind::BadGateway, format!("the summary was cut short ({}).", details.reason)),
+        (None, None) => (ErrorKind::BadGateway, format!("the response is {} and says nothing.", response.status)),
     };
     ApiError::new(kind, "compaction_failed", format!("The agent did not summarise the conversation: {why}"))
 }
