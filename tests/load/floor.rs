@@ -4,13 +4,7 @@
 //! of its own like the server. Once with a write for each frame, as a server does that passes on what comes; once
 //! with all frames in one write, as a server may when they are all there.
 
-use std::{
-    convert::Infallible,
-    io::{BufRead as _, BufReader},
-    path::Path,
-    process::{Child, Command, Stdio},
-    sync::Arc,
-};
+use std::{convert::Infallible, path::Path, sync::Arc};
 
 use axum::{
     Router, body::Body, extract::State, http::header, response::IntoResponse, routing::post, serve::ListenerExt as _,
@@ -18,58 +12,14 @@ use axum::{
 use bytes::Bytes;
 use futures::stream;
 use memchr::memmem;
-use tempfile::TempDir;
 use tokio::{net::TcpListener, runtime};
 
-use crate::harness::{
-    process::{self, Signal},
-    scratch,
-};
-
+/// What this program is told to be the floor.
+pub const ARGUMENT: &str = "--floor";
 /// Where each frame is a write.
 pub const A_WRITE_EACH: &str = "/each";
 /// Where all frames are one write.
 pub const ONE_WRITE: &str = "/once";
-
-/// The floor as a process.
-#[derive(Debug)]
-pub struct Floor {
-    process: Child,
-    address: String,
-    _dir: TempDir,
-}
-
-impl Floor {
-    /// Starts this program again, as the floor.
-    pub fn start(frames: &[u8]) -> Self {
-        let dir = scratch::dir("floor-");
-        let path = dir.path().join("frames");
-        std::fs::write(&path, frames).unwrap();
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.arg("--floor").arg(path).stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut process = process::spawn(command, Signal::KILL).unwrap();
-        let mut address = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut address).unwrap();
-        Self { process, address: address.trim().to_owned(), _dir: dir }
-    }
-
-    /// Where it listens.
-    pub fn address(&self) -> &str {
-        &self.address
-    }
-
-    /// The process's id.
-    pub fn id(&self) -> u32 {
-        self.process.id()
-    }
-}
-
-impl Drop for Floor {
-    fn drop(&mut self) {
-        process::signal(&self.process, Signal::KILL);
-        let _ = self.process.wait();
-    }
-}
 
 /// Serves the frames in a file until it is killed.
 pub fn serve(frames: &Path) {

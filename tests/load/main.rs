@@ -21,6 +21,7 @@ mod harness;
 mod histories;
 mod pace;
 mod paced;
+mod peer;
 mod report;
 mod resuming;
 mod sleeping;
@@ -32,7 +33,6 @@ use clap::Parser;
 use serde_json::{Value, json};
 use tokio::runtime;
 
-use floor::Floor;
 use generator::Load;
 use harness::{
     database::Database,
@@ -41,6 +41,7 @@ use harness::{
     raw::Connection,
     server::{Options, Server},
 };
+use peer::Peer;
 use report::{Report, Row};
 
 /// Words in a stream, and so text deltas.
@@ -167,7 +168,7 @@ async fn streams(databases: &[(&'static str, Database)], measured: Duration, rep
         eprintln!("starting the server on {name}");
         servers.push((*name, Server::start(database.clone())));
     }
-    let floor = Floor::start(&frames(&servers[0].1).await);
+    let floor = Peer::start(floor::ARGUMENT, &frames(&servers[0].1).await);
 
     // All variants of one number of clients are measured together, so that a busy neighbour meets them all.
     for clients in CLIENTS {

@@ -1,20 +1,13 @@
 //! A model, and the floor, at a model's pace: one token each 33 ms.
 //!
-//! A process of its own, so that its processor time is not the server's. Bare tokio: for each token a timer and a write,
+//! Bare tokio: for each token a timer and a write,
 //! and nothing else that a server of streams could leave out. On one path it speaks as an upstream of `chat` does, on the
 //! other it streams the frames of a response, as the server under test does: that is the paced floor.
 
-use std::{
-    io::{BufRead as _, BufReader},
-    path::Path,
-    process::{Child, Command, Stdio},
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use memchr::memmem;
 use serde_json::json;
-use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -22,15 +15,10 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{
-    WORDS,
-    generator::DELTA,
-    harness::{
-        process::{self, Signal},
-        scratch,
-    },
-};
+use crate::{WORDS, generator::DELTA};
 
+/// What this program is told to be this.
+pub const ARGUMENT: &str = "--pace";
 /// The time from one token to the next.
 pub const PACE: Duration = Duration::from_millis(33);
 /// Where the floor streams the frames of a response.
@@ -40,46 +28,6 @@ pub const UPSTREAM: &str = "/v1";
 
 const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
 const LAST: &[u8] = b"0\r\n\r\n";
-
-/// The process.
-#[derive(Debug)]
-pub struct Pace {
-    process: Child,
-    address: String,
-    _dir: TempDir,
-}
-
-impl Pace {
-    /// Starts this program again, as model and floor. `frames` is what the floor streams.
-    pub fn start(frames: &[u8]) -> Self {
-        let dir = scratch::dir("pace-");
-        let path = dir.path().join("frames");
-        std::fs::write(&path, frames).unwrap();
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.arg("--pace").arg(path).stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut process = process::spawn(command, Signal::KILL).unwrap();
-        let mut address = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut address).unwrap();
-        Self { process, address: address.trim().to_owned(), _dir: dir }
-    }
-
-    /// Where it listens.
-    pub fn address(&self) -> &str {
-        &self.address
-    }
-
-    /// The process's id.
-    pub fn id(&self) -> u32 {
-        self.process.id()
-    }
-}
-
-impl Drop for Pace {
-    fn drop(&mut self) {
-        process::signal(&self.process, Signal::KILL);
-        let _ = self.process.wait();
-    }
-}
 
 /// The pieces of an answer, ready to be written: each is one token, or what stands before and after the tokens.
 struct Answers {

@@ -27,7 +27,8 @@ use crate::{
         process,
         server::{Options, Server},
     },
-    pace::{self, PACE, Pace},
+    pace::{self, PACE},
+    peer::Peer,
     post,
 };
 
@@ -61,8 +62,8 @@ pub struct Paced {
     pub deltas: u64,
     /// Those of them that came in one piece with another one before them.
     pub bunched: u64,
-    /// From one delta to the next at the client, in microseconds, sorted.
-    pub gaps: Vec<u32>,
+    /// From one delta to the next at the client, sorted.
+    pub gaps: Vec<Duration>,
     /// From the request to the first text, sorted.
     pub first_delta: Vec<Duration>,
     /// The time.
@@ -77,10 +78,17 @@ pub struct Paced {
     pub log_bytes: Option<u64>,
 }
 
+impl Paced {
+    /// Time for each delta, in microseconds.
+    pub fn each(&self, time: Duration) -> f64 {
+        time.as_secs_f64() * 1e6 / self.deltas.max(1) as f64
+    }
+}
+
 /// Measures all lines.
 pub async fn measure(arguments: &Arguments, databases: &[&'static str], measured: Duration) -> Vec<Row> {
     let sample = Server::start(Database::Sqlite);
-    let pace = Pace::start(&frames(&sample).await);
+    let pace = Peer::start(pace::ARGUMENT, &frames(&sample).await);
     drop(sample);
     let mut rows = Vec::new();
     let streams = STREAMS.into_iter().filter(|streams| arguments.streams.is_none_or(|only| only == *streams));
@@ -107,7 +115,7 @@ pub async fn measure(arguments: &Arguments, databases: &[&'static str], measured
     rows
 }
 
-fn options(database: Database, pace: &Pace, streams: usize) -> Options {
+fn options(database: Database, pace: &Peer, streams: usize) -> Options {
     let config = format!(
         "[limits]\nmax_live_runs = {}\n[providers.paced]\nbase_url = \"http://{}{}\"\n",
         streams + 64,
@@ -242,18 +250,14 @@ async fn client(mut stream: TcpStream, shared: &Shared) {
                 paced.deltas += deltas as u64;
                 paced.bunched += deltas as u64 - 1;
                 match last {
-                    Some(last) => paced.gaps.push(micros(now - last)),
+                    Some(last) => paced.gaps.push(now - last),
                     None => paced.first_delta.push(now - start),
                 }
-                paced.gaps.extend(std::iter::repeat_n(0, deltas - 1));
+                paced.gaps.extend(std::iter::repeat_n(Duration::ZERO, deltas - 1));
             }
             last = Some(now);
         }
         let whole = bytes.starts_with(b"HTTP/1.1 200") && memmem::rfind(&bytes, b"response.failed").is_none();
         assert!(whole && last.is_some(), "not a whole stream: {}", String::from_utf8_lossy(&bytes));
     }
-}
-
-fn micros(duration: Duration) -> u32 {
-    u32::try_from(duration.as_micros()).unwrap_or(u32::MAX)
 }

@@ -163,31 +163,23 @@ impl Report {
         )?;
         writeln!(out, "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|")?;
         for PacedRow { what, streams, paced } in &self.paced {
-            let each = |duration: Duration| duration.as_secs_f64() * 1e6 / paced.deltas.max(1) as f64;
-            let floor = self
-                .paced
-                .iter()
-                .find(|row| row.streams == *streams)
-                .map_or(f64::NAN, |row| row.paced.cpu.as_secs_f64() * 1e6 / row.paced.deltas.max(1) as f64);
-            let gap = |percent: usize| {
-                let at = (paced.gaps.len() * percent / 100).min(paced.gaps.len().saturating_sub(1));
-                paced.gaps.get(at).copied().unwrap_or_default() / 1_000
-            };
+            let floor = self.paced.iter().find(|row| row.streams == *streams);
+            let floor = floor.map_or(f64::NAN, |row| row.paced.each(row.paced.cpu));
             let dash = || "–".to_owned();
             writeln!(
                 out,
                 "| {what} | {} | {} · {} ms | {} · {} ms | {:.0} % | {:.0} µs | {:.1} × | {:.0} | {} | {} |",
                 thousands(*streams as f64),
-                gap(50),
-                gap(99),
+                percentile(&paced.gaps, 50).as_millis(),
+                percentile(&paced.gaps, 99).as_millis(),
                 ms(percentile(&paced.first_delta, 50)),
                 ms(percentile(&paced.first_delta, 99)),
                 paced.bunched as f64 * 100.0 / paced.deltas.max(1) as f64,
-                each(paced.cpu),
-                each(paced.cpu) / floor,
+                paced.each(paced.cpu),
+                paced.each(paced.cpu) / floor,
                 paced.commits as f64 / paced.elapsed.as_secs_f64(),
                 paced.log_bytes.map_or_else(dash, |bytes| format!("{} B", bytes / paced.deltas.max(1))),
-                paced.database_cpu.map_or_else(dash, |cpu| format!("{:.0} µs", each(cpu))),
+                paced.database_cpu.map_or_else(dash, |cpu| format!("{:.0} µs", paced.each(cpu))),
             )?;
         }
         Ok(())

@@ -6,43 +6,30 @@
 
 use std::borrow::Cow;
 
+use outlast_protocol::half_characters;
+
 /// The mark of the first half of all.
 const MARK: u32 = 0x10_f800;
+
+/// The length of an escape.
+const ESCAPE: usize = 6;
 
 /// What stands for a half that stays alone.
 const BROKEN: char = '\u{fffd}';
 
 /// JSON in which every escape of half a character is a mark.
 pub(super) fn mark(json: &str) -> Cow<'_, str> {
-    let mut marked = String::new();
-    let mut copied = 0;
-    let mut at = 0;
-    while let Some(found) = json[at..].find('\\') {
-        let escape = at + found;
-        at = match unit(json, escape) {
-            // Two halves in a row are a character.
-            Some(0xd800..=0xdbff) if matches!(unit(json, escape + 6), Some(0xdc00..=0xdfff)) => escape + 12,
-            Some(half @ 0xd800..=0xdfff) => {
-                marked.push_str(&json[copied..escape]);
-                marked.extend(char::from_u32(MARK + half - 0xd800));
-                copied = escape + 6;
-                copied
-            }
-            // The character after a backslash is not looked at, should it be one.
-            _ => escape + 1 + json[escape + 1..].chars().next().map_or(0, char::len_utf8),
-        };
+    let (mut marked, mut copied) = (String::new(), 0);
+    for (at, half) in half_characters(json.as_bytes()) {
+        marked.push_str(&json[copied..at]);
+        marked.extend(char::from_u32(MARK + u32::from(half) - 0xd800));
+        copied = at + ESCAPE;
     }
     if copied == 0 {
         return Cow::Borrowed(json);
     }
     marked.push_str(&json[copied..]);
     Cow::Owned(marked)
-}
-
-/// What `\\uXXXX` at this place means.
-fn unit(json: &str, at: usize) -> Option<u32> {
-    let digits = json.get(at..at + 6)?.strip_prefix("\\u")?;
-    u32::from_str_radix(digits, 16).ok()
 }
 
 /// The half that a text ended with, which comes in pieces.

@@ -143,6 +143,11 @@ impl Item {
         }
     }
 
+    /// Whether it is a call that was cut, as [`is_half_call`](crate::is_half_call) says it of one that was stored.
+    pub fn is_half_call(&self) -> bool {
+        matches!(self, Self::FunctionCall { status: ItemStatus::Incomplete, .. })
+    }
+
     /// Sets how far the item is.
     pub fn set_status(&mut self, new: ItemStatus) {
         match self {

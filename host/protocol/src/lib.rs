@@ -53,6 +53,7 @@ pub use request::{CreateRequest, previous_not_found};
 pub use response::{Deleted, IncompleteDetails, Response, ResponseError, Usage};
 pub use schema::*;
 pub use status::{ActiveStatus, Status, TerminalStatus};
+pub use surrogates::half_characters;
 pub use tokens::{input_tokens, tokens};
 pub use tools::{ClientTool, ClientTools, callable, chosen, flat_name};
 pub use websocket::{check_message, error_message, read_message};

@@ -3,7 +3,6 @@
 //! JavaScript cuts a text between the two halves of a character, and writes one half as `\ud83d`. RFC 8259 (8.2) lets it;
 //! no Rust text can hold it. It is read as U+FFFD, as a broken byte is elsewhere.
 
-use memchr::memmem;
 use serde_json::Value;
 
 /// The length of `\uXXXX`.
@@ -20,21 +19,33 @@ pub(super) fn read(json: &[u8]) -> Result<Value, serde_json::Error> {
 /// The JSON with `\ufffd` in the place of every half of a character; none when there is no such half.
 fn mended(json: &[u8]) -> Option<Vec<u8>> {
     let mut mended = None;
-    let mut at = 0;
-    while let Some(found) = json.get(at..).and_then(|rest| memmem::find(rest, b"\\")) {
-        at += found;
-        let length = match unit(json, at) {
-            None => 2,
-            Some(0xd800..0xdc00) if matches!(unit(json, at + LENGTH), Some(0xdc00..0xe000)) => 2 * LENGTH,
-            Some(0xd800..0xe000) => {
-                mended.get_or_insert_with(|| json.to_vec())[at..at + LENGTH].copy_from_slice(b"\\ufffd");
-                LENGTH
-            }
-            Some(_) => LENGTH,
-        };
-        at += length;
+    for (at, _) in half_characters(json) {
+        mended.get_or_insert_with(|| json.to_vec())[at..at + LENGTH].copy_from_slice(b"\\ufffd");
     }
     mended
+}
+
+/// Where JSON has an escape of six bytes that stands for half a character alone, and its number: from 0xd800 to 0xdfff.
+pub fn half_characters(json: &[u8]) -> impl Iterator<Item = (usize, u16)> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        loop {
+            let escape = at + memchr::memchr(b'\\', json.get(at..)?)?;
+            at = match unit(json, escape) {
+                // What is escaped is not looked at.
+                None => escape + 2,
+                // Two halves in a row are a character.
+                Some(0xd800..0xdc00) if matches!(unit(json, escape + LENGTH), Some(0xdc00..0xe000)) => {
+                    escape + 2 * LENGTH
+                }
+                Some(half @ 0xd800..0xe000) => {
+                    at = escape + LENGTH;
+                    return Some((escape, half));
+                }
+                Some(_) => escape + LENGTH,
+            };
+        }
+    })
 }
 
 /// The number of the escape `\uXXXX` at this place.

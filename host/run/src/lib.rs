@@ -52,6 +52,7 @@ mod shared;
 mod state;
 mod stored;
 mod subscription;
+mod together;
 mod writer;
 
 pub use admission::{Refusal, RunLimits, Shares};

@@ -11,7 +11,7 @@ use std::{
 };
 
 use outlast_plugin::{Held, LogLine, Meter, Used};
-use outlast_protocol::{Emission, EmitError, Emitted, Item, ItemStatus, Segment, TerminalStatus, Usage};
+use outlast_protocol::{Emission, EmitError, Emitted, Segment, TerminalStatus, Usage};
 use outlast_runtime::clock::{milliseconds, seconds};
 use outlast_store::{EndedResponse, JournalSegment, LogSegment, NewResponse, Phase, RunUsage, STORED_ROW, TurnItem};
 use tokio::sync::oneshot;
@@ -43,7 +43,7 @@ pub struct Outbox {
     turn: Option<Vec<TurnItem>>,
     queued: bool,
     /// Whether what is said now is written together: nothing is taken meanwhile.
-    together: bool,
+    pub(super) together: bool,
     admission: Option<Admission>,
     /// Where the run stands, if that has changed, and who waits until that is committed.
     phase: Option<(Phase, Option<oneshot::Sender<()>>)>,
@@ -110,11 +110,6 @@ impl Outbox {
         let state: usize = self.state.iter().map(KeptWrite::bytes).sum();
         let frames = self.recorder.as_ref().map_or(0, |recorder| recorder.pending_bytes());
         frames + self.journal.pending_bytes() + state
-    }
-
-    /// Whether what is said now waits for more, which is written with it.
-    pub(super) fn is_together(&self) -> bool {
-        self.together
     }
 
     /// How many entries the journal has.
@@ -331,35 +326,32 @@ impl Run {
             TerminalStatus::Completed | TerminalStatus::Incomplete => recorder.response().output.as_slice(),
             _ => &[],
         };
-        // Nobody can answer half a call.
-        let half = |item: &&Item| matches!(item, Item::FunctionCall { status: ItemStatus::Incomplete, .. });
         let output: Vec<_> = output
             .iter()
-            .filter(|item| !half(item))
+            .filter(|item| !item.is_half_call())
             .map(|item| TurnItem { id: item.id().to_owned(), item: super::to_json(item) })
             .collect();
         let items = outbox.turn.take().map(|input| input.into_iter().chain(output).collect());
-        let end = Ended { status, response: response.into() };
-        self.write_end(&mut outbox, end, items.unwrap_or_default(), false, now);
+        self.write_end(&mut outbox, status, response, items.unwrap_or_default(), false, now);
     }
 
     /// Ends the run without an event that says so: what it has said cannot be read, or nothing more of it can be written.
     pub fn end_unrecorded(self: &Arc<Self>, response: String, now: SystemTime) {
         let mut outbox = self.outbox.lock();
         outbox.broken = false;
-        let end = Ended { status: TerminalStatus::Failed, response: response.into() };
-        self.write_end(&mut outbox, end, Vec::new(), true, now);
+        self.write_end(&mut outbox, TerminalStatus::Failed, response, Vec::new(), true, now);
     }
 
     fn write_end(
         self: &Arc<Self>,
         outbox: &mut Outbox,
-        ended: Ended,
+        status: TerminalStatus,
+        response: String,
         items: Vec<TurnItem>,
         given_up: bool,
         now: SystemTime,
     ) {
-        let (status, response) = (ended.status, String::from_utf8_lossy(&ended.response).into_owned());
+        let ended = Ended { status, response: response.clone().into() };
         let (journaled, lived) = (outbox.journal.is_used(), outbox.lived);
         let (id, epoch, ended_at) = (self.id.clone(), self.epoch, milliseconds(now));
         let row = EndedResponse { id, epoch, status, ended_at, response, journaled, given_up, lived, items };
@@ -475,26 +467,6 @@ impl Run {
         if !outbox.together && !std::mem::replace(&mut outbox.queued, true) {
             self.writer.push(self.clone());
         }
-    }
-}
-
-/// What a run says as long as this is there is written in one transaction. There is always room for it.
-#[derive(Debug)]
-pub(super) struct Together(Arc<Run>);
-
-impl Run {
-    /// Begins something that is written in one transaction.
-    pub(super) fn together(self: &Arc<Self>) -> Together {
-        self.outbox.lock().together = true;
-        Together(self.clone())
-    }
-}
-
-impl Drop for Together {
-    fn drop(&mut self) {
-        let mut outbox = self.0.outbox.lock();
-        outbox.together = false;
-        self.0.queue(&mut outbox);
     }
 }
 

@@ -187,7 +187,7 @@ impl Run {
 
     pub(super) fn has_room(&self) -> bool {
         let outbox = self.outbox.lock();
-        outbox.is_together() || outbox.pending_bytes() + self.feed.unread() <= self.outbox_bytes
+        outbox.together || outbox.pending_bytes() + self.feed.unread() <= self.outbox_bytes
     }
 
     pub(super) async fn wait_for_room(&self) {

@@ -3,25 +3,22 @@
 //! One statement per table and batch, however many runs are in it; and what runs say is one row of the commit log, see
 //! `commit_log`.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, time::Duration};
 
 use outlast_protocol::{ResponseId, Segment, TerminalStatus};
-use parking_lot::Mutex;
 use sqlx::{AnyConnection, Connection as _, Row as _};
-use tokio::sync::RwLock;
 
 use super::{
-    Backend, Batch, Committed, EndedResponse, JournalSegment, LogSegment, NewItem, NewResponse, Phase, Store,
-    StoreError, TurnItem, Uncommitted,
-    commit_log::{CommitLog, Kind, Piece, Plan, Wanted},
+    Batch, Committed, EndedResponse, JournalSegment, LogSegment, NewItem, NewResponse, Phase, Store, StoreError,
+    TurnItem, Uncommitted,
+    commit_log::{Kind, Piece, Plan, Wanted},
     conversations::{self, GUARDED},
     lives,
     ownership::Ownership,
     recovery, runs,
     segments::{self, Part, Row},
-    sql::{self, RESPONSE_TABLES, batches, delete, missing, placeholders, query, rows_of},
-    state,
-    transaction::Turns,
+    sql::{RESPONSE_TABLES, batches, delete, missing, placeholders, query, query_of, rows_of},
+    state, transaction,
 };
 
 /// How long a connection that is given up may take to say so.
@@ -30,23 +27,18 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// The connection that writes.
 #[derive(Debug)]
 pub struct WriteConnection {
-    pub(super) backend: Backend,
+    pub(super) store: Store,
     ownership: Ownership,
     connection: Option<AnyConnection>,
-    pub(super) commit_log: Arc<Mutex<CommitLog>>,
-    committing: Arc<RwLock<()>>,
-    turn: Turns,
 }
 
 impl WriteConnection {
     pub(super) async fn open(store: Store) -> Result<Self, StoreError> {
-        let (backend, commit_log, committing) = (store.backend, store.commit_log.clone(), store.committing.clone());
-        let turn = store.turn.clone();
-        let mut ownership = Ownership::none(store);
+        let mut ownership = Ownership::none(store.clone());
         let mut connection = ownership.take().await?;
         let last = recovery::last_row(&mut connection).await?;
-        commit_log.lock().begin_after(last);
-        Ok(Self { backend, ownership, connection: Some(connection), commit_log, committing, turn })
+        store.commit_log.lock().begin_after(last);
+        Ok(Self { store, ownership, connection: Some(connection) })
     }
 
     /// Keeps the database this server's. To be called at least every third of the lease; [`commit`](Self::commit) does
@@ -127,15 +119,10 @@ impl WriteConnection {
 
     /// Sets `asked` before the database is asked to commit: from then on, an error does not say that it has not.
     async fn try_commit(&mut self, batch: &Batch<'_>, asked: &mut bool) -> Result<Committed, StoreError> {
-        let (backend, commit_log, committing) = (self.backend, self.commit_log.clone(), self.committing.clone());
-        let turn = self.turn.clone();
+        let Store { backend, commit_log, committing, turn, .. } = self.store.clone();
         let (ownership, connection) = self.owned().await?;
         let _turn = turn.wait(backend).await;
-        let mut transaction = match backend {
-            // Take the write lock at once: a transaction that begins as a reader can fail to become a writer.
-            Backend::Sqlite => connection.begin_with("BEGIN IMMEDIATE").await?,
-            Backend::Postgres => connection.begin().await?,
-        };
+        let mut transaction = transaction::begin(connection, backend).await?;
         ownership.fence(&mut transaction).await?;
         for (table, column) in RESPONSE_TABLES {
             delete(&mut transaction, table, column, &batch.abandoned).await?;
@@ -158,10 +145,10 @@ impl WriteConnection {
             delete(&mut transaction, "responses", "id", &guarded.iter().collect::<Vec<_>>()).await?;
             committed.guarded.extend(guarded);
         }
-        let plan = commit_log.lock().plan(&wanted(batch, &committed));
+        let mut plan = commit_log.lock().plan(&wanted(batch, &committed));
         committed.contradicted.extend(plan.contradicted.iter().cloned());
         let given_up = batch.ended.iter().filter(|row| row.given_up).map(|row| &row.id).collect();
-        let contradicted = keep(&mut transaction, &plan, &given_up).await?;
+        let contradicted = keep(&mut transaction, &mut plan, &given_up).await?;
         committed.contradicted.extend(contradicted);
         let usage: Vec<_> = batch.usage.iter().filter(|(id, _)| !committed.refused(id)).copied().collect();
         for rows in batches(&usage) {
@@ -236,7 +223,7 @@ fn wanted<'a>(batch: &'a Batch<'_>, committed: &Committed) -> Wanted<'a> {
 /// Returns the runs that contradict what is in their tables.
 async fn keep(
     connection: &mut AnyConnection,
-    plan: &Plan<'_>,
+    plan: &mut Plan<'_>,
     given_up: &HashSet<&ResponseId>,
 ) -> Result<HashSet<ResponseId>, StoreError> {
     let mut contradicted = HashSet::new();
@@ -257,7 +244,7 @@ async fn keep(
     }
     if !plan.records.is_empty() {
         let insert = sqlx::query("INSERT INTO commit_log (id, records) VALUES ($1, $2)");
-        insert.bind(plan.row).bind(plan.records.clone()).execute(&mut *connection).await?;
+        insert.bind(plan.row).bind(std::mem::take(&mut plan.records)).execute(&mut *connection).await?;
     }
     if let Some(needed) = plan.sweep {
         sqlx::query("DELETE FROM commit_log WHERE id < $1").bind(needed).execute(connection).await?;
@@ -305,7 +292,7 @@ async fn admit(
         return Ok(());
     }
     let sql = format!("SELECT id FROM responses WHERE id IN ({})", placeholders(connection, absent.len()));
-    let there = absent.iter().fold(sql::query(sql), |query, id| query.bind(id.as_str().to_owned()));
+    let there = query_of(sql, &absent);
     taken.extend(missing(&there.fetch_all(connection).await?, absent.iter())?);
     known.extend(absent.into_iter().filter(|id| !taken.contains(id)));
     Ok(())

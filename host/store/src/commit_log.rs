@@ -22,8 +22,7 @@ use std::{
     fmt::{self, Debug, Formatter},
 };
 
-use memchr::memmem;
-use outlast_protocol::ResponseId;
+use outlast_protocol::{ResponseId, skip_frames};
 
 use super::segments::{EVENTS, JOURNAL, LOGS, Part, Table};
 
@@ -60,19 +59,16 @@ impl Kind {
         }
     }
 
-    /// What ends each event, entry or line.
-    fn end(self) -> &'static [u8] {
-        match self {
-            Self::Events => b"\n\n",
-            Self::Journal | Self::Logs => b"\n",
+    /// Where the event, entry or line number `count` of `bytes` begins, counted from 0.
+    fn skip(self, bytes: &[u8], count: u64) -> usize {
+        match (self, count.checked_sub(1)) {
+            (Self::Events, _) => skip_frames(bytes, count),
+            (_, None) => 0,
+            (_, Some(last)) => {
+                let end = memchr::memchr_iter(b'\n', bytes).nth(usize::try_from(last).unwrap_or(usize::MAX));
+                end.map_or(bytes.len(), |end| end + 1)
+            }
         }
-    }
-
-    /// Where the element number `count` of `bytes` begins, counted from 0.
-    pub fn skip(self, bytes: &[u8], count: u64) -> usize {
-        let Some(last) = count.checked_sub(1) else { return 0 };
-        let at = memmem::find_iter(bytes, self.end()).nth(usize::try_from(last).unwrap_or(usize::MAX));
-        at.map_or(bytes.len(), |at| at + self.end().len())
     }
 }
 
@@ -127,8 +123,10 @@ pub(super) struct Wanted<'a> {
 pub(super) struct Plan<'a> {
     /// The id of its row.
     pub row: i64,
-    /// What its row has; empty: it adds none.
+    /// What its row has, until that is written; empty: it adds none.
     pub records: Vec<u8>,
+    /// How much that is.
+    bytes: usize,
     /// The tails that move to their tables, with what is new of them.
     pub flush: HashMap<ResponseId, Parts>,
     /// The rows before this one are not needed any more.
@@ -205,6 +203,7 @@ impl CommitLog {
                 plan.unjournaled.insert(id.clone());
             }
         }
+        plan.bytes = plan.records.len();
         plan.sweep = self.sweep(&plan);
         plan
     }
@@ -248,9 +247,9 @@ impl CommitLog {
         for id in plan.flush.keys() {
             self.forget(id);
         }
-        if !plan.records.is_empty() {
-            self.rows.push_back((plan.row, plan.records.len()));
-            self.bytes += plan.records.len();
+        if plan.bytes > 0 {
+            self.rows.push_back((plan.row, plan.bytes));
+            self.bytes += plan.bytes;
         }
         for piece in plan.grown {
             if !self.tails.contains_key(piece.id) {
@@ -291,7 +290,7 @@ impl Piece<'_> {
     /// Adds it to the records of a row.
     fn record(&self, records: &mut Vec<u8>) {
         let id = self.id.as_str().as_bytes();
-        // An id has 53 characters.
+        // An id has 37 characters.
         records.extend([self.kind as u8, u8::try_from(id.len()).unwrap_or(u8::MAX)]);
         records.extend_from_slice(id);
         records.extend(self.first.to_le_bytes());

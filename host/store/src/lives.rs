@@ -10,7 +10,7 @@ use tracing::error;
 
 use super::{
     Store, StoreError, WriteConnection,
-    sql::{batches, delete, placeholders, query, response_id, rows_of},
+    sql::{batches, delete, placeholders, query, query_of, response_id, rows_of},
 };
 
 /// The columns of an [`ActiveRun`].
@@ -167,7 +167,7 @@ impl Store {
         for ids in batches(ids) {
             let holes = placeholders(&transaction, ids.len());
             let sql = format!("UPDATE lives SET attempts = 0 WHERE response_id IN ({holes})");
-            let query = ids.iter().fold(query(sql), |query, id| query.bind(id.as_str().to_owned()));
+            let query = query_of(sql, ids);
             query.execute(&mut *transaction).await?;
         }
         Ok(transaction.commit().await?)
@@ -207,7 +207,7 @@ pub(super) async fn remove(connection: &mut AnyConnection, ids: &[&ResponseId]) 
             "DELETE FROM lives WHERE response_id IN ({}) AND attempts = 0",
             placeholders(connection, ids.len())
         );
-        let query = ids.iter().fold(query(sql), |query, id| query.bind(id.as_str().to_owned()));
+        let query = query_of(sql, ids);
         query.execute(&mut *connection).await?;
     }
     Ok(())

@@ -4,14 +4,15 @@ use std::collections::{HashMap, HashSet};
 
 use futures::TryStreamExt as _;
 use outlast_protocol::ResponseId;
-use sqlx::{AnyConnection, Connection as _, Row as _};
+use sqlx::{AnyConnection, Row as _};
 use tracing::error;
 
 use super::{
-    Backend, StoreError, WriteConnection,
+    Store, StoreError, WriteConnection,
     commit_log::{Damaged, Kind, records},
     segments::{self, Part, Row},
-    sql::{batches, placeholders, query},
+    sql::{batches, placeholders, query_of},
+    transaction,
 };
 
 /// The id of the last row of the log.
@@ -23,18 +24,14 @@ pub(super) async fn last_row(connection: &mut AnyConnection) -> Result<i64, Stor
 impl WriteConnection {
     /// Flushes all tails. Returns the runs of which something cannot be read or be put into its table.
     pub(super) async fn recover(&mut self) -> Result<HashSet<ResponseId>, StoreError> {
-        let (backend, commit_log) = (self.backend, self.commit_log.clone());
+        let Store { backend, commit_log, .. } = self.store.clone();
         let (ownership, connection) = self.owned().await?;
-        let mut transaction = match backend {
-            Backend::Sqlite => connection.begin_with("BEGIN IMMEDIATE").await?,
-            Backend::Postgres => connection.begin().await?,
-        };
+        let mut transaction = transaction::begin(connection, backend).await?;
         ownership.fence(&mut transaction).await?;
         let said = read(&mut transaction).await?;
         let said = of_active(&mut transaction, said).await?;
-        let mut damaged = HashSet::new();
+        let (ids, mut damaged): (Vec<_>, _) = (said.keys().collect(), HashSet::new());
         for kind in Kind::ALL {
-            let ids: Vec<_> = said.keys().collect();
             let reached = segments::reached(&mut transaction, kind.table(), &ids).await?;
             let mut tails = Vec::new();
             for (id, parts) in &said {
@@ -94,7 +91,7 @@ async fn of_active(
     for ids in batches(&ids) {
         let holes = placeholders(connection, ids.len());
         let sql = format!("SELECT id FROM responses WHERE ended_at IS NULL AND id IN ({holes})");
-        let query = ids.iter().fold(query(sql), |query, id| query.bind(id.as_str().to_owned()));
+        let query = query_of(sql, ids);
         for row in query.fetch_all(&mut *connection).await? {
             active.insert(row.try_get::<String, _>("id")?);
         }

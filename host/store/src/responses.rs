@@ -10,7 +10,7 @@ use sqlx::{AnyConnection, Row as _, any::AnyRow};
 
 use super::{
     Store, StoreError,
-    sql::{RESPONSE_TABLES, delete, placeholders, query, response_id},
+    sql::{RESPONSE_TABLES, delete, placeholders, query, query_of, response_id},
 };
 
 /// The most responses that are removed at once, and about how many segments of events with them: few enough that the
@@ -259,7 +259,7 @@ async fn needed(connection: &mut AnyConnection, ids: &[&ResponseId]) -> Result<H
          SELECT DISTINCT root FROM behind WHERE ended_at IS NULL",
         placeholders(connection, ids.len())
     );
-    let query = ids.iter().fold(query(sql), |query, id| query.bind(id.as_str().to_owned()));
+    let query = query_of(sql, ids);
     query.fetch_all(connection).await?.iter().map(|row| Ok(row.try_get("root")?)).collect()
 }
 

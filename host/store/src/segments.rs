@@ -10,7 +10,7 @@ use super::{
     Store, StoreError,
     commit_log::Kind,
     pool::Pool,
-    sql::{batches, placeholders, query, rows_of},
+    sql::{batches, placeholders, query, query_of, rows_of},
 };
 
 /// One of these tables, and its columns.
@@ -210,7 +210,7 @@ pub(super) async fn reached(
             "SELECT response_id AS id, MAX({last}) AS last FROM {name} WHERE response_id IN ({}) GROUP BY response_id",
             placeholders(connection, ids.len())
         );
-        let query = ids.iter().fold(query(sql), |query, id| query.bind(id.as_str().to_owned()));
+        let query = query_of(sql, ids);
         for row in query.fetch_all(&mut *connection).await? {
             reached.insert(row.try_get("id")?, row.try_get::<i64, _>("last")?.cast_unsigned());
         }

@@ -1,6 +1,6 @@
 //! Pieces of statements.
 
-use std::{collections::HashSet, fmt::Write as _};
+use std::{borrow::Borrow, collections::HashSet, fmt::Write as _};
 
 use outlast_protocol::ResponseId;
 use sqlx::{
@@ -35,6 +35,11 @@ pub(super) fn batches<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
 
 pub(super) fn query<'q>(sql: String) -> Query<'q, Any, AnyArguments> {
     sqlx::query(sqlx::AssertSqlSafe(sql))
+}
+
+/// A query whose only parameters are these ids, in order.
+pub(super) fn query_of<'q>(sql: String, ids: &[impl Borrow<ResponseId>]) -> Query<'q, Any, AnyArguments> {
+    ids.iter().fold(query(sql), |query, id| query.bind(id.borrow().as_str().to_owned()))
 }
 
 /// `$1,$2,…`
@@ -83,7 +88,7 @@ pub(super) async fn delete(
 ) -> Result<(), StoreError> {
     for ids in batches(ids) {
         let sql = format!("DELETE FROM {table} WHERE {column} IN ({})", placeholders(connection, ids.len()));
-        let query = ids.iter().fold(query(sql), |query, id| query.bind(id.as_str().to_owned()));
+        let query = query_of(sql, ids);
         query.execute(&mut *connection).await?;
     }
     Ok(())

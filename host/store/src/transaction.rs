@@ -8,10 +8,13 @@ use std::{
     sync::Arc,
 };
 
-use sqlx::{Any, AnyConnection, Transaction};
+use sqlx::{Any, AnyConnection, Connection as _, Transaction};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::{Backend, Store, StoreError, open::PATIENCE, wal};
+
+/// Takes the lock for writing at once: a transaction that begins as a reader can fail to become a writer.
+const AT_ONCE: &str = "BEGIN IMMEDIATE";
 
 /// Whose turn it is.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +30,17 @@ impl Turns {
             Backend::Sqlite => Some(self.0.clone().lock_owned().await),
             Backend::Postgres => None,
         }
+    }
+}
+
+/// Begins a transaction that writes.
+pub(super) async fn begin(
+    connection: &mut AnyConnection,
+    backend: Backend,
+) -> Result<Transaction<'_, Any>, sqlx::Error> {
+    match backend {
+        Backend::Sqlite => connection.begin_with(AT_ONCE).await,
+        Backend::Postgres => connection.begin().await,
     }
 }
 
@@ -66,10 +80,9 @@ impl Store {
         let turn = tokio::time::timeout(PATIENCE, self.turn.wait(self.backend));
         let turn = turn.await.map_err(|_| StoreError::TimedOut(PATIENCE))?;
         let transaction = match self.backend {
-            // Take the write lock at once: a transaction that begins as a reader can fail to become a writer.
             Backend::Sqlite => {
                 self.still_there()?;
-                let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+                let mut transaction = self.pool.begin_with(AT_ONCE).await?;
                 wal::count(&mut transaction).await?;
                 transaction
             }
