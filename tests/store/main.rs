@@ -12,6 +12,7 @@ mod migrations;
 mod needed;
 mod outage;
 mod ownership;
+mod shrink;
 mod unchanged;
 
 use std::time::Duration;

@@ -49,12 +49,20 @@ pub async fn expire(manager: Arc<Manager>, retentions: Retentions, stop: Cancell
 /// How many responses and conversations have gone. `dated` says whether every conversation has the time of its last change.
 async fn sweep_all(manager: &Manager, retentions: Retentions, dated: &mut bool) -> Result<(u64, u64), StoreError> {
     let responses = sweep(manager, retentions.responses).await?;
-    let Some(retention) = retentions.conversations else { return Ok((responses, 0)) };
-    if !*dated {
-        manager.store().date_conversations(milliseconds(SystemTime::now())).await?;
-        *dated = true;
+    let conversations = match retentions.conversations {
+        Some(retention) => {
+            if !*dated {
+                manager.store().date_conversations(milliseconds(SystemTime::now())).await?;
+                *dated = true;
+            }
+            sweep_conversations(manager, retention).await?
+        }
+        None => 0,
+    };
+    while manager.store().shrink().await? {
+        tokio::time::sleep(BREATH).await;
     }
-    Ok((responses, sweep_conversations(manager, retention).await?))
+    Ok((responses, conversations))
 }
 
 async fn sweep_conversations(manager: &Manager, retention: Duration) -> Result<u64, StoreError> {

@@ -133,7 +133,7 @@ pub(super) fn sqlite_in_words(error: &sqlx::Error) -> String {
 }
 
 /// A bare connection.
-async fn connect(url: &str) -> Result<AnyConnection, sqlx::Error> {
+pub(super) async fn connect(url: &str) -> Result<AnyConnection, sqlx::Error> {
     let late = || sqlx::Error::Io(std::io::Error::new(ErrorKind::TimedOut, "the database did not answer in time"));
     tokio::time::timeout(PATIENCE, AnyConnection::connect(url)).await.unwrap_or_else(|_| Err(late()))
 }
@@ -155,6 +155,8 @@ pub(super) async fn prepare(connection: &mut AnyConnection, file: Option<&Databa
             // Not another one, that took its place.
             file.still_there().map_err(|outage| sqlx::Error::Io(std::io::Error::other(outage)))?;
             connection.execute("PRAGMA busy_timeout = 1000").await?;
+            // Of a database that is made now; one that has tables stays as it is.
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL").await?;
             // FULL: a commit is on the disk when it returns, so it survives a power cut too. Under group commit it
             // costs next to nothing.
             connection.execute("PRAGMA journal_mode = WAL").await?;

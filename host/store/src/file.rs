@@ -92,16 +92,7 @@ impl DatabaseFile {
     ///
     /// Says why the path cannot be one: it is not UTF-8.
     pub fn url(&self) -> Result<String, String> {
-        let path = self.path.to_str().ok_or_else(|| format!("{} is not UTF-8", self.path.display()))?;
-        let mut url = "sqlite://".to_owned();
-        for byte in path.bytes() {
-            match byte {
-                b'/' | b'-' | b'_' | b'.' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => url.push(char::from(byte)),
-                _ => url.push_str(&format!("%{byte:02X}")),
-            }
-        }
-        url.push_str("?mode=rw");
-        Ok(url)
+        url_of(&self.path)
     }
 
     /// Whether the file that was opened is still what its path leads to.
@@ -136,6 +127,28 @@ impl DatabaseFile {
             _ => Err("it is not an SQLite database; name another path".to_owned()),
         }
     }
+}
+
+/// The path in the name of an SQLite database, which may be a URL.
+pub(super) fn sqlite_path(database: &str) -> &str {
+    match database.strip_prefix("sqlite:") {
+        Some(path) => path.strip_prefix("//").unwrap_or(path),
+        None => database,
+    }
+}
+
+/// What sqlx opens of a file that is there.
+pub(super) fn url_of(path: &Path) -> Result<String, String> {
+    let path = path.to_str().ok_or_else(|| format!("{} is not UTF-8", path.display()))?;
+    let mut url = "sqlite://".to_owned();
+    for byte in path.bytes() {
+        match byte {
+            b'/' | b'-' | b'_' | b'.' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => url.push(char::from(byte)),
+            _ => url.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    url.push_str("?mode=rw");
+    Ok(url)
 }
 
 /// A file that cannot be had: another server has it, or the reason in words.
@@ -239,7 +252,8 @@ fn in_words(error: &io::Error) -> String {
     }
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+/// A path with something behind its name.
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()

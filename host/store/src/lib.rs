@@ -10,11 +10,13 @@
 #![deny(unsafe_code)]
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
+mod backup;
 mod batch;
 mod commit;
 mod commit_log;
 mod connect;
 mod conversations;
+mod diagnose;
 mod error;
 mod events;
 mod file;
@@ -36,9 +38,11 @@ mod state;
 mod transaction;
 mod wal;
 
+pub use backup::{BackupError, Copied, backup, restore};
 pub use batch::{Batch, Committed, EndedResponse, NewResponse, TurnItem, Uncommitted};
 pub use commit::WriteConnection;
 pub use conversations::{ConversationHead, ItemRange, NewItem, Written};
+pub use diagnose::{Diagnosis, diagnose};
 pub use error::{Outage, StoreError};
 pub use journal::JournalSegment;
 pub use lives::{ActiveRun, Phase, TakenOver, TakenRun};

@@ -18,7 +18,7 @@ use super::{
     StoreError, WriteConnection,
     commit_log::CommitLog,
     connect::{PostgresUrl, backend_of, prepare, sqlite_in_words},
-    file::DatabaseFile,
+    file::{DatabaseFile, sqlite_path},
     pool::Pool,
     transaction::Turns,
     wal,
@@ -44,6 +44,9 @@ const MIGRATIONS: [(i64, &str, &str); 11] = [
     (10, "served", include_str!("../migrations/0010_served.sql")),
     (11, "commit log", include_str!("../migrations/0011_commit_log.sql")),
 ];
+
+/// The last version of the schema.
+pub(super) const KNOWN_SCHEMA: i64 = MIGRATIONS[MIGRATIONS.len() - 1].0;
 
 /// Which database it is, for the few statements that differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,10 +103,7 @@ impl Store {
     }
 
     async fn open_sqlite(database: &str) -> Result<Self, StoreError> {
-        let path = match database.strip_prefix("sqlite:") {
-            Some(path) => path.strip_prefix("//").unwrap_or(path),
-            None => database,
-        };
+        let path = sqlite_path(database);
         let open = |reason: String| StoreError::Open { url: path.to_owned(), reason };
         let file = DatabaseFile::open(path)?;
         wal::check(&file)?;
@@ -203,17 +203,16 @@ impl Store {
         let migrations = MIGRATIONS.iter().map(|&(version, name, sql)| {
             Migration::new(version, Cow::Borrowed(name), MigrationType::Simple, SqlStr::from_static(sql), false)
         });
-        let known = MIGRATIONS.iter().map(|&(version, ..)| version).max().unwrap_or_default();
         Migrator::with_migrations(migrations.collect()).run(connection).await.map_err(|error| match error {
-            MigrateError::VersionMissing(found) if found > known => {
-                StoreError::Newer { database: self.shown.clone(), found, known }
+            MigrateError::VersionMissing(found) if found > KNOWN_SCHEMA => {
+                StoreError::Newer { database: self.shown.clone(), found, known: KNOWN_SCHEMA }
             }
             error => error.into(),
         })
     }
 }
 
-fn without_password(url: &str) -> String {
+pub(super) fn without_password(url: &str) -> String {
     let Some(scheme) = url.find("://") else { return url.to_owned() };
     let (scheme, rest) = (&url[..scheme], &url[scheme + 3..]);
     // A password may have an `@`; what comes behind `?` may be one.

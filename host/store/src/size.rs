@@ -1,8 +1,15 @@
 //! How much is kept.
 
-use sqlx::Row as _;
+use sqlx::{Executor as _, Row as _, SqlSafeStr as _};
 
 use super::{Backend, Store, StoreError, sql::query};
+
+/// How much of an SQLite file may be free, in bytes, before it is made smaller: free pages are used again.
+const FREE_BYTES: i64 = 64 << 20;
+/// Or which part of it.
+const FREE_PART: i64 = 4;
+/// How many pages one step gives back.
+const STEP: i64 = 256;
 
 /// What a row counts beside what is in it, in bytes.
 pub const STORED_ROW: u64 = 100;
@@ -36,6 +43,28 @@ impl Store {
         );
         let row = query(sql).bind(principal.to_owned()).fetch_one(&self.pool).await?;
         Ok(row.try_get::<i64, _>("size")?.unsigned_abs())
+    }
+
+    /// Gives some of the free pages of an SQLite file back to the file system, where it has many: more than 64 MiB, and
+    /// more than a quarter of it. Whether there are more. A file of a version before this one keeps its size, until it is
+    /// restored from a backup.
+    pub async fn shrink(&self) -> Result<bool, StoreError> {
+        if self.backend != Backend::Sqlite {
+            return Ok(false);
+        }
+        let look = "SELECT freelist_count AS free, page_count AS pages, page_size AS size, auto_vacuum AS mode \
+                    FROM pragma_freelist_count, pragma_page_count, pragma_page_size, pragma_auto_vacuum";
+        let row = sqlx::query(look).fetch_one(&self.pool).await?;
+        let (free, pages, size): (i64, i64, i64) = (row.try_get("free")?, row.try_get("pages")?, row.try_get("size")?);
+        // 2 is `INCREMENTAL`.
+        if row.try_get::<i64, _>("mode")? != 2 || free * size <= FREE_BYTES || free <= pages / FREE_PART {
+            return Ok(false);
+        }
+        let mut transaction = self.begin().await?;
+        let step = sqlx::AssertSqlSafe(format!("PRAGMA incremental_vacuum({STEP})")).into_sql_str();
+        transaction.fetch_all(step).await?;
+        transaction.commit().await?;
+        Ok(true)
     }
 
     /// Measures the database. Takes time in proportion to the number of responses: milliseconds for 100,000.

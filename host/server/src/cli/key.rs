@@ -12,6 +12,7 @@ pub(super) enum Key {
     ///
     /// The configuration holds only the key's sha256. Responses belong to the name: two keys with the same name
     /// see the same responses, which is how a key is replaced.
+    #[command(after_help = "Examples:\n  outlast key new alice\n  outlast key new ops --admin --metrics")]
     New {
         /// Who will use the key: 1 to 64 characters.
         name: String,

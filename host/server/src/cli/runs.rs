@@ -39,6 +39,9 @@ pub(super) struct Runs {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// List runs, the latest first.
+    #[command(
+        after_help = "Examples:\n  outlast runs list --status failed --agent helper\n  outlast runs list --json | jq .data"
+    )]
     List {
         /// Only those of this agent.
         #[arg(long)]
@@ -57,11 +60,13 @@ enum Command {
         limit: u64,
     },
     /// Show a run: whose it is, how far it is, what it has used.
+    #[command(after_help = "Examples:\n  outlast runs show resp_0197…")]
     Show {
         /// The id of its response.
         id: String,
     },
     /// Print what the agent of a run has logged and printed.
+    #[command(after_help = "Examples:\n  outlast runs logs resp_0197… --follow")]
     Logs {
         /// The id of its response.
         id: String,
@@ -70,6 +75,7 @@ enum Command {
         follow: bool,
     },
     /// Stop a run, and wait until it has ended.
+    #[command(after_help = "Examples:\n  outlast runs cancel resp_0197…")]
     Cancel {
         /// The id of its response.
         id: String,

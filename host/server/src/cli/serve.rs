@@ -38,6 +38,9 @@ use crate::{
 /// over the file. SIGTERM and Ctrl-C stop the server in order; a second one stops it at once. SIGHUP makes it read
 /// its keys again and look at the plugin folder.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    outlast serve --plugins plugins\n  \
+    outlast serve --config outlast.toml --listen 127.0.0.1:9000")]
 pub(super) struct Serve {
     /// The configuration file (TOML). Without it, defaults and the environment hold.
     #[arg(long, value_name = "FILE")]

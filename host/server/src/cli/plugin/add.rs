@@ -6,11 +6,13 @@ use clap::Args;
 use outlast_plugin::{OciReference, Plugin, Section, put, remove, signature_path};
 
 use super::{
-    check::outcome,
     component::examine,
     installed::{Installed, Of},
 };
-use crate::{cli::output::say, local::Examined};
+use crate::{
+    cli::{outcome, output::say},
+    local::Examined,
+};
 
 /// Check a plugin and put it into the plugin folder, from a file or from a registry.
 ///
@@ -18,6 +20,9 @@ use crate::{cli::output::say, local::Examined};
 /// signature if it has one. It replaces the version that is there, and never another plugin. A server that runs serves it
 /// by itself; runs that go on keep the version that they began with.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  outlast plugin add target/wasm32-wasip2/release/helper.wasm --config outlast.toml"
+)]
 pub(in crate::cli) struct Add {
     /// The component: a file, or oci://HOST[:PORT]/REPOSITORY[:TAG][@sha256:…].
     #[arg(value_name = "FILE|REFERENCE")]

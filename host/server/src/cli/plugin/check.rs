@@ -6,7 +6,7 @@ use clap::Args;
 use outlast_plugin::Plugin;
 
 use crate::{
-    cli::output::say,
+    cli::{outcome, output::say},
     config::{Config, Flags},
     local::Local,
 };
@@ -16,6 +16,7 @@ use crate::{
 /// One line a file: `ok` and what it is, or the sentence that the server's log would have. The exit code is 0 when all
 /// of them would be served.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  outlast plugin check plugins/*.wasm --config outlast.toml")]
 pub(in crate::cli) struct Check {
     /// The components.
     #[arg(required = true)]
@@ -57,12 +58,4 @@ impl Check {
 pub(super) async fn open(config: Option<&Path>) -> Result<Local, String> {
     let config = Config::read(config, &Flags::default()).map_err(|error| format!("configuration: {error}"))?;
     Local::open(config).await.map_err(|error| error.to_string())
-}
-
-/// Runs a command to its end.
-pub(super) fn outcome(command: impl Future<Output = Result<(), String>>) -> Result<(), String> {
-    let runtime = tokio::runtime::Runtime::new().map_err(|error| format!("cannot start threads: {error}"))?;
-    let ended = runtime.block_on(command);
-    runtime.shutdown_background();
-    ended
 }

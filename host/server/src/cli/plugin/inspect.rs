@@ -9,13 +9,16 @@ use outlast_runtime::text::line as one_line;
 use serde_json::{Value, json};
 
 use super::{
-    check::{open, outcome},
+    check::open,
     component::examine,
     inspect_tool::ShownTool,
     shown_grants::{hosts, http, secrets},
 };
 use crate::{
-    cli::output::{print, say},
+    cli::{
+        outcome,
+        output::{print, say},
+    },
     local::Examined,
 };
 
@@ -24,6 +27,7 @@ use crate::{
 /// It is compiled and asked for its description, with every import refused and within a second; nothing else of it is
 /// executed.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  outlast plugin inspect helper.wasm\n  outlast plugin inspect helper.wasm --json")]
 pub(in crate::cli) struct Inspect {
     /// The component: a file, or oci://HOST[:PORT]/REPOSITORY[:TAG][@sha256:…].
     #[arg(value_name = "FILE|REFERENCE")]

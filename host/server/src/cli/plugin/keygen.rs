@@ -12,6 +12,7 @@ use crate::cli::output::say;
 /// The key is written into a new file that only its owner can read. What is printed goes into the configuration of the
 /// servers that trust it.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  outlast plugin keygen release.key")]
 pub(crate) struct Keygen {
     /// The new file: Ed25519, PKCS #8, PEM.
     file: PathBuf,

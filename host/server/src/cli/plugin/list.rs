@@ -5,17 +5,20 @@ use clap::Args;
 use outlast_runtime::text;
 use serde_json::{Value, json};
 
-use super::{
-    check::outcome,
-    installed::{Of, Plugin},
+use super::installed::{Of, Plugin};
+use crate::cli::{
+    outcome,
+    output::{print, say},
 };
-use crate::cli::output::{print, say};
 
 /// List the plugins that a server has, and those that it would refuse.
 ///
 /// Every file of its plugin folder and everything else that `plugins` in its configuration names, each with its agent's
 /// name and version, its sha256 and size, whether it is pinned and signed, and why it would not be served.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  outlast plugin list --config outlast.toml\n  outlast plugin list --plugins plugins --json"
+)]
 pub(in crate::cli) struct List {
     #[command(flatten)]
     of: Of,

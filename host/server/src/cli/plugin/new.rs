@@ -16,6 +16,9 @@ static WIT: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../wit");
 ///
 /// Its README says how to build, test, run and serve it.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  outlast plugin new my-agent\n  outlast plugin new my-agent --lang python --path agents/mine"
+)]
 pub(in crate::cli) struct New {
     /// The agent's name: 1 to 64 of a-z, 0-9 and `-`, beginning with a letter.
     name: String,

@@ -15,6 +15,7 @@ use crate::config::{Config, Flags};
 /// The same as SIGHUP. The log of the server says what happened.
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("server").required(true))]
+#[command(after_help = "Examples:\n  outlast plugin reload --config outlast.toml")]
 pub(crate) struct Reload {
     /// The configuration file of the server, which names its `pid_file`.
     #[arg(long, value_name = "FILE", group = "server")]

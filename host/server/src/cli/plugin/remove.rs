@@ -3,17 +3,15 @@
 use clap::Args;
 use outlast_plugin::{remove, signature_path};
 
-use super::{
-    check::outcome,
-    installed::{Of, Plugin},
-};
-use crate::cli::output::say;
+use super::installed::{Of, Plugin};
+use crate::cli::{outcome, output::say};
 
 /// Remove a plugin from the plugin folder: its file, and its signature.
 ///
 /// A server that runs serves it no more at once. Runs that go on keep the component that they began with, to their end
 /// and across restarts, and responses that are stored stay.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  outlast plugin remove helper --config outlast.toml")]
 pub(in crate::cli) struct Remove {
     /// The agent's name, or the name of a file in the folder.
     name: String,

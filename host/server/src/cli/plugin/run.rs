@@ -34,6 +34,7 @@ const UNREAD: i32 = 141;
 /// Its text goes to standard output as it is said, everything else to standard error. The exit code is 0 when the
 /// response is completed, 1 when it is not, 130 after Ctrl-C, and 141 when nobody reads it any more. Nothing is kept.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  outlast plugin run helper.wasm \"What can you do?\" --trace")]
 pub(in crate::cli) struct Run {
     /// The component.
     component: PathBuf,

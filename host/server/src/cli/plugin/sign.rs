@@ -9,6 +9,7 @@ use crate::cli::output::say;
 
 /// Sign a plugin: writes FILE.sig beside it.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  outlast plugin sign helper.wasm --key release.key")]
 pub(crate) struct Sign {
     /// The component.
     file: PathBuf,

@@ -37,6 +37,7 @@ const BEGIN: Duration = Duration::from_secs(1_767_225_600);
 /// `now`), what its models answer (`answers`) and its tools (`tools`), and what is expected (`expect`). The exit code is 0 when every case is as
 /// expected.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  outlast plugin test helper.wasm cases")]
 pub(in crate::cli) struct Test {
     /// The component.
     component: PathBuf,
