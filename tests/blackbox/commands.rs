@@ -34,6 +34,7 @@ fn a_configuration_that_a_server_would_refuse_is_refused() {
         ("lisen = \"x\"", "lisen"),
         ("[providers.a]\nbase_url = \"nonsense\"", "providers.a.base_url"),
         ("[agents.a]\nhttp = { hosts = [\"ftp://a.example\"] }", "agents.a"),
+        ("tls = { certificate = \"/nowhere.pem\", key = \"k\" }", "tls.certificate: /nowhere.pem cannot be read"),
         ("database = \"${NOT_SET_ANYWHERE}\"", "NOT_SET_ANYWHERE"),
     ] {
         fs::write(&file, toml).unwrap();

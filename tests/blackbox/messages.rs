@@ -35,20 +35,44 @@ async fn two_headers_that_say_who_is_meant_are_refused() {
 }
 
 #[tokio::test]
-async fn nothing_follows_a_body_of_two_lengths() {
+async fn a_body_of_two_lengths_is_refused_and_nothing_follows_it() {
     let server = Server::start(Database::Sqlite);
-    for framing in
-        ["content-length: 4\r\ntransfer-encoding: chunked\r\n", "transfer-encoding: chunked\r\ncontent-length: 4\r\n"]
-    {
-        let mut connection = Connection::open(server.address()).await;
-        let chunk = format!("{:x}\r\n{BODY}\r\n0\r\n\r\n", BODY.len());
-        let smuggled = "GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
-        let head = format!("{POST}content-type: application/json\r\n{framing}\r\n");
-        connection.send(format!("{head}{chunk}{smuggled}").as_bytes()).await;
+    let chunk = format!("{:x}\r\n{BODY}\r\n0\r\n\r\n", BODY.len());
+    let json = "content-type: application/json\r\n";
+    let length = BODY.len();
+    for framing in [
+        "content-length: 4\r\ntransfer-encoding: chunked\r\n",
+        "transfer-encoding: chunked\r\ncontent-length: 4\r\n",
+        "Transfer-Encoding:chunked\r\nx-y: z\r\nCONTENT-LENGTH:\t4\r\n",
+    ] {
+        // Also behind other requests of the connection, whatever their bodies are like.
+        for before in [
+            String::new(),
+            "GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n".to_owned(),
+            format!("{POST}{json}content-length: {length}\r\n\r\n{BODY}"),
+            format!("{POST}{json}transfer-encoding: chunked\r\n\r\n{chunk}"),
+        ] {
+            let mut connection = Connection::open(server.address()).await;
+            let smuggled = "GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
+            connection.send(format!("{before}{POST}{json}{framing}\r\n{chunk}{smuggled}").as_bytes()).await;
+            if !before.is_empty() {
+                let head = connection.head().await;
+                assert_eq!(head.status, 200, "{before}");
+                connection.body(&head).await;
+            }
+            let head = connection.head().await;
+            assert_eq!(head.status, 400, "{before}{framing}");
+            assert!(head.headers.contains("connection: close"), "{}", head.headers);
+            assert_eq!(connection.body(&head).await["error"]["code"], "ambiguous_length");
+            assert!(connection.closed().await, "another request was answered");
+        }
+    }
+    let mut connection = Connection::open(server.address()).await;
+    for _ in 0..3 {
+        connection.send(format!("{POST}{json}transfer-encoding: chunked\r\n\r\n{chunk}").as_bytes()).await;
         let head = connection.head().await;
-        assert!(head.headers.contains("connection: close"), "{}", head.headers);
+        assert_eq!(head.status, 200);
         connection.body(&head).await;
-        assert!(connection.closed().await, "another request was answered");
     }
 }
 

@@ -22,9 +22,11 @@
 //! | [`mcp`] | an MCP server that agents are granted tools of |
 //! | [`metrics`] | what `/metrics` says, read strictly |
 //! | [`keys`] | API keys |
+//! | [`nginx`] | nginx in front of a server |
 //! | [`page`] | a page in a real browser |
 //! | [`plugins`] | components for the plugin folder |
 //! | [`registry`] | a throw-away OCI registry |
+//! | [`tls`] | certificates, and clients that trust them |
 //! | [`upstream`] | a model provider with a script |
 //! | [`way`] | a way to a server that can be closed |
 //! | [`web`] | a web server that agents send requests to |
@@ -45,6 +47,7 @@ pub mod journal;
 pub mod keys;
 pub mod mcp;
 pub mod metrics;
+pub mod nginx;
 pub mod notice;
 pub mod page;
 pub mod pgbouncer;
@@ -57,6 +60,7 @@ pub mod registry;
 pub mod schema;
 pub mod scratch;
 pub mod server;
+pub mod tls;
 pub mod upstream;
 pub mod wait;
 pub mod way;

@@ -243,12 +243,12 @@ impl Server {
 
     /// One look at how far a start is.
     pub fn begun(&mut self) -> Begun {
-        let before = "listening on http://";
+        let before = "listening on ";
         let ended = self.process.as_mut().unwrap().try_wait().unwrap();
         match (self.stdout.line_with(before), ended) {
             (Some(line), _) => {
-                let (_, address) = line.split_once(before).unwrap();
-                self.url = format!("http://{}", address.split_whitespace().next().unwrap());
+                let (_, url) = line.split_once(before).unwrap();
+                self.url = url.split_whitespace().next().unwrap().to_owned();
                 Begun::Listening
             }
             (None, None) => Begun::NotYet,
@@ -256,14 +256,14 @@ impl Server {
         }
     }
 
-    /// Where it listens: `http://127.0.0.1:PORT`.
+    /// Where it listens: `http://127.0.0.1:PORT`, or `https://` with TLS.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// The address without `http://`.
+    /// The address without the scheme.
     pub fn address(&self) -> &str {
-        self.url.trim_start_matches("http://")
+        self.url.split_once("://").map_or("", |(_, address)| address)
     }
 
     /// A client for it.

@@ -5,7 +5,7 @@ use std::{
     future::ready,
     net::IpAddr,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     task::{Context, Poll, ready as poll_ready},
     time::Duration,
 };
@@ -13,7 +13,7 @@ use std::{
 use axum::{
     Router,
     body::{Body, HttpBody},
-    http::{Request, Response, StatusCode, Version},
+    http::{HeaderValue, Request, Response, StatusCode, Version, header},
 };
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
@@ -27,6 +27,7 @@ use outlast_metrics::{Held, Metrics, Transport as Over};
 use outlast_protocol::{ApiError, ErrorKind};
 use parking_lot::Mutex;
 use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     time::{sleep, timeout},
 };
@@ -39,9 +40,13 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 use super::{
+    framing::Framing,
+    message::TwoLengths,
     path,
     places::{Busy, Crowded, LAST_ANSWER, Place, Places},
     protocol::{self, Protocol},
+    stream::Stream,
+    tls::{Certificates, HTTP2},
     transport::{Flow, Patience, Transport, Wire},
 };
 
@@ -56,6 +61,12 @@ const PIECE: usize = 64 * 1_024;
 
 /// The code of the refusal of one more connection.
 const CROWDED: &str = "too_many_connections";
+/// The code of the refusal of a connection without TLS.
+const TLS_REQUIRED: &str = "tls_required";
+/// What a connection with TLS begins with: a record of a handshake.
+const HANDSHAKE: u8 = 22;
+/// The most that is read of a request that is refused because it came without TLS, in bytes.
+const UNREAD: u64 = 64 << 10;
 
 /// Limits of connections, from the configuration.
 #[derive(Clone, Copy, Debug)]
@@ -112,15 +123,23 @@ impl Connection {
             *request.uri_mut() = target;
         }
         let http2 = request.version() == Version::HTTP_2;
+        let number = self.wire.requests.begin();
+        if !http2 && self.wire.requests.is_ambiguous(number) {
+            request.extensions_mut().insert(TwoLengths);
+        }
         request.extensions_mut().insert(self.clone());
         async move {
-            let response = app.oneshot(request).await?;
+            let mut response = app.oneshot(request).await?;
             Ok(match response.status() {
                 StatusCode::SWITCHING_PROTOCOLS => {
+                    self.wire.upgraded.store(true, Ordering::Relaxed);
                     *self.upgraded.lock() = answering.upgraded();
                     response
                 }
                 _ => {
+                    if !http2 && self.wire.requests.is_last(number) {
+                        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                    }
                     // In HTTP/1 the transport sees who takes nothing.
                     let flow = http2.then(|| self.wire.flow());
                     let answered = |body| Answered { body, rest: Bytes::new(), flow, _answering: answering };
@@ -194,9 +213,10 @@ impl HttpBody for Answered {
     }
 }
 
-/// Serves `app` until `stop`, then lets the open requests finish.
+/// Serves `app` until `stop`, then lets the open requests finish. With `tls`, over TLS only.
 pub async fn serve(
     listener: TcpListener,
+    tls: Option<Arc<Certificates>>,
     app: Router,
     limits: ConnectionLimits,
     metrics: Arc<Metrics>,
@@ -222,7 +242,10 @@ pub async fn serve(
                 Ok(place) => place,
                 Err(Crowded { most }) => {
                     metrics.http.refused(Over::Http, CROWDED);
-                    turn_away(&stream, most);
+                    // Over TLS it would take a handshake to say so.
+                    if tls.is_none() {
+                        turn_away(&stream, most);
+                    }
                     continue;
                 }
             },
@@ -235,7 +258,8 @@ pub async fn serve(
             _open: open.token(),
             _counted: metrics.http.connection(),
         };
-        accept(stream, Arc::new(connection), app.clone(), limits);
+        let doors = Doors { tls: tls.clone(), limits, metrics: metrics.clone() };
+        accept(stream, Arc::new(connection), app.clone(), doors);
     }
     drop(listener);
     open.close();
@@ -244,24 +268,63 @@ pub async fn serve(
     }
 }
 
-fn accept(stream: TcpStream, connection: Arc<Connection>, app: Router, limits: ConnectionLimits) {
+/// How connections begin.
+struct Doors {
+    tls: Option<Arc<Certificates>>,
+    limits: ConnectionLimits,
+    metrics: Arc<Metrics>,
+}
+
+impl Doors {
+    /// What a connection speaks, whose first byte is this; none when it is not served. The client is waited for.
+    async fn open(&self, stream: TcpStream, first: u8) -> Option<(Stream, Protocol)> {
+        let limit = self.limits.header_timeout;
+        let Some(tls) = &self.tls else {
+            let protocol = Protocol::of(&stream, limit).await;
+            return Some((Stream::Plain(stream), protocol));
+        };
+        if first != HANDSHAKE {
+            self.metrics.http.refused(Over::Http, TLS_REQUIRED);
+            refuse_plain(stream).await;
+            return None;
+        }
+        match timeout(limit, tls.acceptor().accept(stream)).await {
+            Ok(Ok(stream)) => {
+                let http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP2);
+                let protocol = if http2 { Protocol::Http2 } else { Protocol::Http1 };
+                return Some((Stream::Tls(Box::new(stream)), protocol));
+            }
+            Ok(Err(error)) => debug!(%error, "a TLS handshake failed"),
+            Err(_) => debug!("a TLS handshake took too long (limits.header_timeout)"),
+        }
+        self.metrics.http.handshake_failed();
+        None
+    }
+}
+
+fn accept(stream: TcpStream, connection: Arc<Connection>, app: Router, doors: Doors) {
     // Without this a small frame waits for the acknowledgement of the one before it: 44 ms to the first event.
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "TCP_NODELAY");
     }
     tokio::spawn(async move {
         let (closing, place, wire) = (connection.closing.clone(), connection.place.clone(), connection.wire.clone());
-        let mut first = [0];
-        tokio::select! {
+        let limits = doors.limits;
+        let begin = async {
+            let mut first = [0];
             // Not `readable`, which may be true without a byte.
-            came = timeout(limits.first_byte_timeout, stream.peek(&mut first)) => if !matches!(came, Ok(Ok(1..))) {
-                return;
-            },
+            let Ok(Ok(1..)) = timeout(limits.first_byte_timeout, stream.peek(&mut first)).await else { return None };
+            // Boxed: a handshake is larger than the connection after it.
+            Box::pin(doors.open(stream, first[0])).await
+        };
+        let begun = tokio::select! {
+            begun = begin => begun,
             () = place.evicted.cancelled() => return,
             () = closing.cancelled() => return,
-        }
-        let protocol = Protocol::of(&stream, limits.header_timeout).await;
-        let transport = Transport::new(stream, connection.wire.clone(), limits.write_timeout);
+        };
+        let Some((stream, protocol)) = begun else { return };
+        let framing = (protocol == Protocol::Http1).then(Framing::default);
+        let transport = Transport::new(stream, framing, connection.wire.clone(), limits.write_timeout);
         let service = service_fn(move |request| connection.clone().answer(app.clone(), request));
         let serving = Serving { closing, place, wire, write_timeout: limits.write_timeout };
         match protocol {
@@ -333,15 +396,37 @@ fn turn_away(stream: &TcpStream, most: usize) {
         "There are {most} connections from your address already (limits.connections_per_address). Use one of them again, or \
          close one."
     );
-    let body = serde_json::to_string(&ApiError::new(ErrorKind::RateLimited, CROWDED, message).envelope());
-    let body = body.unwrap_or_default();
-    let answer = format!(
-        "HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/json\r\nx-content-type-options: nosniff\r\n\
-         retry-after: 1\r\nx-request-id: {}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
-        Uuid::new_v4(),
-        body.len()
-    );
-    if let Err(error) = stream.try_write(answer.as_bytes()) {
+    let error = ApiError::new(ErrorKind::RateLimited, CROWDED, message);
+    if let Err(error) = stream.try_write(last_answer("429 Too Many Requests\r\nretry-after: 1", &error).as_bytes()) {
         debug!(%error, "a connection was turned away");
     }
+}
+
+/// Tells a client that speaks HTTP where TLS is wanted, if it takes the answer soon.
+async fn refuse_plain(mut stream: TcpStream) {
+    let message = "This server is reached over TLS. Use a URL that begins with https://.";
+    let error = ApiError::new(ErrorKind::InvalidRequest, TLS_REQUIRED, message);
+    let answered = async {
+        stream.write_all(last_answer("400 Bad Request", &error).as_bytes()).await?;
+        stream.shutdown().await?;
+        // What was sent and is not read takes the answer away from the client.
+        let mut rest = stream.take(UNREAD);
+        let mut piece = [0; 1_024];
+        while rest.read(&mut piece).await? > 0 {}
+        Ok::<_, std::io::Error>(())
+    };
+    if !matches!(timeout(LAST_ANSWER, answered).await, Ok(Ok(()))) {
+        debug!("a client without TLS did not wait for its answer");
+    }
+}
+
+/// An answer of a connection that is closed after it, and was not begun: with this status, and the headers behind it.
+fn last_answer(status: &str, error: &ApiError) -> String {
+    let body = serde_json::to_string(&error.envelope()).unwrap_or_default();
+    format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\nx-content-type-options: nosniff\r\nx-request-id: {}\r\n\
+         connection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        Uuid::new_v4(),
+        body.len()
+    )
 }

@@ -16,6 +16,7 @@ mod connections;
 mod conversations;
 mod encoding;
 mod error;
+mod framing;
 mod guesses;
 mod health;
 mod host;
@@ -32,6 +33,8 @@ mod places;
 mod protocol;
 mod responses;
 mod sse;
+mod stream;
+mod tls;
 mod transport;
 mod websocket;
 
@@ -62,6 +65,7 @@ pub use connections::{ConnectionLimits, serve};
 pub use host::{Hosts, is_host_name};
 pub use key::{Key, check_keys};
 pub use origin::Origins;
+pub use tls::{Certificates, TlsConfig};
 pub use websocket::WebSocketLimits;
 
 /// What the handlers share.

@@ -2,8 +2,8 @@
 //!
 //! - A header that says who is meant or who asks is there once. With two, whoever stands in front of the server may look
 //!   at the other one.
-//! - `Transfer-Encoding` together with `Content-Length` is hyper's: the body is read in chunks, the length does not count,
-//!   and the connection is closed after the answer, as RFC 9112 (6.3) asks.
+//! - A body has one length: a request with `Transfer-Encoding` and `Content-Length` is refused, and nothing follows it on its
+//!   connection.
 //! - A body that nobody read stands before the next request. A short one is read and thrown away; before a longer one
 //!   the connection is closed, and the answer says so, so that no client sends its next request into it.
 
@@ -34,8 +34,17 @@ const RECLAIMED: u64 = 64 * 1_024;
 /// How long they are waited for. Mostly they came with the head.
 const RECLAIMING: Duration = Duration::from_millis(50);
 
+/// Marks a request whose head says twice how long its body is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TwoLengths;
+
 /// Refuses a request with two headers of which there is to be one.
 pub(super) async fn unrepeated(request: Request, next: Next) -> Response {
+    if request.extensions().get::<TwoLengths>().is_some() {
+        let message = "The request has both `Content-Length` and `Transfer-Encoding`. Send one of them.";
+        let error = ApiError::new(ErrorKind::InvalidRequest, "ambiguous_length", message);
+        return Failure(error).into_response();
+    }
     for (name, shown) in [(header::HOST, "Host"), (header::AUTHORIZATION, "Authorization")] {
         if request.headers().get_all(name).iter().nth(1).is_some() {
             let message = format!("The request has several `{shown}` headers. Send one.");

@@ -7,6 +7,7 @@
 //!   answered if that takes no longer than [`HALF_CLOSED`], and to the end where nothing depends on whether it is there;
 //!   see [`Patience`].
 //! - What has come of a message of a WebSocket that is not complete is counted, so that it is not kept for ever.
+//! - Requests of HTTP/1 are followed: see [`framing`](super::framing).
 
 use std::{
     collections::HashMap,
@@ -24,8 +25,12 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     time::{Instant, Sleep, sleep, sleep_until},
+};
+
+use super::{
+    framing::{Framing, Requests},
+    stream::Stream,
 };
 
 /// How long the answer to a client that sends no more may take, where its run ends with its connection.
@@ -44,6 +49,10 @@ pub(super) struct Wire {
     waiting: Mutex<HashMap<u64, Instant>>,
     /// How many answers there were.
     answers: AtomicU64,
+    /// In HTTP/1, as far as there are requests.
+    pub requests: Requests,
+    /// Whether it is one of WebSockets now.
+    pub upgraded: AtomicBool,
 }
 
 /// How fast the pieces of an answer are taken.
@@ -173,7 +182,9 @@ impl Wire {
 /// A connection's bytes.
 #[derive(Debug)]
 pub(super) struct Transport {
-    stream: TcpStream,
+    stream: Stream,
+    /// In HTTP/1.
+    framing: Option<Framing>,
     wire: Arc<Wire>,
     write_timeout: Duration,
     /// Runs while the client takes nothing.
@@ -183,16 +194,16 @@ pub(super) struct Transport {
 }
 
 impl Transport {
-    /// The bytes of this stream.
-    pub fn new(stream: TcpStream, wire: Arc<Wire>, write_timeout: Duration) -> Self {
+    /// The bytes of this stream; of HTTP/1, if `framing` is given.
+    pub fn new(stream: Stream, framing: Option<Framing>, wire: Arc<Wire>, write_timeout: Duration) -> Self {
         #[cfg(target_os = "linux")]
         {
             let milliseconds = u32::try_from(write_timeout.as_millis()).unwrap_or(u32::MAX);
-            if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(&stream, milliseconds) {
+            if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(stream.tcp(), milliseconds) {
                 tracing::debug!(%error, "TCP_USER_TIMEOUT");
             }
         }
-        Self { stream, wire, write_timeout, stalled: None, ended: None }
+        Self { stream, framing, wire, write_timeout, stalled: None, ended: None }
     }
 
     /// Ends a write that has waited too long.
@@ -237,7 +248,14 @@ impl AsyncRead for Transport {
         if let Poll::Ready(Ok(())) = read {
             match buffer.filled().len() - before {
                 0 if buffer.remaining() > 0 => return self.held(context),
-                bytes => self.wire.came(bytes),
+                bytes => {
+                    self.wire.came(bytes);
+                    let this = self.get_mut();
+                    if let Some(framing) = this.framing.as_mut().filter(|_| !this.wire.upgraded.load(Ordering::Relaxed))
+                    {
+                        framing.came(&buffer.filled()[before..], &this.wire.requests);
+                    }
+                }
             }
         }
         read
@@ -264,7 +282,9 @@ impl AsyncWrite for Transport {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        // Of what was written in the clear, that it was flushed says nothing.
+        if self.stream.is_buffered() { self.timed(context, flushed) } else { flushed }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

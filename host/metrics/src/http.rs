@@ -22,6 +22,8 @@ pub struct HttpMetrics {
     gone: Family<Over, Counter>,
     wrong_keys: Counter,
     exchanges: Family<Exchange, Counter>,
+    certificates: Family<Exchange, Counter>,
+    handshakes: Counter,
 }
 
 /// How something goes to a client.
@@ -71,7 +73,7 @@ struct Exchange {
     outcome: &'static str,
 }
 
-/// The outcomes of reading the keys again.
+/// The outcomes of reading the keys, or the certificate, again.
 const TAKEN: &str = "taken";
 const REFUSED: &str = "refused";
 
@@ -87,9 +89,12 @@ impl Default for HttpMetrics {
             gone: Family::default(),
             wrong_keys: Counter::default(),
             exchanges: Family::default(),
+            certificates: Family::default(),
+            handshakes: Counter::default(),
         };
         for outcome in [TAKEN, REFUSED] {
             drop(metrics.exchanges.get_or_create(&Exchange { outcome }));
+            drop(metrics.certificates.get_or_create(&Exchange { outcome }));
         }
         for transport in [Transport::Http, Transport::WebSocket].map(Transport::word) {
             drop(metrics.subscribers.get_or_create(&Over { transport }));
@@ -133,6 +138,16 @@ impl HttpMetrics {
             "How often the keys were read again: taken, or refused because the configuration was not right",
             self.exchanges.clone(),
         );
+        registry.register(
+            "certificate_reloads",
+            "How often the certificate of TLS was read again: taken, or refused because it could not be used",
+            self.certificates.clone(),
+        );
+        registry.register(
+            "failed_handshakes",
+            "Connections of which the TLS handshake failed or took too long",
+            self.handshakes.clone(),
+        );
         registry.register("subscribers_gone", "Subscribers that went before the last event", self.gone.clone());
     }
 
@@ -156,6 +171,17 @@ impl HttpMetrics {
     pub fn keys_read(&self, taken: bool) {
         let outcome = if taken { TAKEN } else { REFUSED };
         self.exchanges.get_or_create(&Exchange { outcome }).inc();
+    }
+
+    /// The certificate was read again, and taken or not.
+    pub fn certificate_read(&self, taken: bool) {
+        let outcome = if taken { TAKEN } else { REFUSED };
+        self.certificates.get_or_create(&Exchange { outcome }).inc();
+    }
+
+    /// A TLS handshake failed.
+    pub fn handshake_failed(&self) {
+        self.handshakes.inc();
     }
 
     /// A connection that is open as long as this is held.

@@ -21,7 +21,7 @@ use figment::{
     error::Kind,
     providers::{Format as _, Serialized, Toml},
 };
-use outlast_http::{ConnectionLimits, Key, Origins, WebSocketLimits, check_keys, is_host_name};
+use outlast_http::{ConnectionLimits, Key, Origins, TlsConfig, WebSocketLimits, check_keys, is_host_name};
 use outlast_model::{ModelsConfig, ProviderConfig};
 use outlast_plugin::{
     AgentConfig, Allocator, CallLimits, FetchLimits, HttpLimits, McpConfig, PluginLimits, Pool, PublicKey, Signatures,
@@ -70,6 +70,8 @@ const MOST_MEMORY: ByteSize = ByteSize::gib(4);
 pub struct Config {
     /// Where to listen. Default `127.0.0.1:8642`. Any address that is not loopback needs a key.
     pub listen: SocketAddr,
+    /// The certificate and the key of a server that is reached over TLS. Default: none, and without TLS.
+    pub tls: Option<TlsConfig>,
     /// The names that a server without keys answers to, beside those of loopback, without a port: `outlast.lan`. Default:
     /// none. With keys, every name is answered.
     pub allowed_hosts: Vec<String>,
@@ -321,6 +323,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8642)),
+            tls: None,
             allowed_hosts: Vec::new(),
             cors_origins: Vec::new(),
             database: "outlast.db".into(),
@@ -861,12 +864,15 @@ mod tests {
             jail.set_env("OUTLAST_LIMITS__MEMORY", "1MiB");
             jail.set_env("OUTLAST_KEY", "ol-1");
             jail.set_env("OUTLAST_AGENTS__ECHO__STATE", "2KiB");
+            jail.set_env("OUTLAST_TLS__CERTIFICATE", "c.pem");
+            jail.set_env("OUTLAST_TLS__KEY", "k.pem");
             let flags = Flags { listen: "127.0.0.1:2".parse().ok(), ..Flags::default() };
             let config = Config::read(Some(Path::new("outlast.toml")), &flags).unwrap();
             assert_eq!(config.database.resolve(|_| None).unwrap(), "b");
             assert_eq!(config.listen.port(), 2);
             assert_eq!(config.limits.run_timeout, Duration::from_secs(5));
             assert_eq!(bytes(config.limits.memory), 1 << 20);
+            assert_eq!(config.tls.map(|tls| (tls.certificate, tls.key)), Some(("c.pem".into(), "k.pem".into())));
             assert_eq!(config.agents["echo"].state, Some(outlast_plugin::StateSize::Size(ByteSize::kib(2))));
             Ok(())
         });
@@ -917,6 +923,8 @@ mod tests {
             ("trusted_keys = [\"ed25519:AAAA\"]", "32 bytes in base64"),
             ("[agents.a]\nsha256 = \"12\"", "64 hexadecimal digits"),
             ("listen = \"0.0.0.0:1\"", "outlast key new"),
+            ("[tls]\ncertificate = \"c.pem\"", "missing field `key`"),
+            ("tls = { certificate = \"c\", key = \"k\", ca = \"x\" }", "unknown field: found `ca`"),
             ("allowed_hosts = [\"http://a.lan\"]", "without a port: `outlast.lan`"),
             ("allowed_hosts = [\"a.lan:80\"]", "without a port: `outlast.lan`"),
             ("allowed_hosts = [\"*\"]", "without a port: `outlast.lan`"),

@@ -1,15 +1,15 @@
-//! The keys can be exchanged while the server runs.
+//! The keys can be exchanged while the server runs, and the certificate.
 //!
 //! SIGHUP makes the server read its configuration again, and take the keys that it has now: a key that is gone opens
 //! nothing from then on, and what goes on for it ends. Nothing else of the configuration is taken over. One that is not right
-//! changes nothing, and the log says why.
+//! changes nothing, and the log says why. The files of the certificate are read again too.
 
 use std::{
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use outlast_http::{Exchanged, Keys};
+use outlast_http::{Certificates, Exchanged, Keys};
 use outlast_metrics::Metrics;
 use outlast_run::Manager;
 use tokio::{
@@ -29,6 +29,7 @@ pub type Reread = Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
 /// What is exchanged.
 pub(crate) struct Exchange {
     pub keys: Arc<Keys>,
+    pub certificates: Option<Arc<Certificates>>,
     pub manager: Arc<Manager>,
     pub metrics: Arc<Metrics>,
     pub reread: Reread,
@@ -49,6 +50,9 @@ impl Exchange {
                     match exchanged {
                         Ok(Exchanged { keys, new, gone }) => info!(keys, new, gone, "the keys were read again"),
                         Err(why) => error!("the keys stay as they were: {why}"),
+                    }
+                    if let Some(certificates) = &self.certificates {
+                        certificates.look(true).await;
                     }
                     then.notify_one();
                 }

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use outlast_http::{Api, ApiLimits, Bodies, Hosts, Keys};
+use outlast_http::{Api, ApiLimits, Bodies, Certificates, Hosts, Keys};
 use outlast_metrics::Metrics;
 use outlast_model::{ModelConfigError, Models};
 use outlast_plugin::{
@@ -58,6 +58,9 @@ pub enum StartError {
     /// The pages that may use it.
     #[error("configuration: {0}")]
     Origins(String),
+    /// What it shows over TLS.
+    #[error("configuration: {0}")]
+    Tls(String),
     /// The address.
     #[error("cannot listen on {0}: {1}")]
     Listen(SocketAddr, std::io::Error),
@@ -97,6 +100,7 @@ pub enum ServeError {
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
+    certificates: Option<Arc<Certificates>>,
     manager: Arc<Manager>,
     api: Api,
     config: Config,
@@ -120,6 +124,8 @@ impl Server {
         let metrics = Arc::new(Metrics::new(limits.max_live_runs, config.limits.connections));
         let models = Arc::new(Models::new(&config.models(), &metrics.models)?);
         let grants = Grants::new(config.agents.clone(), config.tools_config(), config.plugin_limits(), &metrics)?;
+        let certificates = config.tls.clone().map(|files| Certificates::open(files, metrics.clone()));
+        let certificates = certificates.transpose().map_err(StartError::Tls)?;
         // Taken early, so that two servers do not both do the long part before one of them fails.
         let listener =
             TcpListener::bind(config.listen).await.map_err(|error| StartError::Listen(config.listen, error))?;
@@ -197,12 +203,13 @@ impl Server {
             },
             metrics,
         };
-        Ok(Self { listener, address, manager, api, config, models, writers, close, folder, missing })
+        Ok(Self { listener, address, certificates, manager, api, config, models, writers, close, folder, missing })
     }
 
-    /// Where the server listens.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    /// Where the server listens: `http://127.0.0.1:8642`.
+    pub fn url(&self) -> String {
+        let scheme = if self.certificates.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
     }
 
     /// How many runs may go on at once, and why not more.
@@ -225,8 +232,8 @@ impl Server {
         &self.models
     }
 
-    /// Serves until `stop`; when `hangup` is notified, the keys are taken from what `reread` reads, and the plugin folder is
-    /// looked at. Then readiness is false and new runs are refused, the runs that go on have
+    /// Serves until `stop`; when `hangup` is notified, the keys are taken from what `reread` reads, and the certificate
+    /// and the plugin folder are looked at. Then readiness is false and new runs are refused, the runs that go on have
     /// `drain_timeout` to finish, the others are left to the next start or ended, every stream ends, and the database is
     /// closed.
     ///
@@ -234,15 +241,18 @@ impl Server {
     ///
     /// Another server has taken over the database, or connections are not accepted any more: this one stops where it stands.
     pub async fn serve(self, stop: CancellationToken, hangup: Arc<Notify>, reread: Reread) -> Result<(), ServeError> {
-        let Self { listener, manager, api, config, mut writers, close, folder, missing, .. } = self;
+        let Self { listener, certificates, manager, api, config, mut writers, close, folder, missing, .. } = self;
         let closing = CancellationToken::new();
         let limits = config.connection_limits();
         let metrics = api.metrics.clone();
         let (keys, look) = (api.keys.clone(), Arc::new(Notify::new()));
-        let exchange = Exchange { keys, manager: manager.clone(), metrics: metrics.clone(), reread };
+        let following = certificates.clone().map(|it| AbortOnDropHandle::new(tokio::spawn(it.follow())));
+        let tls = certificates.clone();
+        let exchange = Exchange { keys, certificates, manager: manager.clone(), metrics: metrics.clone(), reread };
         let exchanging = AbortOnDropHandle::new(tokio::spawn(exchange.follow(hangup, look.clone())));
+        let routes = outlast_http::router(api);
         let mut connections =
-            tokio::spawn(outlast_http::serve(listener, outlast_http::router(api), limits, metrics, closing.clone()));
+            tokio::spawn(outlast_http::serve(listener, tls, routes, limits, metrics, closing.clone()));
         let expiry = tokio::spawn(outlast_run::expire(manager.clone(), config.retentions(), stop.clone()));
         let reload = tokio::spawn(reload::follow(manager.clone(), folder, missing, look));
         let stopped = async {
@@ -268,7 +278,7 @@ impl Server {
         };
         expiry.abort();
         reload.abort();
-        drop(exchanging);
+        drop((exchanging, following));
         // What goes on at a server that was replaced is cut off, and waited for by nobody.
         if served.is_ok() {
             manager.store().close().await;

@@ -289,6 +289,7 @@ fn frame(rng: &mut Rng, made: &mut Made, mut head: String, body: Option<Vec<u8>>
         }
         5 => {
             head.push_str(&format!("content-length: {length}\r\ntransfer-encoding: chunked\r\n"));
+            made.broken = true;
             chunked
         }
         6 => {

@@ -1,8 +1,9 @@
 //! `outlast check`: whether a server would start with this configuration.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use clap::Args;
+use outlast_http::Certificates;
 use outlast_metrics::Metrics;
 use outlast_model::Models;
 use outlast_plugin::Grants;
@@ -12,7 +13,7 @@ use crate::config::{Config, Flags};
 
 /// Check a configuration as the server does when it starts, without starting it.
 ///
-/// The file, the environment, providers, agents, grants, tools, MCP servers and keys are read and built. Nothing is
+/// The file, the environment, providers, agents, grants, tools, MCP servers, keys and the certificate are read and built. Nothing is
 /// connected to and nothing is written, so it can run anywhere, in a pipeline too. `outlast plugin check` looks at components,
 /// `outlast doctor` at the machine and the database.
 #[derive(Debug, Args)]
@@ -44,10 +45,13 @@ impl Check {
 
 /// Builds what the server builds before it connects to anything.
 pub(super) fn build(config: &Config) -> Result<Models, String> {
-    let metrics = Metrics::new(1, 1);
+    let metrics = Arc::new(Metrics::new(1, 1));
     let models = Models::new(&config.models(), &metrics.models).map_err(|error| error.to_string())?;
     let (agents, tools) = (config.agents.clone(), config.tools_config());
     Grants::new(agents, tools, config.plugin_limits(), &metrics).map_err(|error| error.to_string())?;
+    if let Some(files) = config.tls.clone() {
+        Certificates::open(files, metrics).map_err(|why| format!("configuration: {why}"))?;
+    }
     config.database.resolve(|name| std::env::var(name).ok()).map_err(|why| format!("configuration: database {why}"))?;
     Ok(models)
 }

@@ -36,7 +36,7 @@ use crate::{
 /// Every setting has a place in the configuration file, can be given in the environment (OUTLAST_LISTEN,
 /// OUTLAST_LIMITS__RUN_TIMEOUT, …), and some have a flag here. Flags win over the environment, the environment
 /// over the file. SIGTERM and Ctrl-C stop the server in order; a second one stops it at once. SIGHUP makes it read
-/// its keys again and look at the plugin folder.
+/// its keys and its certificate again and look at the plugin folder.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     outlast serve --plugins plugins\n  \
@@ -106,7 +106,7 @@ fn greet(server: &Server) {
 }
 
 fn greeting(server: &Server) -> String {
-    let url = format!("http://{}", server.address());
+    let url = server.url();
     let manager = server.manager();
     let agents = manager.agents().served();
     let agents: Vec<_> = agents.iter().map(|agent| agent.description.name.as_str()).collect();

@@ -17,6 +17,7 @@ use figment::{
     providers::Env,
     value::{Dict, Map, UncasedStr},
 };
+use outlast_http::TlsConfig;
 use serde::de::DeserializeOwned;
 
 use super::{Config, Limits};
@@ -112,11 +113,12 @@ enum Judgement {
 struct Keys {
     top: Vec<String>,
     limits: Vec<String>,
+    tls: Vec<String>,
 }
 
 impl Keys {
     fn new() -> Self {
-        Self { top: fields::<Config>(), limits: fields::<Limits>() }
+        Self { top: fields::<Config>(), limits: fields::<Limits>(), tls: fields::<TlsConfig>() }
     }
 
     fn judge(&self, name: &str, value: &str) -> Judgement {
@@ -126,6 +128,7 @@ impl Keys {
         let known = match name.split_once(BETWEEN) {
             None => self.top.iter().any(|key| key == name),
             Some(("LIMITS", key)) => self.limits.iter().any(|limit| limit == key),
+            Some(("TLS", key)) => self.tls.iter().any(|known| known == key),
             Some((section, rest)) => NAMED.contains(&section) && !rest.is_empty(),
         };
         if known {
@@ -143,7 +146,8 @@ impl Keys {
     /// The variable that somebody may have meant by this one.
     fn meant(&self, name: &str) -> Option<String> {
         let top = self.top.iter().cloned();
-        let limits = self.limits.iter().map(|key| format!("LIMITS{BETWEEN}{key}"));
+        let section = |name: &'static str| move |key: &String| format!("{name}{BETWEEN}{key}");
+        let limits = self.limits.iter().map(section("LIMITS")).chain(self.tls.iter().map(section("TLS")));
         // A limit without its section is meant as well as one with a wrong separator.
         let bare = self.limits.iter().map(|key| (key.clone(), format!("LIMITS{BETWEEN}{key}")));
         let candidates = top.chain(limits).map(|key| (key.clone(), key)).chain(bare);
@@ -228,7 +232,9 @@ mod tests {
         for key in &keys.limits {
             assert_eq!(judged(&format!("LIMITS__{key}"), ""), Judgement::Key, "{key}");
         }
-        for key in ["AGENTS__ECHO__STATE", "PROVIDERS__OPENAI__API_KEY", "MCP__HUB__URL", "TOOLS__CALC__TIMEOUT"] {
+        for key in
+            ["TLS__KEY", "AGENTS__ECHO__STATE", "PROVIDERS__OPENAI__API_KEY", "MCP__HUB__URL", "TOOLS__CALC__TIMEOUT"]
+        {
             assert_eq!(judged(key, ""), Judgement::Key, "{key}");
         }
         assert_eq!(judged("KEY", "ol-1"), Judgement::Foreign);
@@ -273,6 +279,7 @@ mod tests {
             ("LIMITS__MEMORRY", "OUTLAST_LIMITS__MEMORY"),
             ("RUN_TIMEOUT", "OUTLAST_LIMITS__RUN_TIMEOUT"),
             ("LISTN", "OUTLAST_LISTEN"),
+            ("TLS_CERTIFICATE", "OUTLAST_TLS__CERTIFICATE"),
             ("DATABSAE", "OUTLAST_DATABASE"),
             ("PLUGIN", "OUTLAST_PLUGINS"),
             ("LOGFORMAT", "OUTLAST_LOG_FORMAT"),
