@@ -11,7 +11,11 @@ use crate::harness::{
     upstream::{Upstream, call, end, stall, text, usage},
 };
 
-both_databases!(tools_are_run_until_there_is_an_answer, a_kill_between_two_steps_repeats_none);
+both_databases!(
+    tools_are_run_until_there_is_an_answer,
+    a_kill_between_two_steps_repeats_none,
+    calls_beyond_those_that_the_request_allows_are_not_made,
+);
 
 struct Setting {
     server: Server,
@@ -22,6 +26,9 @@ struct Setting {
 async fn with(database: Database, config: &str, answers: impl IntoIterator<Item = Vec<Value>>) -> Setting {
     let upstream = Upstream::start(answers).await;
     let plugins = plugins::folder("assistant");
+    if config.contains("units") {
+        plugins::add(plugins.path(), "units");
+    }
     let options = upstream.options(Options::new(database).plugins(plugins.path()).config(config));
     Setting { server: Server::start(options), upstream, _plugins: plugins }
 }
@@ -76,6 +83,33 @@ async fn a_kill_between_two_steps_repeats_none(database: Database) {
     let requests = setting.upstream.requests();
     assert_eq!(requests.len(), 3);
     assert_eq!(requests[1]["messages"], requests[2]["messages"]);
+}
+
+async fn calls_beyond_those_that_the_request_allows_are_not_made(database: Database) {
+    let convert = |place: usize, value: u64| {
+        let arguments = json!({"value": value, "from": "mi", "to": "km"}).to_string();
+        call(place, Some(&format!("call_{value}")), Some("units__convert"), &arguments)
+    };
+    let answers = [
+        vec![convert(0, 1), end("tool_calls")],
+        vec![text("More. "), stall(), text("lost"), end("stop")],
+        vec![convert(0, 2), convert(1, 3), end("tool_calls")],
+        vec![text("Enough."), end("stop")],
+    ];
+    let mut setting = with(database, "[agents.assistant]\ntools = [\"units__*\"]", answers).await;
+    let body = json!({"model": "assistant/up-1", "input": "Convert.", "max_tool_calls": 2, "stream": true});
+    let mut stream = setting.server.client().stream(body).await;
+    let seen = stream.until_delta(1).await;
+    let id = seen[0].data["response"]["id"].as_str().unwrap().to_owned();
+    setting.server.restart();
+    let response = setting.server.client().ended(&id).await;
+    assert_eq!((&response["status"], &response["max_tool_calls"]), (&json!("completed"), &json!(2)), "{response}");
+    let request = setting.upstream.requests().pop().unwrap();
+    let outputs = request["messages"].as_array().unwrap().iter().filter(|message| message["role"] == "tool");
+    let outputs: Vec<_> = outputs.map(|message| message["content"].as_str().unwrap()).collect();
+    let [one, two, three] = &outputs[..] else { panic!("{outputs:?}") };
+    assert!(one.contains("1.609344") && two.contains("3.218688"), "{outputs:?}");
+    assert_eq!(*three, "Error: The request allows 2 calls of tools (max_tool_calls), and all of them were made.");
 }
 
 #[tokio::test]

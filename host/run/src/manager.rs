@@ -219,6 +219,7 @@ impl Manager {
         context.input = to_json(opened.as_ref().unwrap_or(&request.input));
         context.request = to_json(&request.fields);
         context.history = to_json(&history);
+        context.max_tool_calls = request.fields.get("max_tool_calls").and_then(Value::as_u64);
         let state = StateOfRun::new(&self.spaces, run.clone(), request.agent(), request.conversation.clone());
         context.state = Some(Arc::new(state));
         context.log = Some(Arc::new(Port(run.clone())));

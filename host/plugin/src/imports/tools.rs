@@ -117,6 +117,7 @@ impl RunState {
                 Ok(Begun { idempotent }) => idempotent,
                 Err(failure) => return Ok(Err(failure)),
             };
+            self.tools_called += 1;
             if !self.tasks.recall(number, TaskKind::Call) {
                 // It was in flight when the server stopped. Another version of the tool may be there now.
                 match (idempotent, tools.find(&name)) {
@@ -137,7 +138,12 @@ impl RunState {
         if stop.run_until_cancelled(tools.known(&name)).await.is_none() {
             return Ok(Err(cancelled()));
         }
+        let most = self.active(import)?.max_tool_calls;
         let found = checked(&*tools, &name, &arguments, self.tasks.open(TaskKind::Call));
+        let found = found.and_then(|found| match most {
+            Some(most) if self.tools_called >= most => Err(all_made(most)),
+            _ => Ok(found),
+        });
         if let Err(failure) = &found
             && failure.kind == FailureKind::Denied
         {
@@ -148,6 +154,7 @@ impl RunState {
         self.record(import, which, &begun).await?;
         match found {
             Ok(found) => {
+                self.tools_called += 1;
                 self.call_beside(import, number, found, arguments)?;
                 Ok(Ok(number))
             }
@@ -237,6 +244,12 @@ impl<'de> Visitor<'de> for Fields {
         while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
         Ok(self)
     }
+}
+
+/// What a component reads, and mostly a model after it, of a call beyond those that the request allows.
+fn all_made(most: u64) -> Failure {
+    let message = format!("The request allows {most} calls of tools (max_tool_calls), and all of them were made.");
+    failure(FailureKind::Limit, "max_tool_calls", message)
 }
 
 /// What a component reads of a call that the server's stop has ended.

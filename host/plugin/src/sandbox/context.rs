@@ -26,6 +26,8 @@ pub struct RunContext {
     pub request: String,
     /// The items of earlier turns, a JSON array.
     pub history: String,
+    /// How many calls of granted tools the request allows; none: any number.
+    pub max_tool_calls: Option<u64>,
     /// What makes its random numbers and the keys of its requests.
     pub secret: RunSecret,
     /// Where its words go.
@@ -66,6 +68,7 @@ impl RunContext {
             input: "[]".to_owned(),
             request: "{}".to_owned(),
             history: "[]".to_owned(),
+            max_tool_calls: None,
             journaled: false,
             lease: Lease::endless(),
             idle_after: None,

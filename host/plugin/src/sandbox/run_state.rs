@@ -39,6 +39,8 @@ pub(crate) struct RunState {
     pub(crate) replay: Replay,
     /// What goes on beside the component.
     pub(crate) tasks: Tasks,
+    /// How many tools were called.
+    pub(crate) tools_called: u64,
     /// The most that the component may hand over in one call, in bytes.
     pub(crate) host_call: usize,
     /// The longest text of an event, in bytes: `limits.event_bytes`.
@@ -102,6 +104,7 @@ impl RunState {
             clock,
             replay,
             tasks,
+            tools_called: 0,
             host_call,
             event_bytes: limits.event_bytes,
             generations,
