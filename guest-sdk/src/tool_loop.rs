@@ -176,7 +176,7 @@ impl<'a> ToolLoop<'a> {
             return Vec::new();
         }
         let calls: Vec<_> = completion.function_calls().cloned().collect();
-        if calls.iter().any(|call| self.is_client(call)) || completion.items.iter().any(is_custom_call) {
+        if calls.iter().any(|call| self.is_client(call)) || completion.items.iter().any(is_client_call) {
             return Vec::new();
         }
         calls
@@ -217,9 +217,10 @@ impl<'a> ToolLoop<'a> {
     }
 }
 
-/// Whether an item is a call of a custom tool: only clients have them.
-fn is_custom_call(item: &Item) -> bool {
-    matches!(item, Item::Other(item) if item["type"] == "custom_tool_call")
+/// Whether an item is a call of a custom tool, or of one that is built in: only clients have them.
+fn is_client_call(item: &Item) -> bool {
+    let is_call = |kind: &str| kind.ends_with("_call");
+    matches!(item, Item::Other(item) if item["type"].as_str().is_some_and(is_call))
 }
 
 /// What the model reads of a call.

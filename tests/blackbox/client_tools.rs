@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::harness::{
     database::{Database, both_databases},
     events::kinds,
+    fold::fold,
     server::{Options, Server},
     upstream::{Upstream, call, end, text},
     websocket::Socket,
@@ -16,6 +17,9 @@ both_databases!(
     what_nothing_serves_is_shown_and_said_to_be_ignored,
     items_of_other_types_are_kept_and_no_model_is_told_of_them,
     tools_of_the_input_are_offered_too,
+    a_tool_that_the_client_runs_is_called_as_the_api_calls_it,
+    arguments_that_say_something_else_are_a_call_that_is_not_complete,
+    tools_that_were_looked_for_are_offered,
     allowed_tools_are_the_ones_that_are_offered,
     what_other_servers_take_is_taken,
     a_websocket_takes_the_fields_of_http,
@@ -98,9 +102,10 @@ async fn a_member_of_a_namespace_is_called_by_its_name(database: Database) {
 async fn what_nothing_serves_is_shown_and_said_to_be_ignored(database: Database) {
     let (server, upstream) = with(database, [vec![text("Hi."), end("stop")], vec![text("Hi."), end("stop")]]).await;
     let client = server.client();
-    let hosted = ["web_search", "image_generation", "local_shell", "shell", "apply_patch", "tool_search", "acme"];
+    let hosted = ["web_search", "image_generation", "computer", "shell", "mcp", "tool_search", "acme"];
     let mut tools = vec![json!({"type": "function", "name": "f"})];
     tools.extend(hosted.iter().map(|kind| json!({"type": kind})));
+    tools[4]["environment"] = json!({"type": "container_auto"});
     let answer = client.post(json!({"model": "chat/up-1", "input": "hi", "tools": tools})).await;
     let told = answer.headers["x-outlast-ignored"].to_str().unwrap().to_owned();
     let expected: Vec<_> = (1..).zip(hosted).map(|(index, kind)| format!("tools[{index}].type={kind}")).collect();
@@ -122,7 +127,7 @@ async fn items_of_other_types_are_kept_and_no_model_is_told_of_them(database: Da
     let items = json!([
         {"role": "user", "content": "hi"},
         {"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {"type": "search", "query": "x"}},
-        {"type": "local_shell_call", "call_id": "c", "status": "completed", "action": {"type": "exec", "command": ["ls"]}},
+        {"type": "computer_call", "call_id": "c", "status": "completed", "action": {"type": "screenshot"}},
         {"type": "function_call_output", "call_id": "c", "output": "a.txt"},
         {"type": "acme:thing", "id": "acme_1", "more": {"a": 1}},
     ]);
@@ -130,7 +135,7 @@ async fn items_of_other_types_are_kept_and_no_model_is_told_of_them(database: Da
     let kept =
         client.get_path(&format!("/v1/responses/{}/input_items?order=asc", first["id"].as_str().unwrap())).await.ok();
     let kinds: Vec<_> = kept["data"].as_array().unwrap().iter().map(|item| item["type"].as_str().unwrap()).collect();
-    assert_eq!(kinds, ["message", "web_search_call", "local_shell_call", "function_call_output", "acme:thing"]);
+    assert_eq!(kinds, ["message", "web_search_call", "computer_call", "function_call_output", "acme:thing"]);
     assert_eq!(kept["data"][4], items[4]);
     client.post(json!({"model": "chat/up-1", "input": "on", "previous_response_id": first["id"]})).await.response();
     let messages = upstream.requests().pop().unwrap()["messages"].clone();
@@ -147,6 +152,122 @@ async fn tools_of_the_input_are_offered_too(database: Database) {
     let response = server.client().post(body).await.response();
     assert_eq!(offered(&upstream), ["agents__spawn"]);
     assert_eq!(response["output"][0]["namespace"], "agents");
+}
+
+async fn a_tool_that_the_client_runs_is_called_as_the_api_calls_it(database: Database) {
+    let exit = json!([{"stdout": "a.txt", "stderr": "", "outcome": {"type": "exit", "exit_code": 0}}]);
+    let cases = [
+        (
+            "local_shell",
+            json!({"type": "local_shell"}),
+            r#"{"command":["ls","-l"],"timeout_ms":5}"#,
+            ("action", json!({"type": "exec", "command": ["ls", "-l"], "env": {}, "timeout_ms": 5})),
+            json!({"type": "local_shell_call_output", "output": "a.txt"}),
+            "a.txt".to_owned(),
+        ),
+        (
+            "shell",
+            json!({"type": "shell", "environment": {"type": "local"}}),
+            r#"{"commands":["ls"]}"#,
+            ("action", json!({"commands": ["ls"]})),
+            json!({"type": "shell_call_output", "output": exit}),
+            exit.to_string(),
+        ),
+        (
+            "apply_patch",
+            json!({"type": "apply_patch"}),
+            r#"{"type":"create_file","path":"a","diff":"+x"}"#,
+            ("operation", json!({"type": "create_file", "path": "a", "diff": "+x"})),
+            json!({"type": "apply_patch_call_output", "status": "failed", "output": "no"}),
+            "failed: no".to_owned(),
+        ),
+    ];
+    let answers = cases.iter().flat_map(|(name, _, arguments, ..)| {
+        let (begin, rest) = arguments.split_at(7);
+        let ask = vec![
+            text("Let me see."),
+            call(0, Some("call_up"), Some(name), begin),
+            call(0, None, None, rest),
+            end("tool_calls"),
+        ];
+        [ask, vec![text("Done."), end("stop")]]
+    });
+    let (server, upstream) = with(database, answers.collect::<Vec<_>>()).await;
+    let client = server.client();
+    for (name, tool, arguments, (field, said), mut output, told) in cases {
+        let choice = json!({"type": tool["type"]});
+        let body = json!({"model": "chat/up-1", "input": "go", "tools": [tool], "tool_choice": choice});
+        let events = client.stream(body).await.rest().await;
+        fold(&events);
+        let asked = upstream.requests().pop().unwrap();
+        assert_eq!(asked["tools"][0]["function"]["name"], name);
+        assert!(asked["tools"][0]["function"]["description"].as_str().is_some_and(|text| text.len() > 20));
+        assert_eq!(asked["tool_choice"]["function"]["name"], name);
+        let response = &events.last().unwrap().data["response"];
+        let item = &response["output"][1];
+        assert_eq!((&item["type"], &item["status"]), (&json!(format!("{name}_call")), &json!("completed")));
+        assert_eq!(item[field], said);
+
+        let id = if name == "local_shell" { "id" } else { "call_id" };
+        output[id] = item[id].clone();
+        let body =
+            json!({"model": "chat/up-1", "input": [output], "tools": [tool], "previous_response_id": response["id"]});
+        let answer = client.post(body).await;
+        assert!(!answer.headers.contains_key("x-outlast-ignored"), "{name}: {:?}", answer.headers);
+        assert_eq!(answer.response()["output"][0]["content"][0]["text"], "Done.");
+        let messages = upstream.requests().pop().unwrap()["messages"].clone();
+        let asked = &messages[1]["tool_calls"][0]["function"];
+        assert_eq!(asked["name"], name);
+        let again: Value = serde_json::from_str(asked["arguments"].as_str().unwrap()).unwrap();
+        for (field, value) in serde_json::from_str::<Value>(arguments).unwrap().as_object().unwrap() {
+            assert_eq!(again[field], *value);
+        }
+        assert_eq!(messages[2]["role"], "tool");
+        let content = messages[2]["content"].as_str().unwrap();
+        // JSON is told as such, its keys in any order.
+        let read = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_else(|_| text.into());
+        assert_eq!(read(content), read(&told));
+    }
+}
+
+async fn arguments_that_say_something_else_are_a_call_that_is_not_complete(database: Database) {
+    let ask = vec![call(0, Some("call_up"), Some("shell"), "{\"commands\":7}"), end("tool_calls")];
+    let (server, upstream) = with(database, [ask, vec![text("Hi."), end("stop")]]).await;
+    let client = server.client();
+    let tools = json!([{"type": "shell"}]);
+    let response = client.post(json!({"model": "chat/up-1", "input": "go", "tools": tools})).await.response();
+    let item = &response["output"][0];
+    assert_eq!((&item["type"], &item["status"]), (&json!("shell_call"), &json!("incomplete")));
+    // Nobody answers it, and the model is not told of it.
+    let body = json!({"model": "chat/up-1", "input": "on", "tools": tools, "previous_response_id": response["id"]});
+    client.post(body).await.response();
+    let messages = upstream.requests().pop().unwrap()["messages"].clone();
+    let said: Vec<_> = messages.as_array().unwrap().iter().map(|message| &message["content"]).collect();
+    assert_eq!(said, ["go", "on"]);
+}
+
+async fn tools_that_were_looked_for_are_offered(database: Database) {
+    let ask = |name: &str| vec![call(0, Some("call_up"), Some(name), "{\"query\":\"time\"}"), end("tool_calls")];
+    let (server, upstream) = with(database, [ask("tool_search"), ask("agents__spawn")]).await;
+    let client = server.client();
+    let search = json!({"type": "tool_search", "execution": "client", "description": "Finds tools."});
+    let response = client.post(json!({"model": "chat/up-1", "input": "go", "tools": [search]})).await.response();
+    let item = &response["output"][0];
+    assert_eq!((&item["type"], &item["execution"]), (&json!("tool_search_call"), &json!("client")));
+    assert_eq!(item["arguments"], json!({"query": "time"}));
+    let found = json!({
+        "type": "tool_search_output", "call_id": item["call_id"], "execution": "client", "status": "completed",
+        "tools": [namespace()],
+    });
+    let body =
+        json!({"model": "chat/up-1", "input": [found], "tools": [search], "previous_response_id": response["id"]});
+    let response = client.post(body).await.response();
+    assert_eq!(offered(&upstream), ["tool_search", "agents__spawn"]);
+    let messages = upstream.requests().pop().unwrap()["messages"].clone();
+    assert_eq!(messages[2]["content"], "These tools can be called now: agents__spawn.");
+    let item = &response["output"][0];
+    assert_eq!((&item["type"], &item["name"]), (&json!("function_call"), &json!("spawn")));
+    assert_eq!(item["namespace"], "agents");
 }
 
 async fn allowed_tools_are_the_ones_that_are_offered(database: Database) {

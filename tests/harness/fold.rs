@@ -65,6 +65,14 @@ impl Fold {
                 if let Some(sealed) = done.get("encrypted_content") {
                     streamed["encrypted_content"] = sealed.clone();
                 }
+                // What a built-in tool is to do is not streamed.
+                for field in
+                    ["action", "operation"].into_iter().chain((done["execution"] == "client").then_some("arguments"))
+                {
+                    if let Some(said) = done.get(field) {
+                        streamed[field] = said.clone();
+                    }
+                }
                 assert_eq!(streamed, done, "the item is what was streamed");
                 self.output()[at] = done;
             }

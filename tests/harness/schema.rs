@@ -19,7 +19,7 @@ use super::notice;
 pub fn check_event(event: &Value) {
     let Some(schemas) = Schemas::loaded() else { return };
     let kind = event["type"].as_str().unwrap_or_default();
-    if kind.starts_with("response.custom_tool_call_input.") || event["item"]["type"] == CUSTOM {
+    if kind.starts_with("response.custom_tool_call_input.") || is_unknown(&event["item"]) {
         return;
     }
     let mut event = event.clone();
@@ -52,8 +52,13 @@ pub fn check_response(response: &Value) {
     check_keys(response);
 }
 
-/// A type of items that Open Responses does not know.
-const CUSTOM: &str = "custom_tool_call";
+/// Types of items of the Responses API that Open Responses does not know.
+const UNKNOWN: [&str; 5] =
+    ["custom_tool_call", "local_shell_call", "shell_call", "apply_patch_call", "tool_search_call"];
+
+fn is_unknown(item: &Value) -> bool {
+    item["type"].as_str().is_some_and(|kind| UNKNOWN.contains(&kind))
+}
 
 /// Removes what is of the Responses API alone: tools that are not functions, and calls of them.
 fn forget_unknown(response: &mut Value) {
@@ -61,9 +66,9 @@ fn forget_unknown(response: &mut Value) {
         tools.retain(|tool| tool["type"] == "function");
     }
     if let Some(output) = response["output"].as_array_mut() {
-        output.retain(|item| item["type"] != CUSTOM);
+        output.retain(|item| !is_unknown(item));
     }
-    if response["tool_choice"]["type"] == "custom" {
+    if response["tool_choice"]["type"].as_str().is_some_and(|kind| kind != "function" && kind != "allowed_tools") {
         response["tool_choice"] = json!("auto");
     }
 }

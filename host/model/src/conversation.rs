@@ -68,10 +68,16 @@ impl Call {
     pub(super) fn turns(&self) -> Result<Vec<Turn>, ModelError> {
         let instructions = self.instructions.clone().filter(|text| !text.is_empty());
         let mut turns: Vec<Turn> = instructions.map(Turn::System).into_iter().collect();
-        let untold = offer::untold(&self.input);
+        let answers = offer::Answers::of(&self.input);
+        let untold = offer::untold(&self.input, &answers);
         let mut thoughts = String::new();
         for (index, item) in self.input.iter().enumerate() {
             if item["call_id"].as_str().is_some_and(|id| untold.contains(id)) {
+                continue;
+            }
+            if let Some(answered) = answers.answered(item) {
+                let output = |(id, text): (&str, _)| Turn::Output { call_id: id.to_owned(), text, parts: Vec::new() };
+                turns.extend(answered.map(output));
                 continue;
             }
             let appended = append(&mut turns, &mut thoughts, item);

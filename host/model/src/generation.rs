@@ -6,7 +6,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use outlast_metrics::LiveCall;
-use outlast_protocol::{ClientTool, ClientTools, CustomInput};
+use outlast_protocol::{BuiltIn, ClientTool, ClientTools, CustomInput, ToolKind};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -271,9 +271,10 @@ pub fn message_item(text: &str, refusal: &str) -> Value {
 
 /// The call of a tool, as an item of a completion. `arguments` are what a model says of it.
 pub fn tool_call_item(call_id: &str, tool: &ClientTool, arguments: &str) -> Value {
-    let mut item = match tool.custom {
-        false => call_item(call_id, &tool.name, arguments),
-        true => {
+    let mut item = match tool.kind {
+        ToolKind::Function => call_item(call_id, &tool.name, arguments),
+        ToolKind::BuiltIn(built_in) => return built_in_call_item(call_id, built_in, arguments),
+        ToolKind::Custom => {
             let mut decoder = CustomInput::default();
             let input = decoder.push(arguments) + &decoder.finish();
             json!({
@@ -283,6 +284,18 @@ pub fn tool_call_item(call_id: &str, tool: &ClientTool, arguments: &str) -> Valu
     };
     if let Some(namespace) = &tool.namespace {
         item["namespace"] = namespace.as_str().into();
+    }
+    item
+}
+
+/// A call of a built-in tool. One whose arguments say something else stays the call of a function.
+fn built_in_call_item(call_id: &str, tool: BuiltIn, arguments: &str) -> Value {
+    let Some(meant) = tool.meant(arguments) else { return call_item(call_id, tool.name(), arguments) };
+    let mut item = json!({
+        "type": format!("{}_call", tool.name()), "call_id": call_id, tool.field(): meant, "status": "completed",
+    });
+    if tool == BuiltIn::ToolSearch {
+        item["execution"] = "client".into();
     }
     item
 }

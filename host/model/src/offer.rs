@@ -1,21 +1,18 @@
 //! What a model is offered of the caller's tools, and what its calls mean in the Responses API.
 //!
 //! Models know functions only. A custom tool is offered as a function with one string, a member of a namespace under its
-//! flat name, and nothing of the others. A call in the conversation is told the same way, and one that the model makes
-//! becomes an item of its tool's kind again.
+//! flat name, a built-in tool that the client runs as the function that it amounts to, and nothing of the others. A call in
+//! the conversation is told the same way, and one that the model makes becomes an item of its tool's kind again.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use outlast_protocol::{ClientTool, ClientTools, INPUT, callable, chosen, flat_name};
+use outlast_protocol::{BuiltIn, ClientTool, ClientTools, INPUT, ToolKind, brings_tools, callable, chosen, flat_name};
 use serde_json::{Map, Value, json};
 
 use super::{
     conversation::{Call, FunctionCall},
     settings::{Tool, ToolChoice},
 };
-
-/// The type of an item that brings more tools.
-const TOOLS: &str = "additional_tools";
 
 impl Call {
     /// The names that the tools are declared by that the input brings: a client's, like all items of their type.
@@ -30,7 +27,7 @@ pub(super) fn tools<'a>(options: &'a Map<String, Value>, input: &'a [Value]) -> 
 }
 
 fn brought(input: &[Value]) -> impl Iterator<Item = &Value> {
-    input.iter().filter(|item| item["type"] == TOOLS).filter_map(|item| item["tools"].as_array()).flatten()
+    input.iter().filter(|item| brings_tools(item)).filter_map(|item| item["tools"].as_array()).flatten()
 }
 
 /// The functions that a model is offered. Of two with one name, the first.
@@ -42,9 +39,16 @@ pub(super) fn functions<'a>(tools: impl IntoIterator<Item = &'a Value>) -> Vec<T
 
 fn function(name: String, tool: &ClientTool, definition: &Value) -> Tool {
     let description = definition["description"].as_str().map(str::to_owned);
-    if !tool.custom {
-        let parameters = Some(definition["parameters"].clone()).filter(Value::is_object);
-        return Tool { name, description, parameters, strict: definition["strict"].as_bool() };
+    match tool.kind {
+        ToolKind::Function => {
+            let parameters = Some(definition["parameters"].clone()).filter(Value::is_object);
+            return Tool { name, description, parameters, strict: definition["strict"].as_bool() };
+        }
+        ToolKind::BuiltIn(tool) => {
+            let (description, parameters) = (Some(tool.description(definition)), Some(tool.parameters(definition)));
+            return Tool { name, description, parameters, strict: None };
+        }
+        ToolKind::Custom => {}
     }
     let parameters = json!({
         "type": "object", "properties": {INPUT: {"type": "string"}}, "required": [INPUT], "additionalProperties": false,
@@ -88,8 +92,9 @@ fn mode(word: &str) -> Option<ToolChoice> {
 
 /// The flat name of the tool that is chosen.
 fn one(choice: &Map<String, Value>) -> Option<String> {
-    if !matches!(choice.get("type")?.as_str()?, "function" | "custom") {
-        return None;
+    match choice.get("type")?.as_str()? {
+        "function" | "custom" => {}
+        other => return BuiltIn::named(other).map(|tool| tool.name().to_owned()),
     }
     let (name, namespace) = chosen(choice)?;
     Some(flat_name(namespace, name).into_owned())
@@ -105,20 +110,52 @@ pub(super) fn called(item: &Value) -> Option<Result<FunctionCall, String>> {
     match item["type"].as_str()? {
         "function_call" => Some(text("arguments").and_then(call)),
         "custom_tool_call" => Some(text("input").and_then(|input| call(json!({INPUT: input}).to_string()))),
-        _ => None,
+        other => {
+            let tool = BuiltIn::of_call(other)?;
+            let call_id = item["call_id"].as_str()?.to_owned();
+            Some(Ok(FunctionCall { call_id, name: tool.name().to_owned(), arguments: tool.arguments(item) }))
+        }
+    }
+}
+
+/// The answers of built-in tools in a conversation.
+pub(super) struct Answers<'a> {
+    /// The call ids of the calls, also by the calls' own ids: the answer of a `local_shell` has one of them.
+    calls: HashMap<&'a str, &'a str>,
+}
+
+impl<'a> Answers<'a> {
+    /// Those of these items.
+    pub(super) fn of(input: &'a [Value]) -> Self {
+        let calls = input.iter().filter(|item| item["type"].as_str().and_then(BuiltIn::of_call).is_some());
+        let named = calls.filter_map(|call| Some((call, call["call_id"].as_str()?)));
+        let ids = named.flat_map(|(call, call_id)| [Some(call_id), call["id"].as_str()].map(|id| Some((id?, call_id))));
+        Self { calls: ids.flatten().collect() }
+    }
+
+    /// The call that an item answers, and what a model is told; none when it is not such an answer, and nothing where there
+    /// is no such call.
+    pub(super) fn answered(&self, item: &Value) -> Option<Option<(&'a str, String)>> {
+        let tool = BuiltIn::of_output(item["type"].as_str()?)?;
+        let ids = [item["call_id"].as_str(), item["id"].as_str()];
+        let call = ids.into_iter().flatten().find_map(|id| self.calls.get(id).copied());
+        Some(call.map(|call| (call, tool.answer(item))))
     }
 }
 
 /// The calls that a model is not told of, by their ids: those of other tools, whose outputs are not for it either, and those
-/// of custom tools without an output.
-pub(super) fn untold(input: &[Value]) -> HashSet<&str> {
+/// of custom and built-in tools without an output.
+pub(super) fn untold<'a>(input: &'a [Value], answers: &Answers<'a>) -> HashSet<&'a str> {
     fn of(input: &[Value], wanted: impl Fn(&str) -> bool) -> impl Iterator<Item = &str> {
         let items = input.iter().filter(move |item| item["type"].as_str().is_some_and(&wanted));
         items.filter_map(|item| item["call_id"].as_str())
     }
-    let answered: HashSet<&str> = of(input, |kind| kind == "custom_tool_call_output").collect();
-    let open = of(input, |kind| kind == "custom_tool_call").filter(|id| !answered.contains(id));
-    let others = |kind: &str| kind.ends_with("_call") && !matches!(kind, "function_call" | "custom_tool_call");
+    let outputs = of(input, |kind| matches!(kind, "function_call_output" | "custom_tool_call_output"));
+    let built_in = input.iter().filter_map(|item| Some(answers.answered(item)??.0));
+    let answered: HashSet<&str> = outputs.chain(built_in).collect();
+    let may_be_open = |kind: &str| kind == "custom_tool_call" || BuiltIn::of_call(kind).is_some();
+    let open = of(input, may_be_open).filter(|id| !answered.contains(id));
+    let others = |kind: &str| kind.ends_with("_call") && kind != "function_call" && !may_be_open(kind);
     of(input, others).chain(open).collect()
 }
 
@@ -143,19 +180,20 @@ mod tests {
              "format": {"type": "grammar", "syntax": "lark", "definition": "start: /x/"}},
             {"type": "web_search"},
             {"type": "namespace", "name": "n", "tools": [{"type": "function", "name": "g"}]},
+            {"type": "shell"},
         ]});
         options.as_object().unwrap().clone()
     }
 
     #[test]
     fn a_model_is_offered_functions_only() {
-        let input = [json!({"type": TOOLS, "tools": [
+        let input = [json!({"type": "additional_tools", "tools": [
             {"type": "function", "name": "more"}, {"type": "function", "name": "f", "description": "another"},
         ]})];
         let options = options();
         let functions = functions(tools(&options, &input));
         let names: Vec<_> = functions.iter().map(|function| function.name.as_str()).collect();
-        assert_eq!(names, ["f", "patch", "n__g", "more"]);
+        assert_eq!(names, ["f", "patch", "n__g", "shell", "more"]);
         assert_eq!((functions[0].strict, functions[0].description.as_deref()), (Some(true), None));
         let described = functions[1].description.as_deref().unwrap();
         assert_eq!(described, "Edits files.\n\n`input` follows this lark grammar:\nstart: /x/");
@@ -168,6 +206,7 @@ mod tests {
             json!({"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}", "status": "completed"}),
             json!({"type": "function_call", "call_id": "c", "name": "g", "namespace": "n", "arguments": "{}", "status": "completed"}),
             json!({"type": "custom_tool_call", "call_id": "c", "name": "patch", "input": "a\n\"b\"", "status": "completed"}),
+            json!({"type": "shell_call", "call_id": "c", "action": {"commands": ["ls"]}, "status": "completed"}),
         ] {
             let call = called(&item).unwrap().unwrap();
             let told = super::super::generation::call_item(&call.call_id, &call.name, &call.arguments);
@@ -184,10 +223,15 @@ mod tests {
             item("custom_tool_call", "b"),
             item("custom_tool_call_output", "b"),
             item("custom_tool_call", "c"),
-            item("local_shell_call", "d"),
+            item("computer_call", "d"),
             item("function_call_output", "d"),
+            item("shell_call", "e"),
+            item("shell_call", "f"),
+            item("shell_call_output", "f"),
+            item("local_shell_call", "g"),
+            item("function_call_output", "g"),
         ];
-        assert_eq!(untold(&input), HashSet::from(["c", "d"]));
+        assert_eq!(untold(&input, &Answers::of(&input)), HashSet::from(["c", "d", "e"]));
     }
 
     #[test]
@@ -205,9 +249,10 @@ mod tests {
             (json!({"type": "function", "name": "f"}), "f"),
             (json!({"type": "function", "function": {"name": "f"}}), "f"),
             (json!({"type": "function", "name": "g", "namespace": "n"}), "n__g"),
+            (json!({"type": "shell"}), "shell"),
         ] {
             let (chosen, offered) = choose(wanted);
-            assert_eq!((chosen, offered.len()), (Some(ToolChoice::Function(name.to_owned())), 3));
+            assert_eq!((chosen, offered.len()), (Some(ToolChoice::Function(name.to_owned())), 4));
         }
         assert_eq!(choose(json!({"type": "web_search"})).0, None);
     }

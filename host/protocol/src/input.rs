@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use serde_json::{Map, Value, json};
 
 use super::{
+    built_in::BuiltIn,
     check::{RequestLimits, one_of, wrong_type},
     error::ApiError,
     parts::check_parts,
@@ -123,7 +124,12 @@ fn normalize_item(param: &str, item: Value, limits: &RequestLimits) -> Result<Va
             Some(other) => return Err(wrong_type(&format!("{param}.tools"), "an array", other)),
             None => return Err(absent(param, "tools")),
         },
-        // Agents are given it as it is, and models nothing of it.
+        "tool_search_output" => {
+            if let Some(Value::Array(tools)) = item.get("tools") {
+                check_tools(&format!("{param}.tools"), tools)?;
+            }
+        }
+        // Agents are given it as it is, and models what they can be told of it.
         _ => {}
     }
     item.insert("type".to_owned(), kind.into());
@@ -159,7 +165,8 @@ fn normalize_message(param: &str, item: &mut Map<String, Value>, limits: &Reques
 pub(super) fn ignored(items: &[Value]) -> impl Iterator<Item = String> {
     items.iter().enumerate().filter_map(|(index, item)| {
         let kind = item["type"].as_str()?;
-        (!SERVED.contains(&kind)).then(|| format!("input[{index}].type={}", short(kind)))
+        let built_in = BuiltIn::of_call(kind).or_else(|| BuiltIn::of_output(kind));
+        (!SERVED.contains(&kind) && built_in.is_none()).then(|| format!("input[{index}].type={}", short(kind)))
     })
 }
 
@@ -259,7 +266,7 @@ pub fn identify(items: &mut [Value], make: impl Fn(&str, usize) -> String) {
             "custom_tool_call_output" => ("ctco", true),
             "reasoning" => ("rs", false),
             COMPACTION => ("cmp", false),
-            _ => ("item", false),
+            other => BuiltIn::of_call(other).map_or(("item", false), |tool| (tool.prefix(), true)),
         };
         if has_status && item["status"].is_null() {
             item["status"] = "completed".into();
@@ -396,8 +403,7 @@ mod tests {
         assert_eq!(json!(kept), items);
         assert!(check_calls(&[], &kept).is_ok());
         let named: Vec<_> = ignored(&kept).collect();
-        assert_eq!(named.len(), 4);
-        assert_eq!(named[1], "input[1].type=acme:thing");
+        assert_eq!(named, ["input[0].type=web_search_call", "input[1].type=acme:thing"]);
         identify(&mut kept, |prefix, index| format!("{prefix}_{index}"));
         assert_eq!((&kept[1]["id"], &kept[1]["status"]), (&json!("item_1"), &Value::Null));
     }

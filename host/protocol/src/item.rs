@@ -1,8 +1,10 @@
 //! Items of a response's output.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use utoipa::ToSchema;
+
+use super::built_in::BuiltIn;
 
 /// How far an item is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -77,6 +79,59 @@ pub enum Item {
         /// How far it is.
         status: ItemStatus,
     },
+    /// A call of the client's `local_shell`.
+    LocalShellCall {
+        /// `lsh_…`
+        id: String,
+        /// What the client's output refers to: `call_…`
+        call_id: String,
+        /// The command: `{"type":"exec","command":[…],"env":{…}}`.
+        #[schema(value_type = Object)]
+        action: Value,
+        /// How far it is.
+        status: ItemStatus,
+    },
+    /// A call of the client's `shell`.
+    ShellCall {
+        /// `sh_…`
+        id: String,
+        /// What the client's output refers to: `call_…`
+        call_id: String,
+        /// The commands: `{"commands":[…]}`.
+        #[schema(value_type = Object)]
+        action: Value,
+        /// Always `{"type":"local"}`.
+        #[schema(value_type = Object)]
+        environment: Value,
+        /// How far it is.
+        status: ItemStatus,
+    },
+    /// A call of the client's `apply_patch`.
+    ApplyPatchCall {
+        /// `apc_…`
+        id: String,
+        /// What the client's output refers to: `call_…`
+        call_id: String,
+        /// What is to be done with which file: `{"type":"update_file","path":…,"diff":…}`.
+        #[schema(value_type = Object)]
+        operation: Value,
+        /// How far it is.
+        status: ItemStatus,
+    },
+    /// A call of the client's `tool_search`.
+    ToolSearchCall {
+        /// `tsc_…`
+        id: String,
+        /// What the client's output refers to: `call_…`
+        call_id: String,
+        /// Always `client`.
+        execution: String,
+        /// What is looked for.
+        #[schema(value_type = Object)]
+        arguments: Value,
+        /// How far it is.
+        status: ItemStatus,
+    },
 }
 
 /// A part of a message.
@@ -129,18 +184,57 @@ impl Item {
             Self::Message { id, .. }
             | Self::Reasoning { id, .. }
             | Self::FunctionCall { id, .. }
-            | Self::CustomToolCall { id, .. } => id,
+            | Self::CustomToolCall { id, .. }
+            | Self::LocalShellCall { id, .. }
+            | Self::ShellCall { id, .. }
+            | Self::ApplyPatchCall { id, .. }
+            | Self::ToolSearchCall { id, .. } => id,
         }
     }
 
     /// How far the item is.
     pub fn status(&self) -> ItemStatus {
         match self {
-            Self::Message { status, .. } | Self::FunctionCall { status, .. } | Self::CustomToolCall { status, .. } => {
-                *status
-            }
+            Self::Message { status, .. }
+            | Self::FunctionCall { status, .. }
+            | Self::CustomToolCall { status, .. }
+            | Self::LocalShellCall { status, .. }
+            | Self::ShellCall { status, .. }
+            | Self::ApplyPatchCall { status, .. }
+            | Self::ToolSearchCall { status, .. } => *status,
             Self::Reasoning { status, .. } => status.unwrap_or(ItemStatus::Completed),
         }
+    }
+
+    /// A call of a built-in tool whose arguments have not come.
+    pub fn built_in_call(tool: BuiltIn, id: String, call_id: String) -> Self {
+        let (said, status) = (tool.nothing(), ItemStatus::InProgress);
+        match tool {
+            BuiltIn::LocalShell => Self::LocalShellCall { id, call_id, action: said, status },
+            BuiltIn::Shell => {
+                Self::ShellCall { id, call_id, action: said, environment: json!({"type": "local"}), status }
+            }
+            BuiltIn::ApplyPatch => Self::ApplyPatchCall { id, call_id, operation: said, status },
+            BuiltIn::ToolSearch => {
+                Self::ToolSearchCall { id, call_id, execution: "client".to_owned(), arguments: said, status }
+            }
+        }
+    }
+
+    /// The built-in tool that it is a call of, and what is to be done.
+    pub fn built_in_mut(&mut self) -> Option<(BuiltIn, &mut Value)> {
+        match self {
+            Self::LocalShellCall { action, .. } => Some((BuiltIn::LocalShell, action)),
+            Self::ShellCall { action, .. } => Some((BuiltIn::Shell, action)),
+            Self::ApplyPatchCall { operation, .. } => Some((BuiltIn::ApplyPatch, operation)),
+            Self::ToolSearchCall { arguments, .. } => Some((BuiltIn::ToolSearch, arguments)),
+            _ => None,
+        }
+    }
+
+    /// Whether it is a call that the client is to answer.
+    pub fn is_call(&self) -> bool {
+        !matches!(self, Self::Message { .. } | Self::Reasoning { .. })
     }
 
     /// Whether it is a call that was cut, as [`is_half_call`](crate::is_half_call) says it of one that was stored.
@@ -151,9 +245,13 @@ impl Item {
     /// Sets how far the item is.
     pub fn set_status(&mut self, new: ItemStatus) {
         match self {
-            Self::Message { status, .. } | Self::FunctionCall { status, .. } | Self::CustomToolCall { status, .. } => {
-                *status = new;
-            }
+            Self::Message { status, .. }
+            | Self::FunctionCall { status, .. }
+            | Self::CustomToolCall { status, .. }
+            | Self::LocalShellCall { status, .. }
+            | Self::ShellCall { status, .. }
+            | Self::ApplyPatchCall { status, .. }
+            | Self::ToolSearchCall { status, .. } => *status = new,
             Self::Reasoning { status, .. } => *status = Some(new),
         }
     }

@@ -7,6 +7,7 @@
 #![deny(unsafe_code)]
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
+mod built_in;
 mod check;
 mod compaction;
 mod conversation;
@@ -30,6 +31,7 @@ mod tokens;
 mod tools;
 mod websocket;
 
+pub use built_in::BuiltIn;
 pub use check::RequestLimits;
 pub use compaction::{
     Compaction, compaction_item, is_user_message, not_sealed_here, read_compact, sealed_content, sealed_reasoning,
@@ -55,5 +57,5 @@ pub use schema::*;
 pub use status::{ActiveStatus, Status, TerminalStatus};
 pub use surrogates::half_characters;
 pub use tokens::{input_tokens, tokens};
-pub use tools::{ClientTool, ClientTools, callable, chosen, flat_name};
+pub use tools::{ClientTool, ClientTools, ToolKind, brings_tools, callable, chosen, flat_name};
 pub use websocket::{check_message, error_message, read_message};

@@ -1,8 +1,8 @@
 //! The tools of a request: which a client runs itself, what they are called, and which of them nothing serves.
 //!
-//! A model knows functions only, in one flat list. So the members of a `namespace` and the `custom` tools of the Responses
-//! API are offered to it as functions, and its calls of them become what the client waits for again. All other types are
-//! kept and shown, and no model is told of them: [`ignored`] names them.
+//! A model knows functions only, in one flat list. So the members of a `namespace`, the `custom` tools of the Responses
+//! API and those [`BuiltIn`] tools that a client runs are offered to it as functions, and its calls of them become what the
+//! client waits for again. All other types are kept and shown, and no model is told of them: [`ignored`] names them.
 
 use std::{
     borrow::Cow,
@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
 use super::{
+    built_in::BuiltIn,
     check::{missing, one_of, wrong_type},
     error::ApiError,
 };
@@ -31,14 +32,25 @@ pub struct ClientTool {
     pub name: String,
     /// The namespace that it is a member of.
     pub namespace: Option<String>,
-    /// Whether it takes a text instead of arguments.
-    pub custom: bool,
+    /// What it takes.
+    pub kind: ToolKind,
+}
+
+/// What a tool takes, and what its calls look like to a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ToolKind {
+    /// Arguments.
+    Function,
+    /// A text.
+    Custom,
+    /// What the API says.
+    BuiltIn(BuiltIn),
 }
 
 impl ClientTool {
     /// A function that is no member of a namespace.
     pub fn function(name: impl Into<String>) -> Self {
-        Self { name: name.into(), namespace: None, custom: false }
+        Self { name: name.into(), namespace: None, kind: ToolKind::Function }
     }
 
     /// The name that a model knows it by: `namespace__name`, of at most 64 characters. A longer one is cut, and ends with
@@ -86,8 +98,8 @@ impl ClientTools {
     }
 }
 
-/// The tools that a model can call as functions, each with its definition: functions, custom tools, and the members of
-/// namespaces.
+/// The tools that a model can call as functions, each with its definition: functions, custom tools, the members of
+/// namespaces, and built-in tools that the client runs.
 pub fn callable<'a>(tools: impl IntoIterator<Item = &'a Value>) -> impl Iterator<Item = (ClientTool, &'a Value)> {
     tools.into_iter().flat_map(|tool| {
         let namespace = (tool["type"] == "namespace").then(|| tool["name"].as_str()).flatten();
@@ -96,13 +108,18 @@ pub fn callable<'a>(tools: impl IntoIterator<Item = &'a Value>) -> impl Iterator
             None => std::slice::from_ref(tool),
         };
         members.iter().filter_map(move |member| {
-            let custom = match member["type"].as_str()? {
-                "function" => false,
-                "custom" => true,
-                _ => return None,
+            let kind = match member["type"].as_str()? {
+                "function" => ToolKind::Function,
+                "custom" => ToolKind::Custom,
+                _ if namespace.is_some() => return None,
+                _ => {
+                    let tool = BuiltIn::of(member)?;
+                    let name = tool.name().to_owned();
+                    return Some((ClientTool { name, namespace: None, kind: ToolKind::BuiltIn(tool) }, member));
+                }
             };
             let (name, namespace) = (member["name"].as_str()?.to_owned(), namespace.map(str::to_owned));
-            Some((ClientTool { name, namespace, custom }, member))
+            Some((ClientTool { name, namespace, kind }, member))
         })
     })
 }
@@ -112,7 +129,7 @@ pub(super) fn ignored(tools: Option<&Value>) -> impl Iterator<Item = String> {
     let tools = tools.and_then(Value::as_array).into_iter().flatten().enumerate();
     tools.filter_map(|(index, tool)| {
         let kind = tool["type"].as_str()?;
-        let served = matches!(kind, "function" | "custom" | "namespace");
+        let served = matches!(kind, "function" | "custom" | "namespace") || BuiltIn::of(tool).is_some();
         (!served).then(|| format!("tools[{index}].type={}", short(kind)))
     })
 }
@@ -138,10 +155,15 @@ pub(super) fn check(fields: &Map<String, Value>, input: Option<&Value>) -> Resul
     }
 }
 
+/// Whether an item of an input brings tools, besides those of the request.
+pub fn brings_tools(item: &Value) -> bool {
+    item["type"] == "additional_tools" || item["type"] == "tool_search_output"
+}
+
 /// The tools that the items of an input bring.
 fn brought(input: Option<&Value>) -> impl Iterator<Item = &Value> + Clone {
     let items = input.and_then(Value::as_array).into_iter().flatten();
-    items.filter(|item| item["type"] == "additional_tools").filter_map(|item| item["tools"].as_array()).flatten()
+    items.filter(|item| brings_tools(item)).filter_map(|item| item["tools"].as_array()).flatten()
 }
 
 /// Checks tools, each for itself and beside the others.
@@ -151,7 +173,8 @@ pub(super) fn check_tools(param: &str, tools: &[Value]) -> Result<(), ApiError> 
     }
     let mut names = HashSet::new();
     for (index, tool) in tools.iter().enumerate() {
-        for (tool, _) in callable([tool]) {
+        let named = |tool: &ClientTool| !matches!(tool.kind, ToolKind::BuiltIn(_));
+        for (tool, _) in callable([tool]).filter(|(tool, _)| named(tool)) {
             let name = tool.flat_name();
             if !names.insert(name.clone()) {
                 let message = format!("There are two tools named '{name}'. Each needs a name of its own.");
@@ -206,14 +229,14 @@ fn check_tool(param: &str, tool: &Value) -> Result<(), ApiError> {
 
 /// The tools that can be chosen.
 struct Choices<'a> {
-    /// The flat names, and whether a tool is a custom one.
-    names: HashSet<(String, bool)>,
+    /// The flat names, and what they take.
+    names: HashSet<(String, ToolKind)>,
     types: HashSet<&'a str>,
 }
 
 impl<'a> Choices<'a> {
     fn of(tools: impl Iterator<Item = &'a Value> + Clone) -> Self {
-        let names = callable(tools.clone()).map(|(tool, _)| (tool.flat_name(), tool.custom));
+        let names = callable(tools.clone()).map(|(tool, _)| (tool.flat_name(), tool.kind));
         Self { names: names.collect(), types: tools.filter_map(|tool| tool["type"].as_str()).collect() }
     }
 
@@ -242,6 +265,11 @@ impl<'a> Choices<'a> {
 
     /// Checks the choice of one tool, which the model must call.
     fn check_one(&self, param: &str, kind: &str, choice: &Map<String, Value>) -> Result<(), ApiError> {
+        if let Some(tool) = BuiltIn::named(kind)
+            && self.names.contains(&(kind.to_owned(), ToolKind::BuiltIn(tool)))
+        {
+            return Ok(());
+        }
         if !matches!(kind, "function" | "custom") {
             let message = match self.declares(kind) {
                 true => format!("No model can be made to call a tool of type '{kind}': this server does not serve it."),
@@ -250,7 +278,8 @@ impl<'a> Choices<'a> {
             return Err(ApiError::invalid(format!("{param}.type"), "unsupported_value", message));
         }
         let (name, namespace) = chosen(choice).ok_or_else(|| missing(&format!("{param}.name")))?;
-        let found = self.names.contains(&(flat_name(namespace, name).into_owned(), kind == "custom"));
+        let takes = if kind == "custom" { ToolKind::Custom } else { ToolKind::Function };
+        let found = self.names.contains(&(flat_name(namespace, name).into_owned(), takes));
         if found {
             return Ok(());
         }
@@ -289,6 +318,7 @@ mod tests {
             ]},
             {"type": "web_search"},
             {"type": "local_shell"},
+            {"type": "shell", "environment": {"type": "container_auto"}},
         ])
     }
 
@@ -297,14 +327,14 @@ mod tests {
         let tools = tools();
         let found: Vec<_> = callable(tools.as_array().unwrap()).map(|(tool, _)| tool).collect();
         let names: Vec<_> = found.iter().map(ClientTool::flat_name).collect();
-        assert_eq!(names, ["f", "apply_patch", "agents__spawn", "agents__tell"]);
+        assert_eq!(names, ["f", "apply_patch", "agents__spawn", "agents__tell", "local_shell"]);
         let all = ClientTools::of(tools.as_array().unwrap());
         for tool in found {
             assert_eq!(all.named(&tool.flat_name()), tool);
         }
         assert_eq!(all.named("other"), ClientTool::function("other"));
         let ignored: Vec<_> = ignored(Some(&tools)).collect();
-        assert_eq!(ignored, ["tools[3].type=web_search", "tools[4].type=local_shell"]);
+        assert_eq!(ignored, ["tools[3].type=web_search", "tools[5].type=shell"]);
     }
 
     #[test]
@@ -329,6 +359,7 @@ mod tests {
             json!({"type": "function", "name": "spawn", "namespace": "agents"}),
             json!({"type": "function", "name": "agents__spawn"}),
             json!({"type": "custom", "name": "apply_patch"}),
+            json!({"type": "local_shell"}),
             json!({"type": "allowed_tools", "mode": "auto", "tools": [
                 {"type": "function", "name": "f"}, {"type": "web_search"},
             ]}),

@@ -79,6 +79,8 @@ pub struct Recorder {
     text_bytes: usize,
     /// The inputs of open calls of custom tools.
     inputs: BTreeMap<ItemIndex, CustomInput>,
+    /// The arguments of open calls of built-in tools, which are shown at their end.
+    arguments: BTreeMap<ItemIndex, String>,
     tape: Tape,
     ended: bool,
     /// How likely the tokens of the next text are.
@@ -103,6 +105,7 @@ impl Recorder {
             earlier: Usage::default(),
             text_bytes: 0,
             inputs: BTreeMap::new(),
+            arguments: BTreeMap::new(),
             tape: Tape { next, first: next, ..Tape::default() },
             ended: false,
             logprobs: Vec::new(),
@@ -329,6 +332,7 @@ impl Recorder {
             let _ = fold.extend(&log);
             self.tape = Tape { next, first: next, ..Tape::default() };
             self.inputs.clear();
+            self.arguments.clear();
             if let Some(response) = fold.into_parts().0 {
                 self.response = response;
             }
@@ -439,6 +443,7 @@ impl Recorder {
     /// Closes the open part of an item and the item itself.
     fn close(&mut self, index: ItemIndex, status: ItemStatus) {
         self.end_input(index);
+        let status = self.end_arguments(index, status);
         let tape = &mut self.tape;
         let Some(item) = self.response.output.get_mut(index) else { return };
         item.set_status(status);
@@ -465,7 +470,7 @@ impl Recorder {
                     tape.record(&event);
                 }
             }
-            Item::FunctionCall { .. } | Item::CustomToolCall { .. } => calls::close(tape, index, item),
+            _ => calls::close(tape, index, item),
         }
         let event = Event::ItemDone { output_index: index, item: Cow::Borrowed(&*item) };
         tape.record(&event);

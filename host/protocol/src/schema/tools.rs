@@ -17,7 +17,8 @@ pub enum RequestTool {
     Custom(CustomTool),
     /// Functions and custom tools of the client, under one name.
     Namespace(NamespaceTool),
-    /// A tool of a type that this server does not serve: it is shown, and no model is told of it.
+    /// Any other. `local_shell`, `shell`, `apply_patch` and `tool_search` are offered to a model where the client runs them.
+    /// Those that this server does not serve are shown, and no model is told of them.
     Other(OtherTool),
 }
 
@@ -62,14 +63,14 @@ pub enum NamespaceMember {
     Other(OtherTool),
 }
 
-/// A tool of a type that this server does not serve. It may have any fields.
+/// A tool of another type. It may have any fields.
 #[derive(Debug, ToSchema)]
 pub struct OtherTool {
     /// Its type.
     pub r#type: OtherToolType,
 }
 
-/// A type of tools that this server does not serve, such as `web_search`.
+/// Any other type of tools, such as `shell` or `web_search`.
 #[derive(Debug, ToSchema)]
 #[schema(pattern = "^(?!(function|custom|namespace)$)")]
 pub struct OtherToolType(pub String);

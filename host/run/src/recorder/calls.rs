@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use outlast_protocol::{ClientTool, CustomInput, EmitError, Emitted, Event, Item, ItemIndex, ItemStatus};
+use outlast_protocol::{ClientTool, CustomInput, EmitError, Emitted, Event, Item, ItemIndex, ItemStatus, ToolKind};
 
 use super::{Recorder, Tape};
 
@@ -11,17 +11,24 @@ impl Recorder {
     pub(super) fn open_call(&mut self, tool: &ClientTool) -> Result<Emitted, EmitError> {
         self.count_text(&tool.name)?;
         let call_id = self.child_id("call");
-        let id = self.child_id(if tool.custom { "ctc" } else { "fc" });
-        let ClientTool { name, namespace, .. } = tool.clone();
+        let id = self.child_id(match tool.kind {
+            ToolKind::Function => "fc",
+            ToolKind::Custom => "ctc",
+            ToolKind::BuiltIn(built_in) => built_in.prefix(),
+        });
+        let ClientTool { name, namespace, kind } = tool.clone();
         let (shown, status) = (call_id.clone(), ItemStatus::InProgress);
-        let item = match tool.custom {
-            true => Item::CustomToolCall { id, call_id, name, namespace, input: String::new(), status },
-            false => Item::FunctionCall { id, call_id, name, namespace, arguments: String::new(), status },
+        let item = match kind {
+            ToolKind::Function => Item::FunctionCall { id, call_id, name, namespace, arguments: String::new(), status },
+            ToolKind::Custom => Item::CustomToolCall { id, call_id, name, namespace, input: String::new(), status },
+            ToolKind::BuiltIn(tool) => Item::built_in_call(tool, id, call_id),
         };
         match self.open(item)? {
             Emitted::Item(index) => {
-                if tool.custom {
-                    self.inputs.insert(index, CustomInput::default());
+                match kind {
+                    ToolKind::Function => {}
+                    ToolKind::Custom => drop(self.inputs.insert(index, CustomInput::default())),
+                    ToolKind::BuiltIn(_) => drop(self.arguments.insert(index, String::new())),
                 }
                 Ok(Emitted::Call(index, shown))
             }
@@ -39,8 +46,12 @@ impl Recorder {
             Some(input) => Cow::Owned(input.push(text)),
             None => Cow::Borrowed(text),
         };
-        if !matches!(self.response.output.get(index), Some(Item::FunctionCall { .. } | Item::CustomToolCall { .. })) {
+        if !self.response.output.get(index).is_some_and(Item::is_call) {
             return Err(EmitError::WrongKind("arguments"));
+        }
+        if let Some(arguments) = self.arguments.get_mut(&index) {
+            arguments.push_str(text);
+            return Ok(Emitted::Done);
         }
         self.add_to_call(index, &delta);
         Ok(Emitted::Done)
@@ -51,6 +62,21 @@ impl Recorder {
         if let Some(mut input) = self.inputs.remove(&index) {
             let rest = input.finish();
             self.add_to_call(index, &rest);
+        }
+    }
+
+    /// Shows what a call of a built-in tool is to do, which its arguments say. One that says nothing of it is not complete.
+    pub(super) fn end_arguments(&mut self, index: ItemIndex, status: ItemStatus) -> ItemStatus {
+        let arguments = self.arguments.remove(&index);
+        let Some((tool, said)) = self.response.output.get_mut(index).and_then(Item::built_in_mut) else {
+            return status;
+        };
+        match arguments.as_deref().and_then(|arguments| tool.meant(arguments)) {
+            Some(meant) => {
+                *said = meant;
+                status
+            }
+            None => ItemStatus::Incomplete,
         }
     }
 

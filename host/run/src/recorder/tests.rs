@@ -1,4 +1,4 @@
-use outlast_protocol::{ClientTool, CreateRequest, Fold, Frame, RequestLimits, frames};
+use outlast_protocol::{ClientTool, CreateRequest, Fold, Frame, RequestLimits, ToolKind, frames};
 use proptest::prelude::*;
 use serde_json::json;
 use uuid::Uuid;
@@ -68,7 +68,7 @@ fn a_function_call_has_the_event_order_of_the_protocol() {
 #[test]
 fn a_call_of_a_custom_tool_has_a_text_instead_of_arguments() {
     let mut recorder = recorder();
-    let tool = ClientTool { custom: true, namespace: Some("n".to_owned()), ..ClientTool::function("patch") };
+    let tool = ClientTool { kind: ToolKind::Custom, namespace: Some("n".to_owned()), ..ClientTool::function("patch") };
     let Ok(Emitted::Call(call, call_id)) = recorder.emit(Emission::OpenCall(&tool)) else { panic!("no call") };
     for piece in ["{\"inp", "ut\": \"a\\", "nb", "\"}"] {
         recorder.emit(Emission::Arguments(call, piece)).unwrap();
@@ -143,7 +143,8 @@ fn emission() -> impl Strategy<Value = (u8, usize, String)> {
 
 /// Refused emissions are part of the tests: they must leave no trace.
 fn say(recorder: &mut Recorder, kind: u8, item: usize, text: &str) {
-    let tool = ClientTool { custom: kind == 9, ..ClientTool::function("f") };
+    let takes = if kind == 9 { ToolKind::Custom } else { ToolKind::Function };
+    let tool = ClientTool { kind: takes, ..ClientTool::function("f") };
     let _ = recorder.emit(match kind {
         0 => Emission::OpenMessage,
         1 => Emission::OpenReasoning,

@@ -6,7 +6,9 @@ use std::{
 };
 
 use outlast_model::{CallDelta, OnInterrupt, message_item, reasoning_item, restored, tool_call_item};
-use outlast_protocol::{ClientTool, ClientTools, Content, Emission, Emitted, Item, ItemIndex, ItemStatus, SummaryPart};
+use outlast_protocol::{
+    ClientTool, ClientTools, Content, Emission, Emitted, Item, ItemIndex, ItemStatus, SummaryPart, ToolKind,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -156,8 +158,14 @@ fn call_of(item: &Item) -> Option<Value> {
             Some(tool_call_item(call_id, &tool(name, namespace), arguments))
         }
         Item::CustomToolCall { call_id, name, namespace, input, .. } => {
-            let mut item = tool_call_item(call_id, &ClientTool { custom: true, ..tool(name, namespace) }, "");
+            let custom = ClientTool { kind: ToolKind::Custom, ..tool(name, namespace) };
+            let mut item = tool_call_item(call_id, &custom, "");
             item["input"] = input.as_str().into();
+            Some(item)
+        }
+        call if call.is_call() => {
+            let mut item = serde_json::to_value(call).ok()?;
+            item.as_object_mut()?.remove("id");
             Some(item)
         }
         _ => None,
@@ -186,7 +194,7 @@ fn text_of(item: &Item) -> String {
         Item::Reasoning { summary, .. } => {
             summary.iter().map(|SummaryPart::SummaryText { text }| text.as_str()).collect()
         }
-        Item::FunctionCall { .. } | Item::CustomToolCall { .. } => String::new(),
+        _ => String::new(),
     }
 }
 
@@ -279,10 +287,7 @@ impl Shown {
         policy: OnInterrupt,
     ) -> wasmtime::Result<Option<String>> {
         let output = run.active(FORWARD)?.port.output();
-        let called = output
-            .iter()
-            .skip(first)
-            .any(|item| matches!(item, Item::FunctionCall { .. } | Item::CustomToolCall { .. }));
+        let called = output.iter().skip(first).any(Item::is_call);
         // What is incomplete was given up at an earlier stop.
         let said = || output.iter().enumerate().skip(first).filter(|(_, item)| item.status() != ItemStatus::Incomplete);
         let text: String =
@@ -338,8 +343,11 @@ impl Shown {
     /// Shows a piece of a function call, if it is one of the client's functions.
     async fn call(&mut self, run: &mut RunState, delta: &CallDelta) -> wasmtime::Result<()> {
         let tool = self.tools.named(&delta.name);
-        let is_client =
-            |tool: &ClientTool| self.client_functions.have(&delta.name) || self.client_functions.have(tool.declared());
+        // Those that are built in are the client's, whoever has declared others.
+        let is_client = |tool: &ClientTool| {
+            let known = |name: &str| self.client_functions.have(name);
+            matches!(tool.kind, ToolKind::BuiltIn(_)) || known(&delta.name) || known(tool.declared())
+        };
         let call = match self.calls.entry(delta.place) {
             Entry::Occupied(call) => call.into_mut(),
             Entry::Vacant(place) if is_client(&tool) => {

@@ -268,6 +268,10 @@ impl Screen {
                 {
                     note!("the client is to call {name}({arguments}) as {call_id}");
                 }
+                call if call.is_call() && !self.json => {
+                    let shown = serde_json::to_string(call).map_err(|error| error.to_string())?;
+                    note!("the client is to answer {shown}");
+                }
                 _ => {}
             },
             Event::Completed { response } | Event::Failed { response } | Event::Incomplete { response } => {
