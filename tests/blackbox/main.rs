@@ -85,6 +85,7 @@ mod state;
 mod stored;
 mod subscribers;
 mod takeover;
+mod threshold;
 mod tls;
 mod tools;
 mod trust;

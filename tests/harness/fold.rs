@@ -60,7 +60,9 @@ impl Fold {
                 self.item(data);
                 assert!(std::mem::replace(&mut self.open[at], false), "done twice: {data}");
                 let (mut streamed, done) = (self.output()[at].clone(), data["item"].clone());
-                streamed["status"] = done["status"].clone();
+                if let Some(status) = done.get("status") {
+                    streamed["status"] = status.clone();
+                }
                 // What is sealed is sealed whole, at the end.
                 if let Some(sealed) = done.get("encrypted_content") {
                     streamed["encrypted_content"] = sealed.clone();

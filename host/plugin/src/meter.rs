@@ -135,7 +135,7 @@ impl Meter {
     }
 
     /// A model call has ended that took these tokens.
-    pub(crate) fn tokens(&self, input: u64, output: u64) {
+    pub fn tokens(&self, input: u64, output: u64) {
         self.input_tokens.fetch_add(input, Relaxed);
         self.output_tokens.fetch_add(output, Relaxed);
     }

@@ -30,6 +30,8 @@ pub enum Emission<'a> {
     OpenCall(&'a ClientTool),
     /// Adds to the arguments, JSON text, of an open call. A custom tool's are those of [`INPUT`](super::INPUT).
     Arguments(ItemIndex, &'a str),
+    /// Adds a compaction item with this content, which is sealed.
+    Compaction(&'a str),
     /// Adds to the usage of the response.
     Usage(Usage),
 }

@@ -79,6 +79,13 @@ pub enum Item {
         /// How far it is.
         status: ItemStatus,
     },
+    /// Stands for everything before it, where the request asks for that with `context_management`.
+    Compaction {
+        /// `cmp_…`
+        id: String,
+        /// What it stands for, sealed: only this server reads it, and only for whom it was made.
+        encrypted_content: String,
+    },
     /// A call of the client's `local_shell`.
     LocalShellCall {
         /// `lsh_…`
@@ -185,6 +192,7 @@ impl Item {
             | Self::Reasoning { id, .. }
             | Self::FunctionCall { id, .. }
             | Self::CustomToolCall { id, .. }
+            | Self::Compaction { id, .. }
             | Self::LocalShellCall { id, .. }
             | Self::ShellCall { id, .. }
             | Self::ApplyPatchCall { id, .. }
@@ -203,6 +211,7 @@ impl Item {
             | Self::ApplyPatchCall { status, .. }
             | Self::ToolSearchCall { status, .. } => *status,
             Self::Reasoning { status, .. } => status.unwrap_or(ItemStatus::Completed),
+            Self::Compaction { .. } => ItemStatus::Completed,
         }
     }
 
@@ -234,7 +243,7 @@ impl Item {
 
     /// Whether it is a call that the client is to answer.
     pub fn is_call(&self) -> bool {
-        !matches!(self, Self::Message { .. } | Self::Reasoning { .. })
+        !matches!(self, Self::Message { .. } | Self::Reasoning { .. } | Self::Compaction { .. })
     }
 
     /// Whether it is a call that was cut, as [`is_half_call`](crate::is_half_call) says it of one that was stored.
@@ -253,6 +262,8 @@ impl Item {
             | Self::ApplyPatchCall { status, .. }
             | Self::ToolSearchCall { status, .. } => *status = new,
             Self::Reasoning { status, .. } => *status = Some(new),
+            // It is whole from the beginning.
+            Self::Compaction { .. } => {}
         }
     }
 }

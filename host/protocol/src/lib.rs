@@ -34,8 +34,8 @@ mod websocket;
 pub use built_in::BuiltIn;
 pub use check::RequestLimits;
 pub use compaction::{
-    Compaction, compaction_item, is_user_message, not_sealed_here, read_compact, sealed_content, sealed_reasoning,
-    summary_message,
+    AllOf, Compaction, compact_threshold, compaction_item, is_standing, is_user_message, not_sealed_here, read_compact,
+    sealed_content, sealed_reasoning, summary_message, summary_request, unfold,
 };
 pub use conversation::{
     Conversation, ConversationId, CreateConversation, conversation_busy, conversation_not_found, parse_items,

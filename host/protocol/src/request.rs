@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     check::{Checked, RequestLimits, missing, one_of, wrong_type},
+    compaction,
     conversation::ConversationId,
     error::ApiError,
     id::ResponseId,
@@ -114,7 +115,9 @@ impl CreateRequest {
     pub fn ignored(&self) -> Vec<String> {
         let fields =
             WITHOUT_EFFECT.iter().filter(|name| self.fields.contains_key(**name)).map(|name| (*name).to_owned());
-        let mut ignored = fields.chain(tools::ignored(self.fields.get("tools"))).chain(input::ignored(&self.input));
+        let management = compaction::ignored(&self.fields);
+        let mut ignored =
+            fields.chain(management).chain(tools::ignored(self.fields.get("tools"))).chain(input::ignored(&self.input));
         let mut named: Vec<String> = ignored.by_ref().take(MOST_IGNORED).collect();
         let more = ignored.count();
         if more > 0 {
@@ -227,7 +230,28 @@ impl Checked<'_> {
         tools::check(self.0, input)?;
         self.text_format()?;
         self.reasoning()?;
+        self.context_management()?;
         self.include()
+    }
+
+    fn context_management(&self) -> Result<(), ApiError> {
+        let entries = self.read("context_management", "an array", Value::as_array)?;
+        for (index, entry) in entries.into_iter().flatten().enumerate() {
+            let param = format!("context_management[{index}]");
+            let entry = entry.as_object().ok_or_else(|| wrong_type(&param, "an object", entry))?;
+            input::required_string(&param, entry, "type")?;
+            if let Some(threshold) = entry.get("compact_threshold").filter(|threshold| !threshold.is_null()) {
+                let param = format!("{param}.compact_threshold");
+                if !threshold.is_number() {
+                    return Err(wrong_type(&param, "an integer", threshold));
+                }
+                if threshold.as_u64().is_none_or(|threshold| threshold == 0) {
+                    let message = format!("'{param}' must be a number of tokens, at least 1.");
+                    return Err(ApiError::invalid(param, "invalid_value", message));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn text_format(&self) -> Result<(), ApiError> {
@@ -318,6 +342,16 @@ mod tests {
             ),
             (json!({"model": "echo", "input": "x", "reasoning": {"effort": 3}}), "reasoning.effort", "invalid_type"),
             (json!({"model": "echo", "input": "x", "service_tier": 3}), "service_tier", "invalid_type"),
+            (
+                json!({"model": "echo", "input": "x", "context_management": {"type": "compaction"}}),
+                "context_management",
+                "invalid_type",
+            ),
+            (
+                json!({"model": "echo", "input": "x", "context_management": [{"type": "compaction", "compact_threshold": 0}]}),
+                "context_management[0].compact_threshold",
+                "invalid_value",
+            ),
             (
                 json!({"model": "echo", "input": "x", "tool_choice": {"type": "function", "name": "f"}}),
                 "tool_choice.name",

@@ -52,7 +52,7 @@ pub struct CreateResponseShape {
     /// The most tokens of the answer. An answer that is cut there is `incomplete`.
     #[schema(minimum = 1)]
     pub max_output_tokens: Option<i64>,
-    /// The most function calls.
+    /// The most calls of granted tools. Further ones are answered with an error that says so.
     #[schema(minimum = 1)]
     pub max_tool_calls: Option<i64>,
     /// Default: 1.
@@ -72,6 +72,8 @@ pub struct CreateResponseShape {
     pub top_logprobs: Option<i64>,
     /// What happens to input that is too long for the model. Default: `disabled`.
     pub truncation: Option<Truncation>,
+    /// What is done about a conversation that becomes long.
+    pub context_management: Option<Vec<ContextManagement>>,
     /// How fast and at what price, in the provider's words. Passed on to providers that take it.
     #[schema(max_length = 256, example = "default")]
     pub service_tier: Option<String>,
@@ -90,6 +92,18 @@ pub struct CreateResponseShape {
     /// Shown in the response.
     #[schema(max_length = 256)]
     pub user: Option<String>,
+}
+
+/// What is done about a conversation that becomes long. Only `compaction` has an effect.
+#[derive(Debug, ToSchema)]
+pub struct ContextManagement {
+    /// `compaction`
+    #[schema(example = "compaction")]
+    pub r#type: String,
+    /// From how many tokens on, as the server estimates them, the conversation is compacted before the agent begins. Default:
+    /// 200000.
+    #[schema(minimum = 1)]
+    pub compact_threshold: Option<i64>,
 }
 
 /// A request to make a conversation shorter. It needs an `input`, a `previous_response_id` or a `conversation`.

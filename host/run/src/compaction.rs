@@ -14,6 +14,7 @@ use outlast_plugin::Agent;
 use outlast_protocol::{
     ApiError, Compaction, Content, CreateRequest, ErrorKind, Item, Response, ResponseId, Status, TerminalStatus, Usage,
     compaction_item, identify, is_user_message, not_sealed_here, sealed_content, sealed_reasoning, summary_message,
+    unfold,
 };
 use outlast_runtime::clock::seconds;
 use serde_json::{Value, json};
@@ -42,7 +43,7 @@ impl Manager {
         }
         let mut output: Vec<Value> = items.iter().filter(|item| is_user_message(item)).cloned().collect();
         let (id, rest, usage) = if agent.uses_models {
-            let (id, text, usage) = self.summarise(principal, &request, items, agent).await?;
+            let (id, text, usage) = self.summarise(principal, request.summary(), items, agent).await?;
             (id, vec![summary_message(&text)], usage)
         } else {
             items.retain(|item| !is_user_message(item));
@@ -54,15 +55,16 @@ impl Manager {
         Ok(Compaction::new(&id, seconds(SystemTime::now()), output, usage))
     }
 
-    async fn summarise(
+    /// Asks the agent for a summary of these items, in a run of its own.
+    pub(super) async fn summarise(
         self: &Arc<Self>,
         principal: &str,
-        request: &CreateRequest,
+        request: CreateRequest,
         items: Vec<Value>,
         agent: Arc<Agent>,
     ) -> Result<(ResponseId, String, Usage), Refusal> {
         let past = History { items, ..History::default() };
-        let mut run = self.begin(principal, request.summary(), past, None, agent).await?;
+        let mut run = self.begin(principal, request, past, None, agent).await?;
         let ended = run.ended().await?.ok_or(Refusal::Defect)?;
         let response: Response = serde_json::from_slice(&ended.response).map_err(|_| Refusal::Defect)?;
         let text = said(&response.output);
@@ -109,7 +111,7 @@ fn opened(seal: &Seal, principal: &str, items: Vec<Value>, param: &str) -> Resul
     for item in items {
         match sealed_content(&item) {
             None => all.push(with_reasoning(seal, principal, item)),
-            Some(sealed) => all.extend(seal.open(principal, sealed).ok_or_else(|| not_sealed_here(param))?),
+            Some(sealed) => unfold(&mut all, seal.open(principal, sealed).ok_or_else(|| not_sealed_here(param))?),
         }
     }
     Ok(all)

@@ -17,7 +17,8 @@
 //! - `state` is what agents keep beyond their runs; it is written with the events too.
 //! - `life` is the task of a run: it is executed (`execution`), sleeps, is executed again, and ends (`ending`).
 //! - `probation` keeps a run that brings the server down from doing so for ever.
-//! - `compaction` makes a conversation shorter, with the help of a run; [`seal`](Seal) closes the result.
+//! - `compaction` makes a conversation shorter, with the help of a run; [`seal`](Seal) closes the result. `threshold` does
+//!   so for a run whose request asks for it.
 //! - [`secret`](RunSecrets) is behind the random numbers and the keys of runs.
 //! - [`stored`](Quotas) knows how much principals keep.
 
@@ -52,6 +53,7 @@ mod shared;
 mod state;
 mod stored;
 mod subscription;
+mod threshold;
 mod together;
 mod writer;
 

@@ -99,7 +99,7 @@ impl Manager {
                 Begin::Later(later) => Box::pin(self.wake(run, later)).await,
                 Begin::Never(ending) => Err(ending),
             };
-            let Ready { agent, context, slot, repeating } = match ready {
+            let Ready { agent, mut context, slot, repeating } = match ready {
                 Ok(ready) => *ready,
                 Err(ending) => {
                     if run.stop_reason().is_none() {
@@ -108,6 +108,9 @@ impl Manager {
                     break ending;
                 }
             };
+            if let Err(ending) = Box::pin(self.shorten(run, &agent, &mut context)).await {
+                break ending;
+            }
             let attempt = Box::pin(execute(run, &agent, context, *self.limits(), repeating)).await;
             drop(slot);
             match attempt {

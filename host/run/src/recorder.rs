@@ -6,6 +6,7 @@
 //! deltas and closed before its item, numbers grow by one, and there is one terminal event.
 
 mod calls;
+mod compaction;
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -267,6 +268,7 @@ impl Recorder {
             }
             Emission::OpenCall(tool) => self.open_call(tool),
             Emission::Arguments(index, text) => self.write_arguments(index, text),
+            Emission::Compaction(sealed) => self.add_compaction(sealed),
             Emission::Usage(usage) => {
                 self.usage = self.usage.plus(usage);
                 Ok(Emitted::Done)
@@ -470,6 +472,7 @@ impl Recorder {
                     tape.record(&event);
                 }
             }
+            Item::Compaction { .. } => {}
             _ => calls::close(tape, index, item),
         }
         let event = Event::ItemDone { output_index: index, item: Cow::Borrowed(&*item) };
