@@ -1,7 +1,7 @@
 //! What time it is.
 //!
 //! The server's clock is logical: it shows the time at which the last call was answered, so that an agent that is
-//! executed again reads what it read before. It does not go on while the agent computes.
+//! executed again reads what it read before. It does not advance while the agent computes.
 
 use std::time::SystemTime;
 

@@ -36,7 +36,7 @@ pub fn request() -> Result<Request, Failure> {
 ///
 /// # Errors
 ///
-/// `invalid_json` when the history is no list.
+/// `invalid_json` when the history is not a list.
 pub fn history() -> Result<Vec<Item>, Failure> {
     Ok(serde_json::from_str(&host::history())?)
 }
@@ -80,7 +80,7 @@ pub fn cancelled() -> bool {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Request {
-    /// The model as the client named it: the agent, and perhaps an upstream model behind a `/`.
+    /// The model as the client named it: the agent, and perhaps an upstream model after a `/`.
     pub model: String,
     /// The client's instructions.
     pub instructions: Option<String>,
@@ -101,7 +101,7 @@ pub struct Request {
     pub tools: Option<Value>,
     /// Which of them to call.
     pub tool_choice: Option<Value>,
-    /// Whether several may be called at once.
+    /// Whether several may be called in parallel.
     pub parallel_tool_calls: Option<bool>,
     /// The client's name for its user.
     pub user: Option<String>,

@@ -11,7 +11,7 @@ use crate::{Failure, tools::Tool};
 ///
 /// # Errors
 ///
-/// `invalid_json` when the parameters of one are none.
+/// `invalid_json` when the parameters of one are not valid.
 pub fn available() -> Result<Vec<Granted>, Failure> {
     let tool = |tool: host::Tool| {
         let parameters = serde_json::from_str(&tool.parameters)?;
@@ -44,7 +44,7 @@ pub fn call(name: &str, arguments: &(impl Serialize + ?Sized)) -> Result<String,
     Ok(host::call(name, &serde_json::to_string(arguments)?)?)
 }
 
-/// Begins a call and returns at once. The agent goes on beside it.
+/// Begins a call and returns at once. The agent continues meanwhile.
 ///
 /// # Errors
 ///
@@ -53,8 +53,8 @@ pub fn start(name: &str, arguments: &(impl Serialize + ?Sized)) -> Result<Pendin
     Pending::start(name, &serde_json::to_string(arguments)?)
 }
 
-/// Makes all calls at the same time, as many at once as a run may, and waits for all of them. A call is the name of a tool
-/// and its arguments, as JSON text. The answers are in the order of the calls.
+/// Makes all calls at the same time, as many in parallel as a run may, and waits for all of them. A call is the name of
+/// a tool and its arguments, as JSON text. The answers are in the order of the calls.
 pub fn call_all<'a>(calls: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<Result<String, Failure>> {
     let mut answers: Vec<Option<Result<String, Failure>>> = Vec::new();
     let mut open: Vec<(usize, Pending)> = Vec::new();
@@ -103,7 +103,7 @@ pub struct Granted {
 }
 
 impl Granted {
-    /// The tool in the words of the Responses API, as an element of the option `tools`.
+    /// The tool as the Responses API defines it, as an element of the option `tools`.
     pub fn definition(&self) -> Value {
         json!({
             "type": "function", "name": self.name, "description": self.description, "parameters": self.parameters,

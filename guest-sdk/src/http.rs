@@ -33,7 +33,7 @@
 //! `interrupted`, because nobody knows whether it took effect. Every request that does more than ask carries an
 //! `idempotency-key` that stays the same when it is sent again: mark what you send to a server that knows this header.
 //!
-//! # Several at once
+//! # Several in parallel
 //!
 //! [`send_all`] sends a list of requests at the same time. [`Request::start`] begins one, and
 //! [`tasks::wait_any`](crate::tasks::wait_any) waits for whatever comes first.
@@ -68,8 +68,8 @@ methods! {
     delete => "DELETE";
 }
 
-/// Sends all requests at the same time, as many at once as a run may, and waits for all of them. The answers are in the
-/// order of the requests.
+/// Sends all requests at the same time, as many in parallel as a run may, and waits for all of them. The answers are in
+/// the order of the requests.
 pub fn send_all(requests: impl IntoIterator<Item = Request>) -> Vec<Result<Response, Failure>> {
     let mut answers: Vec<Option<Result<Response, Failure>>> = Vec::new();
     let mut open: Vec<(usize, Pending)> = Vec::new();
@@ -197,14 +197,14 @@ impl Request {
     ///
     /// # Errors
     ///
-    /// `invalid` when it is no request, `denied` when the operator does not allow it, `limit` when it or its answer is too
-    /// large, `timeout`, `unavailable` when the other side was not reached or broke off, `interrupted` when the server was
-    /// stopped meanwhile, `cancelled` when the run is.
+    /// `invalid` when it is not a valid request, `denied` when the operator does not allow it, `limit` when it or its
+    /// answer is too large, `timeout`, `unavailable` when the other side was not reached or broke off, `interrupted`
+    /// when the server was stopped meanwhile, `cancelled` when the run is.
     pub fn send(self) -> Result<Response, Failure> {
         Ok(host::send(&self.into())?.into())
     }
 
-    /// Begins it and returns at once. The agent goes on beside it.
+    /// Begins it and returns at once. The agent continues meanwhile.
     ///
     /// # Errors
     ///

@@ -105,7 +105,7 @@ impl<'de> Deserialize<'de> for Item {
 /// A message.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Message {
-    /// Who says it.
+    /// The author.
     pub role: Role,
     /// What is said, in parts.
     pub content: Vec<Part>,
@@ -121,7 +121,7 @@ impl Message {
     }
 }
 
-/// Who says a message.
+/// The author of a message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {

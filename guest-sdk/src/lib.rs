@@ -57,7 +57,7 @@
 //! | say something to the client | [`respond`] |
 //! | call a language model | [`model`] |
 //! | give a model tools, its own and granted ones | [`ToolLoop`], [`tools`] |
-//! | send HTTP requests, several at once | [`http`] |
+//! | send HTTP requests, several in parallel | [`http`] |
 //! | know the time, wait for whatever comes first | [`clock`], [`tasks`] |
 //! | keep something beyond the run | [`state`] |
 //! | tell the operator something | [`log`] |

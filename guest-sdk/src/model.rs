@@ -66,7 +66,7 @@ pub use crate::bindings::outlast::agent::model::Delta;
 ///
 /// `not-found` and `denied` for a model that is unknown or not granted, `invalid` for a bad request,
 /// `rate-limited`, `timeout` and `unavailable` for trouble upstream, `cancelled` when the run is. An item
-/// that was begun is closed as `incomplete`.
+/// that was started is closed as `incomplete`.
 pub fn forward(request: Request) -> Result<Completion, Failure> {
     host::forward(&request.try_into()?)?.try_into()
 }
@@ -263,7 +263,7 @@ impl Generation {
     ///
     /// # Errors
     ///
-    /// As [`forward`]; `unavailable` when the answer was cut off.
+    /// As [`forward`]; `unavailable` when the answer was interrupted.
     pub fn finish(self) -> Result<Completion, Failure> {
         self.0.finish()?.try_into()
     }

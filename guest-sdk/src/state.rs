@@ -56,7 +56,7 @@ pub fn set<T: Serialize + ?Sized>(scope: Scope, key: &str, value: &T) -> Result<
     set_bytes(scope, key, &serde_json::to_vec(value)?)
 }
 
-/// Removes a key and its value. One that is not there is no failure.
+/// Removes a key and its value. One that does not exist is not a failure.
 ///
 /// # Errors
 ///
@@ -147,7 +147,7 @@ pub fn replace_bytes(scope: Scope, key: &str, expected: Option<&[u8]>, value: Op
 }
 
 fn read<T: DeserializeOwned>(key: &str, bytes: Option<&[u8]>) -> Result<Option<T>, Failure> {
-    let wrong = |error| Failure::invalid("invalid_state", format!("what is kept as {key:?} does not fit: {error}"));
+    let wrong = |error| Failure::invalid("invalid_state", format!("the value of {key:?} does not fit: {error}"));
     bytes.map(serde_json::from_slice).transpose().map_err(wrong)
 }
 

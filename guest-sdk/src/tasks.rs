@@ -1,6 +1,6 @@
 //! Waiting, also for whatever comes first.
 //!
-//! What is to go on beside the agent is started, with [`http::Request::start`](crate::http::Request::start) for example,
+//! What is to run beside the agent is started, with [`http::Request::start`](crate::http::Request::start) for example,
 //! and has a [`Task`]. [`wait_any`] waits for several of them.
 //!
 //! ```no_run

@@ -113,7 +113,7 @@ impl<'a> ToolLoop<'a> {
     /// # Errors
     ///
     /// `step_limit` when the model still calls tools after `max_steps` answers, `invalid_tool_name` when two
-    /// functions have one name or a name is none, and what [`model::forward`] returns.
+    /// functions have one name or a name is not valid, and what [`model::forward`] returns.
     pub fn run(mut self) -> Result<Outcome, Failure> {
         self.offer()?;
         for _ in 0..self.max_steps {
@@ -148,7 +148,7 @@ impl<'a> ToolLoop<'a> {
             }
         }
         if let Some(name) = self.names().find(|name| !is_name(name)) {
-            let message = format!("`{name}` is no name of a tool: 1 to 64 of A-Z a-z 0-9 _ -");
+            let message = format!("`{name}` is not a valid name of a tool: 1 to 64 of A-Z a-z 0-9 _ -");
             return Err(Failure::invalid("invalid_tool_name", message));
         }
         if self.names().next().is_none() {
@@ -193,7 +193,7 @@ impl<'a> ToolLoop<'a> {
         self.tools.iter().map(Tool::name).chain(self.granted.iter().map(|tool| tool.name.as_str()))
     }
 
-    /// Runs the tools that calls name: first all granted ones at once, then the agent's own, one after the other.
+    /// Runs the tools that calls name: first all granted ones in parallel, then the agent's own, one after the other.
     fn answers(&mut self, calls: &[FunctionCall]) -> Result<Vec<FunctionCallOutput>, Failure> {
         let is_granted = |call: &FunctionCall| self.granted.iter().any(|tool| tool.name == call.name);
         let (granted, own): (Vec<_>, Vec<_>) = (0..calls.len()).partition(|place| is_granted(&calls[*place]));

@@ -38,7 +38,7 @@
 //! # Tools of others
 //!
 //! The operator may grant an agent tools that are not its own: functions of tool components, and of MCP servers.
-//! [`available`] says which, [`call`] calls one, [`start`] and [`call_all`] call several at once;
+//! [`available`] says which, [`call`] calls one, [`start`] and [`call_all`] call several in parallel;
 //! [`ToolLoop::granted`](crate::ToolLoop::granted) offers them to a model. A [`ToolComponent`](crate::ToolComponent) is
 //! such a component.
 //!
@@ -127,7 +127,7 @@ impl<'a> Tool<'a> {
         &self.parameters
     }
 
-    /// The tool in the words of the Responses API, as an element of the option `tools`.
+    /// The tool as the Responses API defines it, as an element of the option `tools`.
     pub fn definition(&self) -> Value {
         json!({
             "type": "function", "name": self.name, "description": self.about, "parameters": self.parameters,

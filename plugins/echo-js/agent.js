@@ -11,7 +11,7 @@ export function describe() {
   return {
     name: "echo-js",
     version: "0.1.0",
-    about: "Says the last message of the user back, word by word; metadata.delay_ms sets the milliseconds between two words.",
+    about: "Repeats the last message of the user, word by word; metadata.delay_ms sets the milliseconds between two words.",
     configSchema: undefined,
     wants: undefined,
   };

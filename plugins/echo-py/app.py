@@ -19,7 +19,7 @@ class WitWorld(wit_world.WitWorld):
         return Description(
             name="echo-py",
             version="0.1.0",
-            about="Says the last message of the user back, word by word; metadata.delay_ms sets the milliseconds "
+            about="Repeats the last message of the user, word by word; metadata.delay_ms sets the milliseconds "
             "between two words.",
             config_schema=None,
             wants=None,

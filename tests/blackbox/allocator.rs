@@ -19,7 +19,7 @@ async fn runs_from_a_pool_are_runs_like_others() {
     let folder = plugins::hostile_folder();
     let server = Server::start(pooled("memory = \"32MiB\"").plugins(folder.path()));
     let shown = server.stdout();
-    assert!(shown.contains("20 runs at once, as limits.max_live_runs says; instances from a pool"), "{shown}");
+    assert!(shown.contains("up to 20 active runs (limits.max_live_runs); instances from a pool"), "{shown}");
     let client = server.client();
     // Three times as many as the pool has places for beside each other: what ends gives its place back.
     for round in 0..3 {

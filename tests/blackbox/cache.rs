@@ -72,7 +72,7 @@ async fn damaged_code_is_made_again_and_replaced() {
         fs::write(path, bytes).unwrap();
     }
     let server = Server::start(options(&plugins, &cache));
-    server.logged(&["compiled code is not used", "damaged"]);
+    server.logged(&["compiled code cannot be used", "damaged"]);
     serves(&server).await;
     let third = Server::start(options(&plugins, &cache));
     assert!(!third.stderr().contains("compil"), "it was replaced: {}", third.stderr());
@@ -107,6 +107,6 @@ async fn a_place_that_cannot_be_written_to_holds_up_nothing() {
     fs::write(&file, "").unwrap();
     let options = Options::new(Database::Sqlite).plugins(plugins.path());
     let server = Server::start(options.env("XDG_CACHE_HOME", file.to_str().unwrap()));
-    server.logged(&["compiled code is not kept", "cache = false"]);
+    server.logged(&["compiled code is not stored", "cache = false"]);
     serves(&server).await;
 }

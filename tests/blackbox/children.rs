@@ -65,7 +65,7 @@ async fn a_child_works_in_the_folder_that_it_is_given() {
     let place = place(&server).await;
     assert_eq!((&place["cwd"], &place["files"]), (&json!(own.path()), &json!(["a-file"])));
     let (server, _folder) = self::server(Options::new(Database::Sqlite), &at(Path::new("/nowhere")));
-    server.logged(&["server=\"hub\"", "/nowhere (mcp.hub.cwd) is not there"]);
+    server.logged(&["server=\"hub\"", "/nowhere (mcp.hub.cwd) does not exist"]);
 }
 
 /// What the log says that a server offers.

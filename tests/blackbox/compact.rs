@@ -195,7 +195,7 @@ async fn a_summary_that_fails_is_an_error_and_not_a_loss() {
     let silent = vec![upstream::end("stop")];
     let upstream = Upstream::start([cut, silent]).await;
     let server = Server::start(upstream.options(Options::new(Database::Sqlite)));
-    for why in ["max_output_tokens", "says nothing"] {
+    for why in ["max_output_tokens", "has no text"] {
         let answer = compact(&server.client(), json!({"model": "chat/up-1", "input": conversation()})).await;
         answer.refused(502, "compaction_failed");
         assert!(answer.message().contains(why), "{}", answer.message());

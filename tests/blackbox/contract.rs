@@ -100,7 +100,7 @@ fn a_changed_shape_does_not_link() {
         fs::write(folder.path().join(path.file_name().unwrap()), changed).unwrap();
     }
     let said = checked(&component(folder.path(), "agent", None));
-    assert!(said.contains("does not fit the contract"), "{said}");
+    assert!(said.contains("does not match the contract"), "{said}");
 }
 
 #[tokio::test]

@@ -87,20 +87,20 @@ fn assert_plain(text: &str) {
 #[test]
 fn a_description_that_is_not_what_it_shows_is_refused() {
     for (says, named) in [
-        (Says { about: "ok\u{1b}[2J\u{1b}[H", ..HONEST }, "`about` has the character U+001B"),
-        (Says { about: "ok\nserved    yes", ..HONEST }, "`about` has the character U+000A"),
+        (Says { about: "ok\u{1b}[2J\u{1b}[H", ..HONEST }, "`about` contains the character U+001B"),
+        (Says { about: "ok\nserved    yes", ..HONEST }, "`about` contains the character U+000A"),
         (Says { about: "ok\u{202e}sey", ..HONEST }, "U+202E"),
         (Says { about: "o\u{200b}k", ..HONEST }, "U+200B"),
         (Says { name: "forger\u{1b}[8m\nserved    yes", ..HONEST }, "the name `forger"),
-        (Says { wants: Some(r#"{"why": "x\nserved    yes"}"#), ..HONEST }, "`wants.why` has the character U+000A"),
+        (Says { wants: Some(r#"{"why": "x\nserved    yes"}"#), ..HONEST }, "`wants.why` contains the character U+000A"),
         (
             Says {
                 wants: Some(r#"{"http": [{"host": "a.test", "headers": ["x = \"…\"\nmodels = true\n#"]}]}"#),
                 ..HONEST
             },
-            "`wants.http` has the character U+000A",
+            "`wants.http` contains the character U+000A",
         ),
-        (Says { wants: Some(r#"{"http": [{"host": "a.test", "methods": ["GET\"]"]}]}"#), ..HONEST }, "is no method"),
+        (Says { wants: Some(r#"{"http": [{"host": "a.test", "methods": ["GET\"]"]}]}"#), ..HONEST }, "is not a method"),
         (
             Says { wants: Some(r#"{"http": [{"host": "a.test", "headers": ["x = 1 #"]}]}"#), ..HONEST },
             "name of a header",

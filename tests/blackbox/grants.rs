@@ -91,7 +91,7 @@ async fn a_configuration_is_what_its_agent_takes_or_the_agent_does_not_serve() {
     server.client().post(json!({"model": "keeper", "input": "config"})).await.refused(404, "model_not_found");
 
     let (server, _folder) = with(sqlite(), "hostile", "[agents.hostile.config]\nx = 1");
-    server.logged(&["hostile.wasm", "refused", "`agents.hostile.config`", "takes no configuration"]);
+    server.logged(&["hostile.wasm", "refused", "`agents.hostile.config`", "has no configuration"]);
     // The server itself is as well as ever.
     server.client().post(json!({"model": "echo", "input": "x"})).await.ok();
 }
@@ -122,9 +122,9 @@ async fn an_agent_has_limits_of_its_own() {
     let said = failure(&server, "grow").await;
     assert!(said.contains("limit 4 MiB (agents.hostile.memory)"), "{said}");
     let said = failure(&server, "spin").await;
-    assert!(said.contains("used a processor for more than 0.3 seconds (agents.hostile.cpu_time)"), "{said}");
+    assert!(said.contains("used more than 0.3 seconds of CPU time (agents.hostile.cpu_time)"), "{said}");
     let said = failure(&server, "wait 20000").await;
-    assert!(said.contains("took longer than 2 seconds (agents.hostile.run_timeout)"), "{said}");
+    assert!(said.contains("ran longer than 2 seconds (agents.hostile.run_timeout)"), "{said}");
     let slow = json!({"model": "echo", "input": "a b c", "metadata": {"delay_ms": "1000"}});
     assert_eq!(server.client().post(slow).await.response()["status"], "completed", "others have more time");
 }

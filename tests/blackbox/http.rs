@@ -437,12 +437,12 @@ async fn secrets_are_the_operators() {
 #[tokio::test]
 async fn a_grant_that_is_wrong_is_refused_at_the_start() {
     for (grant, expected) in [
-        ("hosts = [\"https://a.test/path\"]", "is no host"),
-        ("hosts = [\"a.test\"]\nmethods = [\"get\"]", "agents.hostile.http.methods: `get` is no method"),
-        ("private = [\"10.0.0.0/99\"]", "is no network"),
+        ("hosts = [\"https://a.test/path\"]", "is not a host"),
+        ("hosts = [\"a.test\"]\nmethods = [\"get\"]", "agents.hostile.http.methods: `get` is not a method"),
+        ("private = [\"10.0.0.0/99\"]", "is not a network"),
         ("private = \"yes\"", "true, false, or a list of networks"),
         ("secrets.\"a.test\".authorization = \"${NOT_SET_ANYWHERE}\"", "NOT_SET_ANYWHERE, which is not set"),
-        ("secrets.\"a.test\".\"a b\" = \"x\"", "no header's"),
+        ("secrets.\"a.test\".\"a b\" = \"x\"", "not valid for a header"),
         ("allow = true", "allow"),
     ] {
         let options = Options::new(Database::Sqlite).config(&format!("[agents.hostile.http]\n{grant}"));

@@ -82,11 +82,11 @@ async fn a_configuration_that_is_not_right_changes_nothing() {
     reread(
         &server,
         &["[[keys]]\nname = \"bob\"\nsha256 = \"12\"".to_owned()],
-        "the keys stay as they were: configuration: keys",
+        "the keys are unchanged: configuration: keys",
     );
     ann.get_path("/v1/models").await.ok();
     // Without keys everybody would come in.
-    reread(&server, &[], "restart it for that");
+    reread(&server, &[], "needs a restart");
     server.client().get_path("/v1/models").await.refused(401, "invalid_api_key");
     reread(&server, &[admin("ann"), keys::entry("bob")], "the keys were read again");
     keys::client(&server, "bob").get_path("/v1/models").await.ok();
@@ -117,7 +117,7 @@ async fn a_key_holds_until_its_time_is_over() {
     )));
     let client = |name: &str| keys::client(&server, name);
     client("ann").get_path("/v1/models").await.refused(401, "invalid_api_key");
-    server.logged(&["a key was refused whose time is over", "principal=\"ann\""]);
+    server.logged(&["an expired key was refused", "principal=\"ann\""]);
     client("eve").get_path("/v1/models").await.ok();
     let mut stream = client("bob").stream(slow("a b c d")).await;
     stream.until_delta(1).await;

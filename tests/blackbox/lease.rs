@@ -164,6 +164,6 @@ async fn a_server_that_lost_its_database_sends_nothing_until_it_has_it_again() {
     let events = stream.rest().await;
     assert_eq!(said(&events), "It is 2.");
     assert_eq!(upstream.requests().len(), 2);
-    server.logged(&["calls of models, tools and other servers go on"]);
+    server.logged(&["calls of models, tools and other servers continue"]);
     talk.rest().await;
 }

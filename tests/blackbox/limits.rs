@@ -63,7 +63,7 @@ async fn a_principal_has_limits_of_its_own(database: Database) {
     let id = events::response_id(&ann.events(keyed(&body), 0).await.until_delta(1).await);
     let refused = ann.post(slow.clone()).await;
     refused.refused(429, "rate_limit_exceeded");
-    assert!(refused.message().contains("max_live_runs of the key"), "{}", refused.message());
+    assert!(refused.message().contains("the limit of this key (max_live_runs)"), "{}", refused.message());
     // A repeated request begins nothing, so no limit keeps it out; and the limit is ann's alone.
     let again = keyed(&slow);
     let replayed = tokio::spawn({

@@ -140,7 +140,7 @@ async fn a_child_that_dies_is_started_again() {
     // The next call does not wait for the end of the pause.
     assert_eq!(outcome(&server, "hub__echo", json!({"text": "b"})).await["answer"], "b");
     assert_ne!(mcp.pid(), first);
-    server.logged(&["WARN", "hub", "the next attempt is in 1s"]);
+    server.logged(&["WARN", "hub", "retrying in 1s"]);
 }
 
 #[tokio::test]
@@ -160,7 +160,7 @@ async fn a_server_that_is_not_there_keeps_nobody_from_starting() {
     let config = format!("{}\n[mcp.gone]\ncommand = [\"/nowhere/at-all\"]", mcp.url("net"));
     mcp.kill();
     let (server, _folder) = server(Options::new(Database::Sqlite).env("MCP_TOKEN", TOKEN), &config);
-    server.logged(&["WARN", "net", "is not there"]);
+    server.logged(&["WARN", "net", "not connected"]);
     server.logged(&["WARN", "gone", "`/nowhere/at-all` cannot be started"]);
     let failed = outcome(&server, "net__echo", json!({"text": "a"})).await;
     assert_eq!((&failed["kind"], &failed["code"]), (&json!("unavailable"), &json!("server_unavailable")));
@@ -261,7 +261,7 @@ async fn secrets_are_the_operators() {
 #[tokio::test]
 async fn a_configuration_that_is_wrong_is_refused_at_the_start() {
     for (config, expected) in [
-        ("[mcp.hub]", "mcp.hub.url or mcp.hub.command must be there"),
+        ("[mcp.hub]", "mcp.hub.url or mcp.hub.command must be set"),
         ("[mcp.a__b]\nurl = \"http://a.test\"", "mcp.a__b: a name must be"),
         ("[mcp.hub]\nurl = \"http://a.test\"\nheaders = { x = \"${NOT_SET_ANYWHERE}\" }", "NOT_SET_ANYWHERE"),
         ("[mcp.hub]\ncommand = \"npx\"", "mcp.hub.command"),
@@ -278,5 +278,5 @@ async fn a_component_does_not_take_the_name_of_a_server() {
     plugins::add(folder.path(), "units");
     let config = "[mcp.units]\nurl = \"http://127.0.0.1:1/\"";
     let server = Server::start(Options::new(Database::Sqlite).plugins(folder.path()).config(config));
-    server.logged(&["units.wasm", "refused", "there is an MCP server of its name"]);
+    server.logged(&["units.wasm", "refused", "there is an MCP server with its name"]);
 }

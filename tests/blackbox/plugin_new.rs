@@ -67,9 +67,9 @@ fn what_is_there_is_left_alone_and_what_is_wrong_is_said() {
     fs::write(folder.path().join("mine"), "mine").unwrap();
     let path = folder.path().display().to_string();
     for (arguments, says) in [
-        (&["a", "--path", &path][..], "is there already"),
-        (&["My Agent"], "`My Agent` is no name: 1 to 64 of a-z"),
-        (&["../up"], "is no name"),
+        (&["a", "--path", &path][..], "already exists"),
+        (&["My Agent"], "`My Agent` is not a valid name: 1 to 64 of a-z"),
+        (&["../up"], "is not a valid name"),
         (&["a", "--lang", "js", "--sdk", &path], "--sdk is for Rust"),
         (&["a", "--sdk", &path], "--sdk: cannot read"),
     ] {

@@ -109,7 +109,7 @@ fn a_difference_says_where_and_what() {
     let said = &ended.stdout;
     for part in [
         "wrong.toml\n  text\n    - \"a c\"\n    + \"a b\"\n  usage.input_tokens\n    - 3\n    + 2\n",
-        "unasked.toml\n  answers\n    - 1 answers of models\n    + 1 were not asked for\n",
+        "unasked.toml\n  answers\n    - 1 answers of models\n    + 1 were not used\n",
         "unknown field `inptu`",
         "'temperature'",
         "failing.toml\n  status\n    - \"completed\"\n    + \"failed\"\n  the response failed: metadata.delay_ms must be",

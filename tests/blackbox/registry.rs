@@ -68,7 +68,7 @@ async fn a_registry_that_is_down_holds_up_nothing_else() {
     registry.stop();
     let config = format!("plugins = [\"{reference}\", \"{}\"]", folder.path().display());
     let server = Server::start(options(&config, &cache));
-    server.logged(&["not served", &reference, "cannot be reached", "tried again"]);
+    server.logged(&["not served", &reference, "cannot be reached", "retrying"]);
     let response = server.client().post(json!({"model": "hostile", "input": "say fine"})).await.response();
     assert_eq!(response["output"][0]["content"][0]["text"], "fine");
 }

@@ -118,7 +118,7 @@ async fn a_new_version_serves_new_runs_and_the_others_keep_theirs() {
     assert_ne!(components[0], components[1]);
     server.logged(&["serves", FILE, &components[1]]);
     // The old one ends with its last run.
-    server.logged(&["leaves memory", &components[0]]);
+    server.logged(&["is unloaded", &components[0]]);
     assert!(!server.stderr().contains("refused"), "a rename is never half a file: {}", server.stderr());
 }
 
@@ -143,7 +143,7 @@ async fn a_file_that_goes_serves_no_more_and_its_runs_go_on() {
 async fn a_broken_file_keeps_the_version_before() {
     let (server, folder) = start(Options::new(Database::Sqlite));
     for broken in [&b"no component"[..], b"", &plugins::version(2)[..5_000]] {
-        let lines = |server: &Server| server.stderr().matches("the version before goes on serving").count();
+        let lines = |server: &Server| server.stderr().matches("the previous version continues to serve").count();
         let before = lines(&server);
         plugins::put(folder.path(), FILE, broken);
         wait::eventually("it is refused", async || (lines(&server) > before).then_some(())).await;
@@ -164,7 +164,7 @@ async fn a_file_that_is_written_slowly_breaks_nothing() {
         file.write_all(part).unwrap();
         // Once so slowly that the half is taken for a file.
         if index == 1 {
-            server.logged(&["refused", FILE, "the version before goes on serving"]);
+            server.logged(&["refused", FILE, "the previous version continues to serve"]);
         }
     }
     drop(file);
@@ -193,7 +193,7 @@ async fn a_kill_right_after_a_change_loses_no_run(database: Database) {
     let components = components(&server, &ids).await;
     assert_ne!(components[0], components[1]);
     for component in &components {
-        server.logged(&["leaves memory", component]);
+        server.logged(&["is unloaded", component]);
     }
 }
 
@@ -231,7 +231,7 @@ async fn the_operator_can_ask_for_a_look() {
     server.kill9();
     let told = reload(&server, &["--config", "outlast.toml"]);
     assert!(!told.status.success());
-    assert!(String::from_utf8_lossy(&told.stderr).contains("no server runs"), "{told:?}");
+    assert!(String::from_utf8_lossy(&told.stderr).contains("no server is running"), "{told:?}");
 }
 
 #[tokio::test]

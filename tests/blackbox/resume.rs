@@ -143,7 +143,7 @@ async fn a_call_that_may_not_be_repeated_fails(database: Database) {
     let seen = interrupt(&mut server, json!({"model": "chat/up-1", "input": "hi"}), 2).await;
     let seen = rest(&server.client(), seen).await;
     assert_eq!(messages(&seen), [("incomplete".to_owned(), "Hello wor".to_owned())]);
-    assert!(failure(&seen).contains("stopped while the model answered"));
+    assert!(failure(&seen).contains("stopped while the model was answering"));
     assert_eq!(upstream.requests().len(), 1);
 }
 
@@ -355,6 +355,6 @@ async fn a_run_that_does_not_get_on_is_given_up(database: Database) {
     }
     assert!(lives >= 5, "{lives}");
     let events = server.client().get_stream(&id, None).await.rest().await;
-    assert!(failure(&events).contains("did not get on"));
+    assert!(failure(&events).contains("without making progress"));
     assert_eq!(fold(&events), server.client().response(&id).await);
 }

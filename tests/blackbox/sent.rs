@@ -240,7 +240,7 @@ async fn what_is_too_long_loses_its_oldest_turns_where_the_client_wants_that() {
     let response = client.post(body("auto")).await.response();
     assert_eq!((&response["truncation"], upstream.requests().len()), (&json!("auto"), 2));
     assert_eq!(last(&upstream), ["three"]);
-    server.logged(&["4 items of the beginning were left out"]);
+    server.logged(&["the first 4 items were left out"]);
     for (truncation, calls) in [("auto", 2), ("disabled", 1)] {
         let before = upstream.requests().len();
         client.post(body(truncation)).await.refused(400, "context_length_exceeded");

@@ -139,7 +139,7 @@ async fn a_conversation_takes_its_state_along(database: Database) {
     let other = json!({"model": "keeper", "input": "get conversation topic", "conversation": "other"});
     assert_eq!(said(&client, other).await, "-");
     let none = steps(&client, "get conversation topic; set conversation topic x").await;
-    let expected = "not-found no_conversation: This turn belongs to no conversation.";
+    let expected = "not-found no_conversation: This response does not belong to a conversation.";
     assert_eq!(none.lines().collect::<Vec<_>>(), [expected, expected]);
     // One that goes on while its conversation is deleted keeps nothing for a later one of the same name.
     let mut stream = client.stream(talk("say on; wait 300; set conversation topic late; get principal topic")).await;

@@ -411,9 +411,9 @@ async fn a_tool_that_does_not_fit_is_refused() {
 #[tokio::test]
 async fn a_configuration_that_is_wrong_is_refused_at_the_start() {
     for (config, expected) in [
-        ("[agents.hostile]\ntools = [\"units.convert\"]", "`units.convert` names no tools"),
+        ("[agents.hostile]\ntools = [\"units.convert\"]", "`units.convert` is not a pattern of tools"),
         ("[tools.units]\ntimeout = \"soon\"", "tools.units.timeout"),
-        ("[tools.units.http]\nmethods = [\"get\"]", "tools.units.http.methods: `get` is no method"),
+        ("[tools.units.http]\nmethods = [\"get\"]", "tools.units.http.methods: `get` is not a method"),
         ("[limits]\ntool_calls = 0", "limits.tool_calls = 0 must be at least 1"),
     ] {
         let (status, error) = Server::refused(Options::new(Database::Sqlite).config(config));

@@ -46,7 +46,7 @@ async fn a_pinned_agent_is_served_from_that_file_and_no_other() {
     let server = Server::start(options(&folder, &format!("[agents.hostile]\nsha256 = \"{}\"", digest(1))));
     until_serves(&server, 1).await;
     plugins::put(folder.path(), FILE, &plugins::version(2));
-    server.logged(&["refused", "agents.hostile.sha256", &digest(1), &digest(2), "the version before"]);
+    server.logged(&["refused", "agents.hostile.sha256", &digest(1), &digest(2), "the previous version"]);
     until_serves(&server, 1).await;
 
     // Whatever file it comes from.
@@ -127,7 +127,7 @@ async fn where_signatures_are_required_only_signed_files_serve() {
 
     // A file that was changed after it was signed; then its signature comes, too.
     plugins::put(folder.path(), FILE, &plugins::version(2));
-    server.logged(&["refused", FILE, "changed after it was signed", "the version before goes on serving"]);
+    server.logged(&["refused", FILE, "changed after it was signed", "the previous version continues to serve"]);
     until_serves(&server, 1).await;
     sign(&file, &key);
     until_serves(&server, 2).await;
@@ -160,7 +160,10 @@ async fn an_older_version_that_is_signed_does_not_come_back_unless_it_is_told_to
     until_serves(&server, 1).await;
     put(2, "0.1.9");
     let line = server.logged(&["refused", FILE, "version 0.1.9", "0.2.0 has served already", "allow_rollback = true"]);
-    assert!(line.contains("agents.hostile.sha256") && line.contains("the version before goes on serving"), "{line}");
+    assert!(
+        line.contains("agents.hostile.sha256") && line.contains("the previous version continues to serve"),
+        "{line}"
+    );
     until_serves(&server, 1).await;
     // Nor by a restart.
     server.restart();

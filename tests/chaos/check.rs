@@ -185,7 +185,7 @@ async fn every_run_is_right(
 
 /// Whether a run was resumed too often without getting on.
 fn gives_up(response: &Value) -> bool {
-    response["error"]["message"].as_str().is_some_and(|message| message.contains("did not get on"))
+    response["error"]["message"].as_str().is_some_and(|message| message.contains("without making progress"))
 }
 
 /// `cut_off`: whether a call of its model may have been.
@@ -207,7 +207,7 @@ fn says_what_it_must(plan: &Plan, response: &Value, cut_off: bool) {
         }
         Kind::Chat(Policy::Fail) if status == "failed" => {
             let message = response["error"]["message"].as_str().unwrap();
-            assert!(message.contains("stopped while the model answered"), "{marker}: {message}");
+            assert!(message.contains("stopped while the model was answering"), "{marker}: {message}");
             assert!(cut_off, "{marker} failed, and its call was never cut off");
             for (status, text) in items {
                 assert!(status == "incomplete" && plan.text.starts_with(text), "{marker}: {status} {text}");

@@ -51,7 +51,7 @@ async fn a_path_that_is_no_database_is_refused_with_the_reason() {
         ("text.db", "is not an SQLite database"),
         ("short.db", "is not an SQLite database"),
         ("nowhere/x.db", "there is no folder"),
-        ("text.db/x.db", "is no folder"),
+        ("text.db/x.db", "is not a folder"),
     ] {
         let error = opened(&folder.path().join(name)).await.unwrap_err().to_string();
         assert!(error.contains(reason), "{name}: {error}");

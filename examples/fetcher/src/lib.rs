@@ -38,7 +38,7 @@ impl Agent for Fetcher {
     }
 }
 
-/// A request that only reads is sent again by itself if the server stops in the middle.
+/// A request that only reads is sent again automatically if the server stops in the middle.
 fn fetch(page: Page) -> Result<String, Failure> {
     let answer = http::get(page.url).header("accept", "text/html, text/plain").send()?.ok()?;
     Ok(String::from_utf8_lossy(&answer.body).chars().take(MOST).collect())

@@ -42,7 +42,7 @@ impl Mock {
 }
 
 pub(super) fn json(value: impl Serialize) -> Value {
-    serde_json::to_value(value).unwrap_or_else(|error| panic!("the test gives what is no JSON: {error}"))
+    serde_json::to_value(value).unwrap_or_else(|error| panic!("the test gives invalid JSON: {error}"))
 }
 
 pub(crate) fn request() -> String {

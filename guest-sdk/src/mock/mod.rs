@@ -147,7 +147,7 @@ impl Mock {
         self
     }
 
-    /// What the client wrote behind the agent's name: the upstream model that it asks for.
+    /// What the client wrote after the agent's name: the upstream model that it asks for.
     pub fn upstream_model(mut self, model: impl Into<String>) -> Self {
         self.turn.model = Some(model.into());
         self

@@ -153,9 +153,8 @@ fn ask(call: &str, request: &Request) -> Result<(Answer, Vec<String>), HostFailu
         host.model.calls.push(asked);
         host.model.answers.pop_front().ok_or(host.model.calls.len())
     });
-    let answer = answer.unwrap_or_else(|n| {
-        panic!("the agent calls a model for the {n}. time, and the test has no answer; it asks: {}", request.input)
-    });
+    let answer =
+        answer.unwrap_or_else(|n| panic!("the test has no answer for model call {n} of the agent: {}", request.input));
     match &answer.failure {
         Some(failure) if answer.pieces.is_empty() => Err(failure.clone().into()),
         _ => Ok((answer, client_functions)),
@@ -178,7 +177,7 @@ fn read(request: &Request) -> sdk::Request {
 
 fn parse<T: serde::de::DeserializeOwned>(json: &str) -> T {
     serde_json::from_str(json)
-        .unwrap_or_else(|error| panic!("the agent asks a model with wrong JSON ({error}): {json}"))
+        .unwrap_or_else(|error| panic!("the agent calls a model with invalid JSON ({error}): {json}"))
 }
 
 /// The finished items of an answer.

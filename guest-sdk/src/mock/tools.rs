@@ -93,7 +93,7 @@ pub(crate) fn start(name: &str, arguments: &str) -> Result<Pending, HostFailure>
         let arguments = if arguments.trim().is_empty() { "{}" } else { arguments };
         let arguments = match serde_json::from_str(arguments) {
             Ok(object @ Value::Object(_)) => object,
-            _ => return Err(Failure::invalid("invalid_arguments", "The arguments are no JSON object.").into()),
+            _ => return Err(Failure::invalid("invalid_arguments", "The arguments are not a JSON object.").into()),
         };
         host.tools.calls.push(ToolCall { name: name.to_owned(), arguments });
         let place = host.tools.answers.iter().position(|(of, _)| of == name);

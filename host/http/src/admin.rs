@@ -33,10 +33,10 @@ pub(super) struct AdminRun {
     /// How far it is.
     #[schema(value_type = Status)]
     status: &'static str,
-    /// The conversation that it is a turn of.
+    /// The conversation that it belongs to.
     #[schema(required)]
     conversation: Option<String>,
-    /// The response that it goes on from.
+    /// The response that it continues.
     #[schema(required)]
     previous_response_id: Option<String>,
     /// When it was accepted, in milliseconds since 1970.
@@ -44,9 +44,9 @@ pub(super) struct AdminRun {
     /// When it ended, in milliseconds since 1970.
     #[schema(required)]
     ended_at_ms: Option<i64>,
-    /// How often a start of the server has resumed it since it last got on.
+    /// How often a start of the server has resumed it since it last made progress.
     attempts: i64,
-    /// Time of a processor that its agent took, in all attempts, its calls of the host included.
+    /// CPU time that its agent used, in all attempts, including calls of the host.
     cpu_seconds: f64,
     /// The most memory that an instance of it had.
     memory_peak_bytes: i64,
@@ -80,7 +80,7 @@ pub(super) struct AdminRunList {
     /// The id of the last one: `after` of the next page.
     #[schema(required)]
     last_id: Option<String>,
-    /// Whether the list goes on behind this page.
+    /// Whether the list continues after this page.
     has_more: bool,
 }
 
@@ -126,7 +126,7 @@ pub(super) struct LogList {
     data: Vec<LogLine>,
     /// The number that the next line has: `from` of the next page.
     next: u64,
-    /// Whether there are more behind this page by now.
+    /// Whether there are more after this page by now.
     has_more: bool,
 }
 
@@ -158,7 +158,7 @@ pub(super) async fn authenticate(State(api): State<Api>, mut request: Request, n
 
 /// Lists the runs of all principals.
 ///
-/// The latest first. Runs with `store: false` are not kept and not listed. A key needs `admin = true` in its entry of
+/// The latest first. Runs with `store: false` are not stored and not listed. A key needs `admin = true` in its entry of
 /// `[[keys]]`.
 #[utoipa::path(
     get,
@@ -225,7 +225,7 @@ pub(super) async fn show(State(api): State<Api>, Path(id): Path<String>) -> Resu
 
 /// Shows the log of a run.
 ///
-/// What its agent has logged and printed, and what the server has noted. Of a run that goes on, ask again from `next`.
+/// What its agent has logged and printed, and what the server has noted. While a run is active, ask again from `next`.
 #[utoipa::path(
     get,
     path = "/admin/runs/{id}/logs",
@@ -284,7 +284,8 @@ pub(super) async fn cancel(
         None => Err(ApiError::response_not_found(&id).into()),
         Some(Status::Terminal(TerminalStatus::Cancelled)) => show(State(api), Path(id)).await,
         Some(status) => {
-            let message = format!("Cannot cancel the run of response '{run}': it has ended already, as {status}.");
+            let message =
+                format!("Cannot cancel the run of response '{run}': it has already ended with status {status}.");
             Err(ApiError::new(ErrorKind::InvalidRequest, "response_not_cancellable", message).into())
         }
     }

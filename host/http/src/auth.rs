@@ -114,9 +114,9 @@ impl Keys {
         let before = self.known.load_full();
         match (before.is_empty(), keys.is_empty()) {
             (false, true) => {
-                return Err("a server with keys would let everybody in without them: restart it for that".to_owned());
+                return Err("removing all keys would open the server to everybody; that needs a restart".to_owned());
             }
-            (true, false) => return Err("a server without keys gets them by a restart".to_owned()),
+            (true, false) => return Err("adding keys to a server without any needs a restart".to_owned()),
             _ => {}
         }
         let now = known(keys, &before);
@@ -197,7 +197,7 @@ impl Keys {
         let Some(known) = find(&keys, caller.headers) else { return Err(self.unknown(caller)) };
         if known.is_over(SystemTime::now()) {
             let (principal, address) = (&known.principal.0, shown(caller));
-            warn!(principal, address, "a key was refused whose time is over (`expires`)");
+            warn!(principal, address, "an expired key was refused (`expires`)");
             return Err(not_valid());
         }
         if let Some(rate) = &known.rate
@@ -227,8 +227,7 @@ impl Keys {
                 not_valid()
             }
             Err(TooMany { seconds }) => {
-                let message = "Too many wrong API keys have come from your address. Repeat the request later, with a \
-                               valid key.";
+                let message = "Too many wrong API keys have come from your address. Retry later with a valid key.";
                 ApiError::new(ErrorKind::RateLimited, "too_many_wrong_keys", message).with_retry_after(seconds)
             }
         }

@@ -93,16 +93,16 @@ impl Room {
         let mut held = self.bodies.held.lock();
         if held.bytes + more > most {
             let message = format!(
-                "The server holds as much of request bodies as it may, {most} bytes (limits.bodies_bytes). Repeat the \
-                 request."
+                "The request bodies that the server holds have reached their limit of {most} bytes \
+                 (limits.bodies_bytes). Retry the request."
             );
             return Err(ApiError::new(ErrorKind::Unavailable, "server_busy", message).with_retry_after(1));
         }
         let own = held.principals.get(&self.principal).copied().unwrap_or_default();
         if own + more > of_one {
             let message = format!(
-                "Your requests have as much in their bodies as they may have at once, {of_one} bytes (half of \
-                 limits.bodies_bytes). Wait until one of them is answered."
+                "The bodies of your concurrent requests have reached their limit of {of_one} bytes (half of \
+                 limits.bodies_bytes). Wait until one of the requests is answered."
             );
             return Err(ApiError::new(ErrorKind::RateLimited, "rate_limit_exceeded", message).with_retry_after(1));
         }

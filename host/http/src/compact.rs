@@ -8,7 +8,7 @@ use outlast_protocol::{CompactShape, Compaction, read_compact};
 
 use super::{Access, Api, Principal, body, error::Failure};
 
-/// Makes a conversation shorter. Nothing is kept.
+/// Makes a conversation shorter. Nothing is stored.
 #[utoipa::path(
     post,
     path = "/v1/responses/compact",
@@ -16,7 +16,7 @@ use super::{Access, Api, Principal, body, error::Failure};
     tag = "Responses",
     request_body = CompactShape,
     responses(
-        (status = 200, description = "What is left of the conversation.", body = Compaction),
+        (status = 200, description = "The compacted conversation.", body = Compaction),
         (status = 404, description = "`model_not_found`, `conversation_not_found`"),
         (status = 409, description = "`conversation_response_not_completed`, `conversation_changed`"),
         (status = 502, description = "The agent made no summary: `compaction_failed`."),

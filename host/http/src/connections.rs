@@ -361,7 +361,7 @@ impl Serving {
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
             () = wire.stuck(write_timeout) => {
-                debug!("a client took nothing of a stream (limits.write_timeout)");
+                debug!("a client did not read its stream (limits.write_timeout)");
                 return;
             }
             () = closing.cancelled() => {
@@ -393,12 +393,12 @@ impl Serving {
 /// Tells a client that has its share, as far as it listens: nothing is waited for.
 fn turn_away(stream: &TcpStream, most: usize) {
     let message = format!(
-        "There are {most} connections from your address already (limits.connections_per_address). Use one of them again, or \
-         close one."
+        "Your address has {most} open connections, which is the limit (limits.connections_per_address). Reuse one of \
+         them, or close one."
     );
     let error = ApiError::new(ErrorKind::RateLimited, CROWDED, message);
     if let Err(error) = stream.try_write(last_answer("429 Too Many Requests\r\nretry-after: 1", &error).as_bytes()) {
-        debug!(%error, "a connection was turned away");
+        debug!(%error, "a connection was refused");
     }
 }
 

@@ -137,7 +137,7 @@ pub(super) async fn delete(
         (
             status = 409,
             description = "`conversation_response_not_completed`, `conversation_changed`: `response_id` names the \
-                           response that is being made.",
+                           response in progress.",
         ),
     ),
 )]
@@ -233,7 +233,7 @@ pub(super) async fn item(
         (
             status = 409,
             description = "`conversation_response_not_completed`, `conversation_changed`: `response_id` names the \
-                           response that is being made.",
+                           response in progress.",
         ),
     ),
 )]

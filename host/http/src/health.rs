@@ -14,30 +14,30 @@ pub(super) struct Health {
     status: &'static str,
 }
 
-/// The server takes new runs.
+/// The server accepts new runs.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Readiness {
     /// Always `ok`.
     status: &'static str,
-    /// How many runs go on.
+    /// How many runs are active.
     runs: usize,
 }
 
-/// Tells whether the process answers.
+/// Tells whether the process is alive.
 #[utoipa::path(
     get,
     path = "/healthz",
     operation_id = "getHealth",
     tag = "Server",
     security(()),
-    responses((status = 200, description = "It does.", body = Health)),
+    responses((status = 200, description = "The process is alive.", body = Health)),
 )]
 pub(super) async fn live() -> Json<Health> {
     Json(Health { status: "ok" })
 }
 
-/// Tells whether new runs can begin: the server is not stopping, and its database takes writes. When the last write was a
-/// while ago, one is made.
+/// Tells whether new runs can start: the server is not shutting down, and its database accepts writes. When the last
+/// write was a while ago, one is made.
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -45,7 +45,7 @@ pub(super) async fn live() -> Json<Health> {
     tag = "Server",
     security(()),
     responses(
-        (status = 200, description = "They can.", body = Readiness),
+        (status = 200, description = "The server accepts new runs.", body = Readiness),
         (status = 503, description = "`shutting_down`, `storage_unavailable`"),
     ),
 )]

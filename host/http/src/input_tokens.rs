@@ -20,8 +20,7 @@ pub(super) struct InputTokens {
 }
 
 /// Counts the tokens that a request would give to its agent.
-///
-/// An estimate. Nothing is started and nothing is kept.
+/// An estimate. Nothing is started and nothing is stored.
 #[utoipa::path(
     post,
     path = "/v1/responses/input_tokens",

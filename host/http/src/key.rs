@@ -34,7 +34,7 @@ pub struct Key {
     /// The upstream models that the requests of this key may ask for, by themselves or because they ask for none:
     /// `["openai/gpt-4o*"]`. Default: all that agents may.
     pub models: Option<ModelGrant>,
-    /// The most runs of this principal at once. Default: as many as the server has.
+    /// The most active runs of this principal. Default: as many as the server has.
     pub max_live_runs: Option<usize>,
     /// The most requests of this principal in a second. Default: no limit.
     pub requests_per_second: Option<NonZeroU32>,
@@ -61,7 +61,7 @@ pub fn check_keys(keys: &[Key], most_runs: usize) -> Result<(), String> {
             return Err(format!("keys: the name {:?} must have 1 to 64 characters", key.name));
         }
         if key.name == super::LOCAL {
-            return Err(format!("keys: the name \"{}\" is taken: it is who calls without keys", key.name));
+            return Err(format!("keys: the name \"{}\" is reserved for callers without a key", key.name));
         }
         if !digests.insert(key.sha256) {
             return Err(format!("keys: \"{}\" has the same sha256 as another key", key.name));
@@ -78,7 +78,7 @@ pub fn check_keys(keys: &[Key], most_runs: usize) -> Result<(), String> {
         other.name == one.name && (runs || rate || bytes)
     };
     match keys.iter().find(|key| keys.iter().any(|other| differ(key, other))) {
-        Some(key) => Err(format!("keys: the keys of \"{}\" state different limits", key.name)),
+        Some(key) => Err(format!("keys: the keys of \"{}\" have different limits", key.name)),
         None => Ok(()),
     }
 }

@@ -16,7 +16,7 @@ use super::{Api, Caller, auth::turned_away, error::Code};
 /// The route of a request that has none, and the method of one that is not of HTTP's own: a client may invent both.
 const OTHER: &str = "other";
 
-/// Shows what goes on, for Prometheus.
+/// The metrics, in the format of Prometheus.
 ///
 /// A key needs `metrics = true` in its entry of `[[keys]]`.
 #[utoipa::path(
@@ -29,7 +29,7 @@ const OTHER: &str = "other";
         (status = 200, description = "All metrics.", body = String, content_type = "text/plain; version=0.0.4"),
         (status = 401, description = "`invalid_api_key`"),
         (status = 403, description = "`metrics_not_allowed`"),
-        (status = 429, description = "`rate_limit_exceeded`, `too_many_wrong_keys`: `retry-after` says when to repeat."),
+        (status = 429, description = "`rate_limit_exceeded`, `too_many_wrong_keys`: `retry-after` says when to retry."),
     ),
 )]
 pub(super) async fn show(State(api): State<Api>, request: Request) -> Response {

@@ -48,11 +48,11 @@ pub(super) struct Snapshot {
         description = "The Responses API of OpenAI and Open Responses, served by agents that are WebAssembly components.",
     ),
     tags(
-        (name = "Responses", description = "Runs and what they say."),
+        (name = "Responses", description = "Responses, and the runs that produce them."),
         (name = "Conversations", description = "Items that many responses share."),
         (name = "Models", description = "The agents."),
         (name = "Operator", description = "The runs of all principals. A key needs the right to them."),
-        (name = "Server", description = "How the server is."),
+        (name = "Server", description = "Health, metrics and this description."),
     ),
     security(("key" = [])),
     components(schemas(ErrorEnvelope<'static>, ErrorBody<'static>, StreamEvent, Snapshot)),
@@ -112,7 +112,8 @@ fn complete(operation: &mut Operation, changes: bool) {
         ("400", "What is wrong with the request; `param` names the field."),
         (
             "421",
-            "`host_not_allowed`: a server without keys is called by another name than `allowed_hosts` and loopback's.",
+            "`host_not_allowed`: a server without keys was addressed by a name that is neither loopback nor in \
+             `allowed_hosts`.",
         ),
         ("500", "`internal_error`: the server failed; its log says why."),
     ];
@@ -129,10 +130,10 @@ fn complete(operation: &mut Operation, changes: bool) {
         common.push(("401", "`invalid_api_key`"));
         common.push((
             "429",
-            "`rate_limit_exceeded`, `too_many_wrong_keys`: `retry-after` says when to repeat. \
-             `storage_quota_exceeded`: something must be deleted.",
+            "`rate_limit_exceeded`, `too_many_wrong_keys`: `retry-after` says when to retry. `storage_quota_exceeded`: \
+             something must be deleted.",
         ));
-        common.push(("503", "`storage_unavailable`: `retry-after` says when to repeat."));
+        common.push(("503", "`storage_unavailable`: `retry-after` says when to retry."));
     }
     let responses = &mut operation.responses.responses;
     for (status, description) in common {
@@ -145,13 +146,18 @@ fn complete(operation: &mut Operation, changes: bool) {
             complete_response(status, response);
             let failed = runs && status.starts_with(['4', '5']);
             if failed {
-                describe_header(response, "idempotency-replayed", "`true` when nothing was begun.", Type::String);
+                describe_header(
+                    response,
+                    "idempotency-replayed",
+                    "`true` when no run was started: the request repeats an earlier one.",
+                    Type::String,
+                );
             }
             if failed || status == "409" {
                 describe_header(
                     response,
                     RESPONSE_ID,
-                    "The response that failed, or that is in the way.",
+                    "The response that failed, or the active one that blocks this request.",
                     Type::String,
                 );
             }
@@ -167,16 +173,16 @@ fn describe_header(response: &mut Response, name: &str, description: &str, kind:
 
 fn complete_response(status: &str, response: &mut Response) {
     let mut header = |name: &str, description: &str, kind: Type| describe_header(response, name, description, kind);
-    header("x-request-id", "The client's, or a new one.", Type::String);
+    header("x-request-id", "The `x-request-id` of the request, or a new one.", Type::String);
     match status {
         "401" => header("www-authenticate", "`Bearer`", Type::String),
         "409" | "429" | "502" | "504" => {
-            header("x-should-retry", "`false` where a repeat is of no use.", Type::String);
+            header("x-should-retry", "`false` when a retry cannot succeed.", Type::String);
         }
         _ => {}
     }
     match status {
-        "429" | "503" => header("retry-after", "When to repeat, in seconds.", Type::Integer),
+        "429" | "503" => header("retry-after", "The seconds to wait before a retry.", Type::Integer),
         _ => {}
     }
     if status.starts_with(['4', '5']) {

@@ -20,7 +20,7 @@ pub(super) struct ItemList {
     /// The id of the last one.
     #[schema(required)]
     last_id: Option<String>,
-    /// Whether the list goes on behind this page.
+    /// Whether the list continues after this page.
     has_more: bool,
 }
 
@@ -35,9 +35,9 @@ pub(super) struct PageQuery {
     /// `asc`, oldest first, or `desc`, newest first. Default: `desc`.
     #[param(inline)]
     order: Option<Order>,
-    /// Only what comes after the item with this id, in the order of the list.
+    /// Only what follows the item with this id, in the order of the list.
     after: Option<String>,
-    /// Only what comes before the item with this id, in the order of the list.
+    /// Only what precedes the item with this id, in the order of the list.
     before: Option<String>,
 }
 

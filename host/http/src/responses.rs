@@ -41,11 +41,11 @@ struct RetrieveQuery {
 
 /// Begins a run.
 ///
-/// The answer is the response when it has ended; with `background`, as it is at once; with `stream`, its events. If the run
+/// The answer is the response when it has ended; with `background`, as it is now; with `stream`, its events. If the run
 /// fails, the answer is an error whose `response_id` names the response.
 ///
 /// With an `idempotency-key`, a request that is repeated begins nothing, also after a restart of the server: its answer
-/// is the response that the first one began. A stream then begins with a `response.snapshot`, unless it has ended.
+/// is the response that the first one started. A stream then begins with a `response.snapshot`, unless it has ended.
 #[utoipa::path(
     post,
     path = "/v1/responses",
@@ -62,10 +62,13 @@ struct RetrieveQuery {
             description = "The response, or its events: frames whose `data` is a `StreamEvent`.",
             content((outlast_protocol::Response = "application/json"), (String = "text/event-stream")),
             headers(
-                ("idempotency-replayed" = Option<String>, description = "`true` when nothing was begun."),
+                (
+                    "idempotency-replayed" = Option<String>,
+                    description = "`true` when no run was started: the request repeats an earlier one."
+                ),
                 (
                     "x-outlast-ignored" = Option<String>,
-                    description = "What of the request has no effect, such as `tools[8].type=web_search`."
+                    description = "The parts of the request that have no effect, such as `tools[8].type=web_search`."
                 ),
             ),
         ),
@@ -95,7 +98,7 @@ pub(super) async fn create(
         None => None,
     };
     if key.is_some() && !request.store {
-        let message = "'Idempotency-Key' needs 'store': a response that is not kept cannot be given again.";
+        let message = "'Idempotency-Key' needs 'store': a response that is not stored cannot be returned again.";
         return Err(ApiError::invalid("store", "idempotency_requires_store", message).into());
     }
     drop(body);
@@ -272,15 +275,14 @@ pub(super) async fn cancel(
         None => Err(ApiError::response_not_found(&id).into()),
         Some(Status::Terminal(TerminalStatus::Cancelled)) => stored(&api, &principal, &response).await,
         Some(status) => {
-            let message = format!("Cannot cancel response '{response}': it has ended already, as {status}.");
+            let message = format!("Cannot cancel response '{response}': it has already ended with status {status}.");
             Err(ApiError::new(ErrorKind::InvalidRequest, "response_not_cancellable", message).into())
         }
     }
 }
 
 /// Removes a response and all that belongs to it.
-///
-/// A run that goes on is stopped.
+/// An active run is stopped.
 #[utoipa::path(
     delete,
     path = "/v1/responses/{id}",
@@ -305,7 +307,7 @@ pub(super) async fn delete(
     Ok(Json(Deleted::new(id, "response.deleted")))
 }
 
-/// Lists what a response answers.
+/// Lists the input items of a response.
 #[utoipa::path(
     get,
     path = "/v1/responses/{id}/input_items",

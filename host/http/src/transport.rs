@@ -215,7 +215,7 @@ impl Transport {
         }
         let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(self.write_timeout)));
         ready!(stalled.as_mut().poll(context));
-        let message = "the client took nothing of what was sent (limits.write_timeout)";
+        let message = "the client did not read what was sent (limits.write_timeout)";
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, message)))
     }
 

@@ -92,7 +92,7 @@ impl CommitMetrics {
     pub(super) fn register(&self, registry: &mut Registry) {
         registry.register(
             "events_committed",
-            "Events that were shown to subscribers: durable, after the transaction that keeps them; ephemeral, kept nowhere",
+            "Events shown to subscribers: durable, after the transaction that stores them; ephemeral, not stored",
             self.events.clone(),
         );
         registry.register("event_bytes_committed", "The frames of those events, in bytes", self.bytes.clone());

@@ -113,12 +113,12 @@ impl HttpMetrics {
         );
         registry.register(
             "http_request_duration_seconds",
-            "From the head of a request to the head of its answer: a stream goes on after it",
+            "From the head of a request to the head of its answer: a stream continues after it",
             self.duration.clone(),
         );
         registry.register(
             "refusals",
-            "Errors that clients were given, by code: answers that are not 2xx, and error messages of WebSockets",
+            "Errors sent to clients, by code: answers that are not 2xx, and error messages of WebSockets",
             self.refusals.clone(),
         );
         registry.register(
@@ -129,13 +129,13 @@ impl HttpMetrics {
         registry.register("websockets", "Open WebSockets", self.websockets.clone());
         registry.register(
             "subscribers",
-            "Who reads events now: streams (http), and turns of WebSockets",
+            "Subscribers that read events now: streams (http), and responses on WebSockets",
             self.subscribers.clone(),
         );
         registry.register("wrong_keys", "Requests with an API key that is not known", self.wrong_keys.clone());
         registry.register(
             "key_reloads",
-            "How often the keys were read again: taken, or refused because the configuration was not right",
+            "How often the keys were read again: taken, or refused because the configuration was not valid",
             self.exchanges.clone(),
         );
         registry.register(
@@ -148,7 +148,7 @@ impl HttpMetrics {
             "Connections of which the TLS handshake failed or took too long",
             self.handshakes.clone(),
         );
-        registry.register("subscribers_gone", "Subscribers that went before the last event", self.gone.clone());
+        registry.register("subscribers_gone", "Subscribers that left before the last event", self.gone.clone());
     }
 
     /// A request was answered.

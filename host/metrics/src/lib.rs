@@ -90,8 +90,8 @@ impl Metrics {
         build.get_or_create(&[("version", env!("CARGO_PKG_VERSION"))]).set(1);
         own.register("build_info", "Always 1; the label is the version", build);
         for (name, help, limit) in [
-            ("limits_max_live_runs", "The most runs at once (limits.max_live_runs)", max_live_runs),
-            ("limits_connections", "The most connections at once (limits.connections)", connections),
+            ("limits_max_live_runs", "The limit of active runs (limits.max_live_runs)", max_live_runs),
+            ("limits_connections", "The limit of open connections (limits.connections)", connections),
         ] {
             own.register(name, help, ConstGauge::new(whole(limit)));
         }

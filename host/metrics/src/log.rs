@@ -28,7 +28,7 @@ impl LogMetrics {
     pub(super) fn register(&self, registry: &mut Registry) {
         registry.register(
             "log_lines_lost",
-            "Lines of the log that were lost: nobody read standard error, or it could not be written",
+            "Lines of the log that were lost: standard error was not read, or could not be written",
             self.lost.clone(),
         );
     }

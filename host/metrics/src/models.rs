@@ -66,7 +66,7 @@ impl Default for ModelMetrics {
 
 impl ModelMetrics {
     pub(super) fn register(&self, registry: &mut Registry) {
-        registry.register("model_calls_live", "Calls of upstream models that go on", self.live.clone());
+        registry.register("model_calls_live", "Active calls of upstream models", self.live.clone());
         registry.register(
             "model_calls_ended",
             "Calls that ended: completed, incomplete (cut short by a length or a filter), failed, cancelled",

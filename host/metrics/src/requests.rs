@@ -30,7 +30,7 @@ struct Outcome {
 
 impl RequestMetrics {
     pub(super) fn register(&self, registry: &mut Registry) {
-        registry.register("agent_requests_live", "HTTP requests of agents that go on", self.live.clone());
+        registry.register("agent_requests_live", "Active HTTP requests of agents", self.live.clone());
         registry.register(
             "agent_requests_ended",
             "HTTP requests of agents that ended: answered (with any status), denied, failed, interrupted by a stop, \

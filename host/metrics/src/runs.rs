@@ -83,7 +83,7 @@ impl RunMetrics {
     pub(super) fn register(&self, registry: &mut Registry) {
         registry.register(
             "runs_live",
-            "Runs that go on: queued, their agent has not begun; in_progress, it has; sleeping, without an instance",
+            "Active runs: queued, the agent has not started; in_progress, it has; sleeping, without an instance",
             self.live.clone(),
         );
         registry.register(
@@ -94,17 +94,17 @@ impl RunMetrics {
         registry.register("run_duration_seconds", "From a run's admission to its end", self.duration.clone());
         registry.register(
             "run_first_output_seconds",
-            "From a run's admission to the first text, summary or arguments that its agent gave",
+            "From a run's admission to the first text, summary or arguments of its agent",
             self.first_output.clone(),
         );
         registry.register(
             "agent_cpu_seconds",
-            "Time of a processor that agents took, their calls of the host included",
+            "CPU time used by agents, including calls of the host",
             self.cpu.clone(),
         );
         registry.register(
             "agent_memory_peak_bytes",
-            "The most memory that an instance had, counted when it goes",
+            "The peak memory of an instance, recorded when it is dropped",
             self.memory.clone(),
         );
         registry.register(
@@ -119,7 +119,7 @@ impl RunMetrics {
         );
         registry.register(
             "runs_resumed",
-            "Runs that the last stop cut off and this start took up",
+            "Runs that the last stop interrupted and this start resumed",
             self.resumed.clone(),
         );
     }

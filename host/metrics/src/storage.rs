@@ -43,7 +43,7 @@ impl StorageMetrics {
     pub(super) fn register(&self, registry: &mut Registry) {
         registry.register(
             "storage_up",
-            "1 when the database answered the last question of the metrics, 0 when it did not: the figures are old then",
+            "1 when the database answered the last query for metrics; 0 when it did not, and the figures are old",
             self.up.clone(),
         );
         registry.register(
@@ -85,7 +85,7 @@ impl StorageMetrics {
             }
             Err(error) => {
                 if self.up.set(0) == 1 {
-                    warn!(%error, "cannot measure the database; its metrics stay as they were");
+                    warn!(%error, "cannot measure the database; its metrics are unchanged");
                 }
             }
         }

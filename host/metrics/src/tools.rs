@@ -60,11 +60,7 @@ impl Default for ToolMetrics {
 
 impl ToolMetrics {
     pub(super) fn register(&self, registry: &mut Registry) {
-        registry.register(
-            "tool_calls_live",
-            "Calls of tools that go on, by the component or MCP server",
-            self.live.clone(),
-        );
+        registry.register("tool_calls_live", "Active calls of tools, by component or MCP server", self.live.clone());
         registry.register(
             "tool_calls_ended",
             "Calls of tools that ended: answered, failed (the tool says so), timeout, crashed, unavailable (an MCP server \
@@ -76,7 +72,7 @@ impl ToolMetrics {
             "From the beginning of a call to its end",
             self.duration.clone(),
         );
-        registry.register("tool_cpu_seconds", "Time of a processor for tool components", self.cpu.clone());
+        registry.register("tool_cpu_seconds", "CPU time used by tool components", self.cpu.clone());
         registry.register(
             "agent_tool_calls_denied",
             "Calls of tools that the operator does not allow, by agent",

@@ -165,7 +165,10 @@ impl Answer {
         let finish_reason = match finish::reason(&word, !calls.is_empty()) {
             None => return Err(ModelError::ended(provider, &word)),
             Some("tool_calls") if calls.is_empty() && !said => {
-                return Err(ModelError::unreadable(provider, "It says that it calls functions, and calls none."));
+                return Err(ModelError::unreadable(
+                    provider,
+                    "Its finish reason is a function call, but it calls no function.",
+                ));
             }
             Some("tool_calls") if calls.is_empty() => "stop",
             Some(reason) => reason,

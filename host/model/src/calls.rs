@@ -173,7 +173,7 @@ impl Calls {
                 match call.arguments.trim() {
                     // Nothing was said.
                     "" if call.call_id.is_empty() => continue,
-                    _ => return Err("A function is called without its name."),
+                    _ => return Err("A function call has no name."),
                 }
             }
             if call.arguments.trim().is_empty() {

@@ -35,7 +35,8 @@ pub struct ProviderConfig {
     /// How long a connection may take. Default `10s`.
     #[serde(with = "humantime_serde")]
     pub connect_timeout: Duration,
-    /// How long the provider may be silent before the first token. Comments and empty chunks are no silence. Default `120s`.
+    /// How long the provider may be silent before the first token. Comments and empty chunks count as an answer.
+    /// Default `120s`.
     #[serde(with = "humantime_serde")]
     pub first_token_timeout: Duration,
     /// The same after the first token. Default `60s`.
@@ -57,8 +58,8 @@ pub struct ProviderConfig {
     /// How many tokens its models read, the answer included: with `truncation: "auto"`, more is left out before it is sent.
     /// Default: not known, and it is left out when the provider says that it is too much.
     pub context: Option<u64>,
-    /// What it takes beyond what all do: `top_logprobs`, `prompt_cache_key`, `safety_identifier`, `service_tier`, `user`,
-    /// `metadata`. Default: what providers of this kind are known to take.
+    /// The parameters that it accepts besides those that all do: `top_logprobs`, `prompt_cache_key`,
+    /// `safety_identifier`, `service_tier`, `user`, `metadata`. Default: what providers of this kind are known to take.
     pub parameters: Option<Vec<Parameter>>,
     /// Whether the model is given back its reasoning with the conversation. Default: where providers of this kind need it or
     /// take it.
@@ -95,10 +96,10 @@ impl Default for ProviderConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnInterrupt {
-    /// The model is given what it had said as the assistant's last message, and goes on from there in the same item. For
-    /// providers that take it so. Where there is only half a thought or half a call, it is asked again.
+    /// The model is given its answer so far as the assistant's last message, and continues from there in the same item.
+    /// For providers that take it so. Where there is only half a thought or half a call, it is asked again.
     Continue,
-    /// What it had said is closed as incomplete, and it is asked again.
+    /// Its answer so far is closed as incomplete, and it is asked again.
     Restart,
     /// The call fails: the component reads the failure `interrupted`.
     Fail,

@@ -88,7 +88,7 @@ impl Call {
             turns.push(Turn::Assistant { text, reasoning: String::new(), calls: Vec::new() });
         }
         if turns.is_empty() {
-            return Err(ModelError::invalid("neither `input` nor `instructions` say anything"));
+            return Err(ModelError::invalid("both `input` and `instructions` are empty"));
         }
         Ok(turns)
     }
@@ -97,7 +97,7 @@ impl Call {
 /// Adds an item. `thoughts` wait for the turn that they belong to.
 fn append(turns: &mut Vec<Turn>, thoughts: &mut String, item: &Value) -> Result<(), String> {
     if !item.is_object() {
-        return Err("an item is an object".to_owned());
+        return Err("an item must be an object".to_owned());
     }
     if let Some(call) = offer::called(item) {
         let (call, thought) = (call?, std::mem::take(thoughts));
@@ -290,7 +290,7 @@ mod tests {
             (json!({"role": "user", "content": [{"type": "input_video"}]}), "a part of type `input_video`"),
             (json!({"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}), "`image_url`"),
             (json!({"type": "function_call", "call_id": "c", "name": "n"}), "`arguments` is not a text"),
-            (json!("hello"), "an item is an object"),
+            (json!("hello"), "an item must be an object"),
         ] {
             let error = turns(json!([{"role": "user", "content": "hi"}, item])).unwrap_err();
             assert!(error.message.contains(expected), "{error}");

@@ -205,7 +205,7 @@ impl Models {
         };
         let asked = asked.map(str::to_owned).or_else(|| self.default_model.clone()).or_else(only_listed);
         let Some(name) = asked else {
-            let message = "no model was named: ask for `AGENT/MODEL`, or set default_model in the configuration";
+            let message = "no model was named: request `AGENT/MODEL`, or set default_model in the configuration";
             return Err(ModelError::new(ModelErrorKind::NotFound, "model_not_found", message));
         };
         let named = name.split_once('/').and_then(|(first, rest)| Some((self.providers.get(first)?, rest)));
@@ -214,7 +214,7 @@ impl Models {
             None => (self.usual(&name)?, name.as_str()),
         };
         if model.is_empty() {
-            let message = format!("`{name}` names no model: ask for `{}/MODEL`", provider.name());
+            let message = format!("`{name}` does not name a model: request `{}/MODEL`", provider.name());
             return Err(ModelError::new(ModelErrorKind::NotFound, "model_not_found", message));
         }
         let listed = &provider.config().models;
@@ -240,7 +240,7 @@ impl Models {
         }
         .ok_or_else(|| {
             let names = self.providers().join(", ");
-            let message = format!("the model `{model}` names no provider: ask for `PROVIDER/{model}`, one of {names}");
+            let message = format!("the model `{model}` names no provider: request `PROVIDER/{model}`, one of {names}");
             ModelError::new(ModelErrorKind::NotFound, "model_not_found", message)
         })
     }

@@ -237,7 +237,7 @@ fn tools(tools: &[settings::Tool]) -> Option<Vec<Tool>> {
 fn options(settings: &Settings) -> Result<ChatOptions, String> {
     let effort = settings.effort.as_deref().map(|word| {
         let known = "none, minimal, low, medium, high, xhigh, max";
-        ReasoningEffort::from_keyword(word).ok_or_else(|| format!("options.reasoning.effort is none of {known}"))
+        ReasoningEffort::from_keyword(word).ok_or_else(|| format!("options.reasoning.effort is not one of {known}"))
     });
     let mut options = ChatOptions::default().with_capture_usage(true).with_capture_tool_calls(true);
     options.temperature = settings.temperature;

@@ -143,7 +143,7 @@ impl Provider {
             })
             .adjust(|error, pause| pause.map(|pause| error.retry_after.unwrap_or(pause)))
             .notify(|error, pause| {
-                info!(provider = terms.provider, ?pause, "{} Trying again.", error.in_full());
+                info!(provider = terms.provider, ?pause, "{} Retrying.", error.in_full());
                 self.metrics.retries.inc();
             });
         let started = timeout_at(deadline, started).await;

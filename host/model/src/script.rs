@@ -118,7 +118,7 @@ impl TryFrom<WrittenError> for ScriptedError {
         let WrittenError { code, message, retry_after_ms } = written;
         let Some((code, kind)) = FAILURES.into_iter().find(|(known, _)| *known == code) else {
             let known = FAILURES.map(|(known, _)| known).join(", ");
-            return Err(format!("`{code}` is no failure of a model; there are: {known}"));
+            return Err(format!("`{code}` is not an error code of a model; valid codes: {known}"));
         };
         let mut error = ModelError::new(kind, code, message.unwrap_or_else(|| format!("scripted failure {code}")));
         error.retry_after = retry_after_ms.map(Duration::from_millis);
@@ -150,7 +150,7 @@ impl Script {
     pub(super) fn answer(&self) -> Result<ScriptedStream, ModelError> {
         let mut state = self.state.lock();
         let Some(answer) = state.answers.pop_front() else {
-            let message = format!("the script has no answer to call {} of a model", state.asked.len());
+            let message = format!("the script has no answer for model call {}", state.asked.len());
             return Err(ModelError::new(ModelErrorKind::Other, "upstream_error", message));
         };
         let mut pieces: VecDeque<Piece> = answer.reasoning.into_iter().map(Piece::Reasoning).collect();

@@ -93,7 +93,7 @@ impl RunFailure {
         } else {
             match error.downcast_ref::<Trap>() {
                 Some(Trap::StackOverflow) => {
-                    let client = format!("{whose} was stopped: it used more stack than it may.");
+                    let client = format!("{whose} was stopped: it exceeded the limit of its stack.");
                     (client, "stack overflow".to_owned())
                 }
                 Some(trap) => {
@@ -106,9 +106,8 @@ impl RunFailure {
                     (format!("{whose} crashed."), cause)
                 }
                 None if error.root_cause().to_string().starts_with(TOO_MUCH) => {
-                    let client =
-                        format!("{whose} was stopped: it handed over more than it may in one call ({LARGEST}).");
-                    (client, format!("handed over more than it may in one call: {LARGEST}"))
+                    let client = format!("{whose} was stopped: it passed too much data in one call ({LARGEST}).");
+                    (client, format!("passed too much data in one call: {LARGEST}"))
                 }
                 None => (format!("{whose} failed."), format!("{error:#}")),
             }

@@ -9,14 +9,14 @@ pub struct Refused(pub String);
 
 /// Something in a description is wrong.
 pub(crate) fn wrong(what: &str) -> Refused {
-    Refused(format!("its `describe` is wrong: {what}"))
+    Refused(format!("its description is not valid: {what}"))
 }
 
 /// That a member has this character in it, which is not shown.
 pub(crate) fn hidden_in(member: &str, character: char) -> String {
     format!(
-        "`{member}` has the character U+{:04X} in it; it may have no control characters, line breaks, or characters without \
-         a width or that change the direction of writing",
+        "`{member}` contains the character U+{:04X}; control characters, line breaks, and characters without a width \
+         or that change the direction of writing are not allowed",
         u32::from(character)
     )
 }

@@ -22,12 +22,13 @@ use super::{
 const FIELDS: [&str; 4] = ["model", "instructions", "previous_response_id", "conversation"];
 
 /// What stands for the client's instructions when a model is asked for a summary.
-const INSTRUCTIONS: &str = "\
-    You compact conversations. You are given a conversation of a user with an assistant, and then you are asked for its \
-    summary. The summary takes the place of everything in it but the user's own messages: whoever goes on will know \
-    nothing else. Keep what is needed to go on: the goal, decisions and their reasons, facts, names, numbers, \
-    identifiers, code and paths that matter, results of tools, what is open and what comes next. Leave out greetings and \
-    repetitions. Do not go on with the conversation, answer nothing in it, and call no tools. Write the summary alone.";
+const INSTRUCTIONS: &str = "You compact conversations. You are given a conversation of a user with an assistant, and \
+                            then you are asked for its summary. The summary takes the place of everything in it but \
+                            the user's own messages: whoever continues will know nothing else. Keep what is needed to \
+                            continue: the goal, decisions and their reasons, facts, names, numbers, identifiers, code \
+                            and paths that matter, results of tools, what is open and what comes next. Leave out \
+                            greetings and repetitions. Do not continue the conversation, answer nothing in it, and \
+                            call no tools. Write the summary alone.";
 /// The last message of the conversation that the model sees.
 const QUESTION: &str = "Write the summary of the conversation so far.";
 /// How many tokens a conversation may have before it is compacted, where `context_management` does not say.
@@ -183,7 +184,7 @@ pub fn compaction_item(id: &str, sealed: String) -> Value {
 /// A conversation that was made shorter.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Compaction {
-    /// `resp_…`; nothing is kept under it.
+    /// `resp_…`; nothing is stored under it.
     pub id: String,
     /// Always `response.compaction`.
     pub object: &'static str,

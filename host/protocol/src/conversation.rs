@@ -87,7 +87,7 @@ pub struct Conversation {
     /// At most 16 pairs of strings; `{}` by default.
     #[schema(value_type = Metadata)]
     pub metadata: Value,
-    /// The checkpoint: the last response that completed in this conversation and is still kept.
+    /// The checkpoint: the last response that completed in this conversation and is still stored.
     #[schema(required)]
     pub latest_completed_response_id: Option<String>,
     /// The response that is being made in this conversation. Until it has ended, nothing else can be added.
@@ -158,7 +158,7 @@ pub fn conversation_not_found(id: &str) -> ApiError {
 /// A 409 for a conversation in which the response `active` is being made.
 pub fn conversation_busy(id: &ConversationId, active: &str) -> ApiError {
     let message = format!(
-        "Conversation '{id}' is waiting for response '{active}' to end. Wait for it, cancel it, or go on in another \
+        "Conversation '{id}' is waiting for response '{active}' to end. Wait for it, cancel it, or use another \
          conversation."
     );
     ApiError::new(ErrorKind::Conflict, "conversation_response_not_completed", message)

@@ -88,7 +88,7 @@ pub struct ApiError {
     pub param: Option<String>,
     /// When to repeat, in whole seconds: the `retry-after` header.
     pub retry_after: Option<u64>,
-    /// The response that failed, or that is in the way.
+    /// The response that failed, or the active one that blocks this request.
     pub response_id: Option<String>,
     /// Whether SDKs must be told not to repeat what they would repeat by themselves: `x-should-retry: false`.
     pub never_retry: bool,
@@ -126,7 +126,7 @@ impl ApiError {
 
     /// A 503 for a database that does not answer or does not take writes.
     pub fn storage_unavailable() -> Self {
-        let message = "The database is not available right now; nothing was started. Repeat the request.";
+        let message = "The database is not available right now; nothing was started. Retry the request.";
         Self::new(ErrorKind::Unavailable, "storage_unavailable", message).with_retry_after(1)
     }
 
@@ -192,7 +192,7 @@ pub struct ErrorBody<'a> {
     /// A stable word for programs.
     #[schema(value_type = String)]
     pub code: &'static str,
-    /// The response that failed, or that is in the way.
+    /// The response that failed, or the active one that blocks this request.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub response_id: Option<&'a str>,

@@ -32,9 +32,9 @@ pub struct CreateRequest {
     pub stream: bool,
     /// Whether the answer comes before the run has ended.
     pub background: bool,
-    /// The response that this one goes on from.
+    /// The response that this one continues.
     pub previous: Option<ResponseId>,
-    /// The conversation that it is a turn of.
+    /// The conversation that it belongs to.
     pub conversation: Option<ConversationId>,
     /// The items between `previous` and the input that are nowhere else: the turns of responses that are not kept.
     pub earlier: Vec<Value>,
@@ -71,7 +71,7 @@ impl CreateRequest {
         let stream = checked.boolean("stream")?.unwrap_or(false);
         let background = checked.boolean("background")?.unwrap_or(false);
         if background && !store {
-            let message = "'background' needs 'store': a response that is not kept cannot be fetched later.";
+            let message = "'background' needs 'store': a response that is not stored cannot be fetched later.";
             return Err(ApiError::invalid("background", "background_requires_store", message));
         }
         let previous = match checked.string("previous_response_id")? {

@@ -102,7 +102,7 @@ pub struct Response {
     pub user: Option<String>,
 }
 
-/// What is said of something that was removed.
+/// The answer to a deletion.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Deleted {
     /// What it was called.

@@ -25,7 +25,7 @@ pub struct CreateResponseShape {
     pub model: String,
     /// What to answer. May be left out with `previous_response_id` or `conversation`.
     pub input: Option<Input>,
-    /// Keeps the response, so that it can be read, followed and gone on from later. Default: true.
+    /// Stores the response, so that it can be read, followed and continued later. Default: true.
     pub store: Option<bool>,
     /// Answers with the events, as they happen. Default: false.
     pub stream: Option<bool>,
@@ -33,9 +33,9 @@ pub struct CreateResponseShape {
     pub background: Option<bool>,
     /// Goes on from this response. Not together with `conversation`.
     pub previous_response_id: Option<String>,
-    /// Adds a turn to this conversation: an id, or a name that the client chooses.
+    /// Adds the input and the response to this conversation: an id, or a name that the client chooses.
     pub conversation: Option<ConversationParam>,
-    /// Instructions to the model, for this turn alone.
+    /// Instructions to the model, for this response alone.
     pub instructions: Option<String>,
     /// Kept with the response.
     pub metadata: Option<Metadata>,
@@ -43,7 +43,7 @@ pub struct CreateResponseShape {
     pub tools: Option<Vec<RequestTool>>,
     /// Whether the model may, must or must not call a tool, or which. Default: `auto`.
     pub tool_choice: Option<ToolChoice>,
-    /// Whether the model may call several functions at once. Default: true.
+    /// Whether the model may call several functions in parallel. Default: true.
     pub parallel_tool_calls: Option<bool>,
     /// The form of the text.
     pub text: Option<TextOptions>,
@@ -77,8 +77,8 @@ pub struct CreateResponseShape {
     /// How fast and at what price, in the provider's words. Passed on to providers that take it.
     #[schema(max_length = 256, example = "default")]
     pub service_tier: Option<String>,
-    /// `reasoning.encrypted_content` seals the reasoning into its item. Others are taken, and without effect: what can be
-    /// included always is.
+    /// `reasoning.encrypted_content` seals the reasoning into its item. Others are accepted, without effect: what can
+    /// be included always is.
     pub include: Option<Vec<String>>,
     /// Taken, and without effect.
     #[schema(value_type = Option<Object>)]
@@ -204,7 +204,7 @@ pub struct ConversationName(pub String);
 pub struct TextOptions {
     /// Default: `{"type":"text"}`.
     pub format: Option<TextFormat>,
-    /// How much the model says.
+    /// How detailed the model's answer is.
     pub verbosity: Option<Verbosity>,
 }
 
@@ -252,15 +252,16 @@ macro_rules! words {
 }
 
 words! {
-    /// Who says a message.
+    /// The author of a message.
     Role: User Assistant System Developer;
     /// Which functions the model may call.
     ToolChoiceMode: None Auto Required;
-    /// How much the model says.
+    /// How detailed the model's answer is.
     Verbosity: Low Medium High;
     /// Whether the model tells what it thought.
     SummaryMode: Auto Concise Detailed;
-    /// What happens to input that is too long for the model: it loses its oldest turns (`auto`), or the run fails.
+    /// What happens to input that is too long for the model: its oldest messages are left out (`auto`), or the run
+    /// fails.
     Truncation: Auto Disabled;
     /// `message`
     MessageType: Message;

@@ -113,7 +113,7 @@ impl PartialSchema for Status {
     fn schema() -> RefOr<Schema> {
         let words = ["queued", "in_progress", "completed", "failed", "incomplete", "cancelled"];
         let schema = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(words));
-        schema.description(Some("How far a response is: the first two go on, the other four are final.")).into()
+        schema.description(Some("The status of a response: the first two are active, the other four are final.")).into()
     }
 }
 

@@ -272,7 +272,9 @@ impl<'a> Choices<'a> {
         }
         if !matches!(kind, "function" | "custom") {
             let message = match self.declares(kind) {
-                true => format!("No model can be made to call a tool of type '{kind}': this server does not serve it."),
+                true => format!(
+                    "A model cannot be required to call a tool of type '{kind}': this server does not support it."
+                ),
                 false => format!("The request has no tool of type '{kind}' among its 'tools'."),
             };
             return Err(ApiError::invalid(format!("{param}.type"), "unsupported_value", message));

@@ -201,26 +201,22 @@ pub enum Refusal {
     #[error("The model '{0}' does not exist. GET /v1/models lists the models of this server.")]
     UnknownModel(String),
     /// All places are taken.
-    #[error("This server runs {0} runs already, which is its limit (limits.max_live_runs). Repeat the request later.")]
+    #[error("This server already has {0} active runs, which is its limit (limits.max_live_runs). Retry later.")]
     Full(usize),
     /// So many runs go on, with and without an instance.
-    #[error("This server has {0} runs already, which is its limit (limits.max_runs). Repeat the request later.")]
+    #[error("This server already has {0} runs, which is its limit (limits.max_runs). Retry later.")]
     FullOfRuns(usize),
     /// All places of the principal are taken.
-    #[error(
-        "{0} of your runs go on already, which is your limit (max_live_runs of the key). Repeat the request later."
-    )]
+    #[error("You already have {0} active runs, the limit of this key (max_live_runs). Retry later.")]
     FullForPrincipal(usize),
     /// All places of the agent are taken.
-    #[error(
-        "{0} runs of the agent '{1}' go on already, which is its limit (agents.{1}.max_live_runs). Repeat the request \
-         later."
-    )]
+    #[error("The agent '{1}' already has {0} active runs, which is its limit (agents.{1}.max_live_runs). Retry later.")]
     FullForAgent(usize, String),
     /// The principal keeps as much as it may.
     #[error(
-        "You keep {kept} bytes, and this would be more than the {most} that you may (limits.stored_bytes, or stored_bytes of \
-         the key). Delete responses or conversations, or send `store: false`; what is deleted has room again seconds later."
+        "You have {kept} bytes stored, and this request would exceed your limit of {most} (limits.stored_bytes, or \
+         stored_bytes of the key). Delete responses or conversations, or send `store: false`; deleted bytes are free \
+         again seconds later."
     )]
     FullOfBytes {
         /// What it keeps, in bytes.
@@ -229,13 +225,13 @@ pub enum Refusal {
         most: u64,
     },
     /// The server stops.
-    #[error("The server is shutting down and starts no new runs. Repeat the request.")]
+    #[error("The server is shutting down and starts no new runs. Retry the request.")]
     Draining,
     /// The idempotency key names a response already, begun a moment ago by the same request or by another one.
     #[error("The idempotency key is in use.")]
     KeyTaken,
     /// The conversation has changed since the request was checked.
-    #[error("Too many requests change this conversation at once. Repeat the request.")]
+    #[error("Too many concurrent requests change this conversation. Retry the request.")]
     ConversationMoved,
     /// The idempotency key names the response of another request.
     #[error("The idempotency key was used for another request. Use a new key for a new request.")]
@@ -244,12 +240,12 @@ pub enum Refusal {
     #[error("{0}")]
     Invalid(ApiError),
     /// The database does not take writes.
-    #[error("The database is not available right now; nothing was started. Repeat the request.")]
+    #[error("The database is not available right now; nothing was started. Retry the request.")]
     Unavailable,
     /// The database did not say whether it stored the response.
     #[error(
-        "The database did not say in time whether the response was stored. It is removed if it was; repeat the request, \
-         with its Idempotency-Key if it has one."
+        "The database did not say in time whether the response was stored. If it was, it is removed; retry the \
+         request, with its Idempotency-Key if it has one."
     )]
     Unknown,
     /// A defect.

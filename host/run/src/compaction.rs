@@ -93,7 +93,7 @@ fn failed(response: &Response) -> ApiError {
         (Some(error), _) if error.code == "rate_limit_exceeded" => (ErrorKind::RateLimited, error.message.clone()),
         (Some(error), _) => (ErrorKind::BadGateway, error.message.clone()),
         (None, Some(details)) => (ErrorKind::BadGateway, format!("the summary was cut short ({}).", details.reason)),
-        (None, None) => (ErrorKind::BadGateway, format!("the response is {} and says nothing.", response.status)),
+        (None, None) => (ErrorKind::BadGateway, format!("the response is {} and has no text.", response.status)),
     };
     ApiError::new(kind, "compaction_failed", format!("The agent did not summarise the conversation: {why}"))
 }

@@ -83,7 +83,7 @@ impl Manager {
         history.kept = kept;
         history.items = opened_past(&self.seal, principal, &request, history.items)?;
         if request.input.is_empty() && history.items.is_empty() && !request.fields.contains_key("instructions") {
-            let message = "There is nothing to answer: 'input' is empty, and nothing comes before it.";
+            let message = "There is nothing to answer: 'input' is empty, and there is no history.";
             return Err(ApiError::invalid("input", "invalid_value", message).into());
         }
         self.begin(principal, request, history, key, agent).await.map(Created::Now)

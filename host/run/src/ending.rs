@@ -22,7 +22,7 @@ use super::{
 /// Ends a run, or leaves it to the next start if that is why it was stopped. Returns once that is committed.
 pub(super) async fn finish(manager: &Manager, run: &Arc<Run>, ending: Ending) {
     if !try_finish(manager, run, ending).await {
-        let message = "The run could not be ended in order: what it had said cannot be read, or not be written on.";
+        let message = "The run could not be ended properly: its events cannot be read or not be completed.";
         let response = failed(manager, &run.id, message).await;
         run.feed.mend();
         run.end_unrecorded(response, SystemTime::now());
@@ -56,7 +56,7 @@ async fn try_finish(manager: &Manager, run: &Arc<Run>, mut ending: Ending) -> bo
             match reread(manager, run).await {
                 Ok(_) => run.feed.mend(),
                 Err(Unreadable(why)) => {
-                    warn!(response = %run.id, why, "what is kept of this run cannot be read");
+                    warn!(response = %run.id, why, "the stored events of this run cannot be read");
                     return false;
                 }
             }

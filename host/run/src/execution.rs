@@ -53,11 +53,11 @@ async fn attempt(run: &Arc<Run>, agent: &Agent, context: RunContext, limits: Run
         biased;
         () = stopped => None,
         () = time_is_up(run, agent.run_timeout().most) => {
-            return Attempt::Ended(too_long(run, "took longer than", agent.run_timeout()));
+            return Attempt::Ended(too_long(run, "ran longer than", "", agent.run_timeout()));
         }
         result = metered(run, agent.cpu_time().most, agent.run(context)) => match result {
             Some(result) => Some(result),
-            None => return Attempt::Ended(too_long(run, "used a processor for more than", agent.cpu_time())),
+            None => return Attempt::Ended(too_long(run, "used more than", " of CPU time", agent.cpu_time())),
         },
     };
     Attempt::Ended(match (run.stop_reason(), result) {
@@ -77,11 +77,11 @@ async fn attempt(run: &Arc<Run>, agent: &Agent, context: RunContext, limits: Run
 }
 
 /// The end of a run that went beyond a limit of time.
-fn too_long(run: &Arc<Run>, what: &str, TimeLimit { most, key }: &TimeLimit) -> Ending {
+fn too_long(run: &Arc<Run>, what: &str, of: &str, TimeLimit { most, key }: &TimeLimit) -> Ending {
     let why = format!("stopped at {key}");
     warn!(response = %run.id, "{why}");
     run.note("error", &why);
-    Ending::failed(format!("The agent was stopped: it {what} {} seconds ({key}).", most.as_secs_f64()))
+    Ending::failed(format!("The agent was stopped: it {what} {} seconds{of} ({key}).", most.as_secs_f64()))
 }
 
 /// Waits until an execution has taken longer than `most`. What it sleeps through in memory, though it could have left it,

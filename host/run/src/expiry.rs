@@ -39,9 +39,9 @@ pub async fn expire(manager: Arc<Manager>, retentions: Retentions, stop: Cancell
         match stop.run_until_cancelled(sweep_all(&manager, retentions, &mut dated)).await {
             None | Some(Ok((0, 0))) => {}
             Some(Ok((responses, conversations))) => {
-                info!(responses, conversations, "removed what was kept for the retention");
+                info!(responses, conversations, "removed expired data");
             }
-            Some(Err(error)) => warn!(%error, "cannot remove what was kept for the retention; will try again"),
+            Some(Err(error)) => warn!(%error, "cannot remove expired data; will retry"),
         }
     }
 }

@@ -47,7 +47,7 @@ impl Health {
     /// A write worked.
     pub(super) fn succeeded(&self) {
         if let Some(since) = self.0.failing.lock().take() {
-            info!(after = ?since.elapsed(), "the database takes writes again");
+            info!(after = ?since.elapsed(), "the database accepts writes again");
         }
         self.0.last.send_replace(Last::Worked(Instant::now()));
     }
@@ -56,7 +56,7 @@ impl Health {
     pub(super) fn failed(&self, error: &StoreError) {
         let mut failing = self.0.failing.lock();
         if failing.is_none() {
-            warn!(%error, "cannot write; runs wait until the database takes writes, and new ones are refused");
+            warn!(%error, "cannot write; runs wait until the database accepts writes, and new ones are refused");
         }
         failing.get_or_insert_with(Instant::now);
         drop(failing);

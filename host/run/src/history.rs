@@ -238,7 +238,7 @@ fn within(size: u64, most: HistoryLimits, param: &str) -> Result<(), ApiError> {
         return Ok(());
     }
     let message = format!(
-        "What this request goes on from has {size} bytes, more than {} (limits.history_bytes). Begin a new conversation, \
+        "The history of this request has {size} bytes, more than {} (limits.history_bytes). Start a new conversation, \
          or compact this one.",
         most.bytes
     );
@@ -247,8 +247,8 @@ fn within(size: u64, most: HistoryLimits, param: &str) -> Result<(), ApiError> {
 
 fn too_long(param: &str, most: usize) -> ApiError {
     let message = format!(
-        "What this request goes on from has more than {most} items (limits.history_items). Begin a new conversation, \
-         or compact this one."
+        "The history of this request has more than {most} items (limits.history_items). Start a new conversation, or \
+         compact this one."
     );
     ApiError::invalid(param, "history_too_long", message)
 }

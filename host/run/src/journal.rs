@@ -70,7 +70,7 @@ impl Journal {
     pub fn append(&mut self, entry: &str) -> Result<(), EmitError> {
         self.bytes += entry.len() + 1;
         if self.bytes > self.limit {
-            let (what, key) = ("was answered more than can be kept, in bytes", "limits.journal_bytes");
+            let (what, key) = ("received more results than its journal may hold, in bytes", "limits.journal_bytes");
             return Err(EmitError::Limit { what, got: self.bytes as u64, limit: self.limit as u64, key });
         }
         self.push(entry);
@@ -133,6 +133,9 @@ mod tests {
         let mut journal = Journal::resume(&[written], 12);
         journal.append("12345").unwrap();
         let error = journal.append("").unwrap_err().to_string();
-        assert_eq!(error, "was answered more than can be kept, in bytes: 13, limit 12 (limits.journal_bytes)");
+        assert_eq!(
+            error,
+            "received more results than its journal may hold, in bytes: 13, limit 12 (limits.journal_bytes)"
+        );
     }
 }

@@ -68,7 +68,7 @@ impl Logs {
         self.push(&Line { time, level, source, text });
         if self.kept.bytes >= self.limit {
             self.full = true;
-            let text = format!("more than {} bytes (limits.log_bytes): the rest is not kept", self.limit);
+            let text = format!("more than {} bytes (limits.log_bytes): the rest is dropped", self.limit);
             self.push(&Line { time, level: "warn", source: "host", text: &text });
         }
         true

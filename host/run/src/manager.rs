@@ -178,7 +178,7 @@ impl Manager {
         })
     }
 
-    /// How many runs go on.
+    /// How many runs are active.
     pub fn live_runs(&self) -> usize {
         self.live.lock().runs.values().filter(|run| !run.feed.suspended()).count()
     }

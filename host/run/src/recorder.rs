@@ -61,7 +61,7 @@ impl Ending {
 
     /// The failure of a run that has something to be written that the database does not take.
     pub(super) fn unwritable() -> Self {
-        Self::failed("The database refused what this run had to be written.")
+        Self::failed("The database refused the writes of this run.")
     }
 }
 
@@ -360,9 +360,9 @@ impl Recorder {
     }
 
     fn count_text(&mut self, text: &str) -> Result<(), EmitError> {
-        check("wrote bytes at once", text.len() as u64, self.limits.event_bytes as u64, "limits.event_bytes")?;
+        check("wrote bytes in one call", text.len() as u64, self.limits.event_bytes as u64, "limits.event_bytes")?;
         self.text_bytes += text.len();
-        check("wrote bytes in all", self.text_bytes as u64, self.limits.output_bytes as u64, "limits.output_bytes")
+        check("wrote bytes in total", self.text_bytes as u64, self.limits.output_bytes as u64, "limits.output_bytes")
     }
 
     fn hold_logprobs(&mut self, index: ItemIndex, likely: &[Value]) -> Result<Emitted, EmitError> {

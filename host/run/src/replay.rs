@@ -95,7 +95,7 @@ async fn prepare(
     let request = StoredRequest::read(&row.request)?.into_request(row.previous.clone(), row.conversation.clone());
     let agent = agent(manager, &row).await?;
     let past = history::again(manager.store(), &row, &request).await?;
-    let past = past.ok_or_else(|| Over::unable("the earlier turns that it goes on from are gone"))?;
+    let past = past.ok_or_else(|| Over::unable("the history that it continues is gone"))?;
     let past = opened_past(manager.seal(), &row.principal, &request, past)?;
     if request.conversation.is_some() {
         run.set_turn(turn_items(&request.input));
@@ -113,7 +113,7 @@ async fn agent(manager: &Manager, row: &ActiveRun) -> Result<Arc<Agent>, Over> {
     let wasm = manager.store().component(&row.component).await?;
     let wasm = wasm.ok_or_else(|| Over::unable("its component is gone"))?;
     let loaded = manager.agents().load_retired(&row.component, wasm, row.created_at / 1_000).await;
-    loaded.map_err(|why| Over::unable(format!("its component cannot be loaded any more: {why}")))
+    loaded.map_err(|why| Over::unable(format!("its component can no longer be loaded: {why}")))
 }
 
 /// The entries of a journal; none when one of them is missing or cannot be read.
@@ -159,7 +159,7 @@ impl From<StoreError> for Over {
             error if error.is_temporary() => Self::Store(error),
             error => {
                 error!(%error, "a run cannot be resumed");
-                Self::unable("what it began with is damaged")
+                Self::unable("what is stored of it is damaged")
             }
         }
     }

@@ -41,7 +41,7 @@ pub fn resume(manager: &Arc<Manager>, TakenOver { runs, unreadable }: TakenOver)
         let TakenRun { attempts, crashes, wake_at, .. } = taken;
         let begin = if attempts > ATTEMPTS || crashes > CRASHES {
             let times = if attempts > ATTEMPTS { ATTEMPTS } else { CRASHES };
-            let why = format!("it was resumed {times} times and did not get on");
+            let why = format!("it was resumed {times} times without making progress");
             info!(response = %run.id, why, "this run is not resumed");
             Begin::Never(unable(why))
         } else if let Some(wake_at) = wake_at.filter(|wake_at| *wake_at > now) {
@@ -60,7 +60,7 @@ pub fn resume(manager: &Arc<Manager>, TakenOver { runs, unreadable }: TakenOver)
     probation::let_in(manager, suspects);
     end_unreadable(manager, unreadable);
     if resumed > 0 {
-        info!(runs = resumed, asleep, "resuming the runs that the last stop cut off");
+        info!(runs = resumed, asleep, "resuming the runs that the last stop interrupted");
     }
     resumed
 }
@@ -70,7 +70,7 @@ fn end_unreadable(manager: &Arc<Manager>, ids: Vec<ResponseId>) {
     for id in ids {
         let manager = manager.clone();
         tokio::spawn(async move {
-            let message = "The run could not be resumed: what was kept of it is damaged.";
+            let message = "The run could not be resumed: what is stored of it is damaged.";
             let response = failed(&manager, &id, message).await;
             while let Err(error) = manager.store().end_unreadable(&id, &response, milliseconds(SystemTime::now())).await
             {

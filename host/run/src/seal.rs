@@ -72,7 +72,7 @@ impl ReasoningSeal {
 
 /// The system has no random numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the system gives no random numbers")]
+#[error("the operating system's random number generator failed")]
 pub struct NoRandomness;
 
 impl Seal {

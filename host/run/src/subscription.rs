@@ -23,7 +23,7 @@ pub enum Broken {
     #[error(transparent)]
     Log(#[from] StoreError),
     /// The server stops, and the run goes on after the next start.
-    #[error("the server stops; the run goes on after the next start")]
+    #[error("the server is shutting down; the run resumes after the next start")]
     Suspended,
 }
 

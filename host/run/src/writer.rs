@@ -273,7 +273,7 @@ impl Writer {
             return Box::pin(self.write(rest)).await;
         }
         for Write { run, admission, state, .. } in writes {
-            error!(response = %run.id, %error, "the database does not take what this run has to be written; the run ends");
+            error!(response = %run.id, %error, "the database refuses the writes of this run; the run ends");
             state.iter().for_each(|state| state.settle(true));
             match admission {
                 Some(admission) => admission.answer(Err(Refusal::Defect)),

@@ -94,7 +94,7 @@ impl Lease {
     pub fn renew(&self, sent: Moment, length: Duration) {
         self.0.end.store(sent.after(length - length / MARGIN).0, Ordering::Release);
         if self.0.told.swap(false, Ordering::Relaxed) && self.holds() {
-            info!("the lease of the database is renewed: calls of models, tools and other servers go on");
+            info!("the lease of the database is renewed: calls of models, tools and other servers continue");
         }
         self.0.renewed.notify_waiters();
     }

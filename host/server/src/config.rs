@@ -109,7 +109,8 @@ pub struct Config {
     pub pid_file: Option<PathBuf>,
     /// Whether the server gives up what it does not need, as far as the kernel has it: `on` or `off`. Default `on`.
     pub sandbox: Sandbox,
-    /// What is logged, in the words of `tracing`: `info`, `debug`, `outlast=debug,plugin=info`. Default `info,genai=off`.
+    /// What is logged, as a filter of `tracing`: `info`, `debug`, `outlast=debug,plugin=info`. Default
+    /// `info,genai=off`.
     pub log: String,
     /// How log lines look. Default `text`.
     pub log_format: LogFormat,
@@ -187,14 +188,14 @@ pub enum OnDisconnect {
 pub struct Limits {
     /// The largest request body, in its plain form. Default `32MiB`.
     pub body_bytes: ByteSize,
-    /// How much of request bodies the server holds at once; on a server with keys, half of it of one principal. At least
-    /// twice `body_bytes`. Default `128MiB`.
+    /// How many bytes of request bodies the server holds at the same time; on a server with keys, half of it of one
+    /// principal. At least twice `body_bytes`. Default `128MiB`.
     pub bodies_bytes: ByteSize,
     /// The largest text part of a request. Default `10MiB`.
     pub text_bytes: ByteSize,
     /// The most input items of a request. Default 10000.
     pub input_items: usize,
-    /// The most items that a request may go on from, in its conversation or behind its `previous_response_id`.
+    /// The most items in the history of a request: of its conversation or `previous_response_id`.
     /// Default 10000.
     pub history_items: usize,
     /// How large that may be together, as it is stored. Default `32MiB`.
@@ -212,7 +213,7 @@ pub struct Limits {
     /// The longest that a run may take. Default `10m`.
     #[serde(with = "humantime_serde")]
     pub run_timeout: Duration,
-    /// How much time of a processor a run may take, all its executions together, and the tool components that it calls; what
+    /// How much CPU time a run may use, all its executions together, and the tool components that it calls; what
     /// a stop of the server makes it do once more does not count. Default `1m`.
     #[serde(with = "humantime_serde")]
     pub cpu_time: Duration,
@@ -235,7 +236,7 @@ pub struct Limits {
     pub memory: ByteSize,
     /// The memory of all instances together. Default: half of this machine's, or of the narrowest control group's.
     pub instances_memory: Option<ByteSize>,
-    /// The largest text that an agent may write at once. Default `1MiB`.
+    /// The largest text that an agent may write in one call. Default `1MiB`.
     pub event_bytes: ByteSize,
     /// All that an agent may write in a run. Default `16MiB`.
     pub output_bytes: ByteSize,
@@ -243,8 +244,8 @@ pub struct Limits {
     pub output_items: usize,
     /// The most events of a run. Default 1000000.
     pub events: u64,
-    /// All that the imports of a run may answer it that has to be kept, so that the run can go on after a crash. Default
-    /// `64MiB`.
+    /// The limit of a run's journal: the results of its imports, which are stored so that it can resume after a crash.
+    /// Default `64MiB`.
     pub journal_bytes: ByteSize,
     /// What an agent may keep for a principal, where `[agents.NAME]` says `state = true`: keys, values, and 100 bytes for
     /// each of them. Default `1MiB`.
@@ -263,9 +264,9 @@ pub struct Limits {
     pub http_header_bytes: ByteSize,
     /// The most headers of either. Default 100.
     pub http_headers: usize,
-    /// The most requests of a run whose answers it has not taken. Default 16.
+    /// The most requests of a run whose answers it has not received. Default 16.
     pub http_requests: usize,
-    /// The most requests of all agents that go on at once; others wait for their turn. Default 256.
+    /// The most concurrent requests of all agents; others wait for their turn. Default 256.
     pub http_connections: usize,
     /// The longest that a request of an agent may take. Default `5m`.
     #[serde(with = "humantime_serde")]
@@ -275,9 +276,9 @@ pub struct Limits {
     pub model_input_bytes: ByteSize,
     /// The most calls of models that a run holds. Default 16.
     pub model_calls: usize,
-    /// The most calls of tools of a run whose answers it has not taken. Default 16.
+    /// The most calls of tools of a run whose answers it has not received. Default 16.
     pub tool_calls: usize,
-    /// The most calls of tool components of all agents that go on at once, each in an instance of its own; others wait for
+    /// The most concurrent calls of tool components of all agents, each in an instance of its own; others wait for
     /// their turn. Default 256.
     pub tool_instances: usize,
     /// The largest arguments of a call of a tool. Default `256KiB`.
@@ -291,9 +292,9 @@ pub struct Limits {
     /// How much of a run is kept in memory for its subscribers; older events are read from the database. Default
     /// `64KiB`.
     pub feed_bytes: ByteSize,
-    /// The most connections at once. Default 10000.
+    /// The most open connections. Default 10000.
     pub connections: usize,
-    /// The most connections from one address at once; behind a proxy all have the proxy's. Default: any number.
+    /// The most open connections from one address; behind a proxy all have the proxy's. Default: any number.
     pub connections_per_address: Option<usize>,
     /// How long a client may take to send its first byte. Default `5s`.
     #[serde(with = "humantime_serde")]
@@ -313,9 +314,9 @@ pub struct Limits {
     /// How long a WebSocket may stay open. Default `60m`.
     #[serde(with = "humantime_serde")]
     pub websocket_lifetime: Duration,
-    /// The most responses with `store: false` that a WebSocket remembers to be gone on from. Default 16.
+    /// The most responses with `store: false` that a WebSocket remembers, so that they can be continued. Default 16.
     pub websocket_responses: usize,
-    /// How large the turns behind those responses may be together, as JSON. Default `4MiB`.
+    /// How large the history of those responses may be together, as JSON. Default `4MiB`.
     pub websocket_bytes: ByteSize,
 }
 
@@ -620,7 +621,7 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// One of `cors_origins` is no origin, or needs keys.
+    /// One of `cors_origins` is not an origin, or needs keys.
     pub fn origins(&self) -> Result<Origins, String> {
         Origins::new(self.cors_origins.clone(), !self.keys.is_empty())
     }

@@ -203,7 +203,7 @@ impl Writer {
     fn notice(&self, lost: u64) -> String {
         let now = humantime::format_rfc3339_micros(SystemTime::now());
         let lines = if lost == 1 { "line of the log was" } else { "lines of the log were" };
-        let message = format!("{lost} {lines} lost: nobody read them, or they could not be written");
+        let message = format!("{lost} {lines} lost: standard error was not read, or could not be written");
         match self.format {
             LogFormat::Text => format!("{now}  WARN {}: {message}\n", module_path!()),
             LogFormat::Json => {

@@ -78,12 +78,12 @@ impl LiveRuns {
 
 impl fmt::Display for LiveRuns {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} runs at once, ", self.most)?;
+        write!(f, "up to {} active runs ", self.most)?;
         match self.because {
-            Because::Said => write!(f, "as limits.max_live_runs says"),
-            Because::Mappings(count) => write!(f, "by vm.max_map_count = {count}"),
-            Because::Memory(bytes) => write!(f, "by {} MiB of memory", bytes >> 20),
-            Because::Nothing => write!(f, "by nothing that this machine tells"),
+            Because::Said => write!(f, "(limits.max_live_runs)"),
+            Because::Mappings(count) => write!(f, "(limited by vm.max_map_count = {count})"),
+            Because::Memory(bytes) => write!(f, "(limited by {} MiB of memory)", bytes >> 20),
+            Because::Nothing => write!(f, "(this machine tells no limit)"),
         }
     }
 }
@@ -263,10 +263,19 @@ mod tests {
     fn the_scarcest_decides() {
         let runs = |mappings, memory, allocator| Machine { mappings, memory }.live_runs(allocator).to_string();
         let stock = Some(65_530);
-        assert_eq!(runs(stock, Some(16 << 30), Allocator::OnDemand), "7566 runs at once, by vm.max_map_count = 65530");
-        assert_eq!(runs(stock, Some(16 << 30), Allocator::Pooling), "8647 runs at once, by vm.max_map_count = 65530");
-        assert_eq!(runs(stock, Some(512 << 20), Allocator::OnDemand), "2048 runs at once, by 512 MiB of memory");
-        assert_eq!(runs(Some(0), None, Allocator::OnDemand), "16 runs at once, by vm.max_map_count = 0");
-        assert_eq!(runs(None, None, Allocator::OnDemand), "10000 runs at once, by nothing that this machine tells");
+        assert_eq!(
+            runs(stock, Some(16 << 30), Allocator::OnDemand),
+            "up to 7566 active runs (limited by vm.max_map_count = 65530)"
+        );
+        assert_eq!(
+            runs(stock, Some(16 << 30), Allocator::Pooling),
+            "up to 8647 active runs (limited by vm.max_map_count = 65530)"
+        );
+        assert_eq!(
+            runs(stock, Some(512 << 20), Allocator::OnDemand),
+            "up to 2048 active runs (limited by 512 MiB of memory)"
+        );
+        assert_eq!(runs(Some(0), None, Allocator::OnDemand), "up to 16 active runs (limited by vm.max_map_count = 0)");
+        assert_eq!(runs(None, None, Allocator::OnDemand), "up to 10000 active runs (this machine tells no limit)");
     }
 }

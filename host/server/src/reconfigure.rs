@@ -49,7 +49,7 @@ impl Exchange {
                     self.metrics.http.keys_read(exchanged.is_ok());
                     match exchanged {
                         Ok(Exchanged { keys, new, gone }) => info!(keys, new, gone, "the keys were read again"),
-                        Err(why) => error!("the keys stay as they were: {why}"),
+                        Err(why) => error!("the keys are unchanged: {why}"),
                     }
                     if let Some(certificates) = &self.certificates {
                         certificates.look(true).await;

@@ -89,7 +89,7 @@ pub enum LookError {
     #[error(transparent)]
     Folder(#[from] FolderError),
     /// A component cannot be kept.
-    #[error("a new component cannot be kept, and does not serve yet: {0}")]
+    #[error("a new component cannot be stored, and does not serve yet: {0}")]
     Store(#[from] StoreError),
 }
 
@@ -107,7 +107,7 @@ pub async fn fetch(fetched: Fetched, references: Vec<OciReference>) -> Missing {
     let mut missing = Vec::new();
     for (reference, outcome) in references.into_iter().zip(outcomes) {
         if let Err(Refused(why)) = outcome {
-            warn!(plugin = %reference, "not served: {why}; it is tried again every {FETCH_AGAIN:?}");
+            warn!(plugin = %reference, "not served: {why}; retrying every {FETCH_AGAIN:?}");
             missing.push(reference);
         }
     }
@@ -183,7 +183,7 @@ pub async fn follow(manager: Arc<Manager>, folder: Option<Folder>, missing: Opti
             Err(error) => {
                 // Once, and each time that somebody asks.
                 if !std::mem::replace(&mut failed, true) || trust == Trust::Now {
-                    error!("{error}; all agents go on as they were");
+                    error!("{error}; all agents are unchanged");
                 }
             }
         }
@@ -199,7 +199,7 @@ async fn tidy(manager: &Manager, next: &mut Instant) {
     *next = Instant::now() + REMOVE;
     // What is here stays: a run may have begun with it that is not in the database yet.
     if let Err(error) = manager.store().remove_components(&manager.agents().components()).await {
-        warn!(%error, "components that no run needs any more are not removed from the database now");
+        warn!(%error, "components that no run needs any longer cannot be removed from the database now");
     }
 }
 

@@ -91,7 +91,7 @@ pub enum ServeError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// Nobody accepts connections any more.
-    #[error("the server accepts no connections any more: {0}")]
+    #[error("the server no longer accepts connections: {0}")]
     Deaf(String),
 }
 
@@ -343,7 +343,7 @@ fn warn_of_unknown(registry: &Registry) {
         let served = registry.served();
         let names: Vec<_> = served.iter().map(|agent| agent.description.name.as_str()).collect();
         warn!(
-            "the configuration has a section for the agent `{name}`, which is not loaded; there are {}",
+            "the configuration has a section for the agent `{name}`, which is not loaded; loaded: {}",
             names.join(", ")
         );
     }
@@ -353,8 +353,8 @@ fn warn_of_unknown(registry: &Registry) {
 fn warn_of_unpinned(registry: &Registry) {
     for section in registry.grants().unpinned(|agent| registry.get(agent).is_some()) {
         warn!(
-            "`[{section}]` grants something to whatever component has this name: `sha256 = \"…\"` in it lets only one \
-             have it (`outlast plugin list --json` has the digests)"
+            "`[{section}]` grants something to any component with this name: `sha256 = \"…\"` in it lets only one have \
+             it (`outlast plugin list --json` has the digests)"
         );
     }
 }
@@ -371,7 +371,7 @@ pub(crate) fn cached(engine: Engine, config: &Config) -> Result<Engine, CacheErr
         // Nobody asked for it: a server without a place to write starts all the same, later.
         (CacheConfig::Enabled(true), Some(folder)) => match engine.clone().cached_in(&folder) {
             Err(error @ CacheError::Io(..)) => {
-                warn!("compiled code is not kept: {error}");
+                warn!("compiled code is not stored: {error}");
                 Ok(engine)
             }
             opened => opened,

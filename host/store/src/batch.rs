@@ -21,7 +21,7 @@ pub struct NewResponse {
     pub component: String,
     /// `queued` or `in_progress`.
     pub status: Status,
-    /// The response that this one goes on from.
+    /// The response that this one continues.
     pub previous: Option<ResponseId>,
     /// How many responses, from `previous` back, are its history.
     pub turns: i64,

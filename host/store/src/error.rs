@@ -115,7 +115,7 @@ impl From<StoreError> for ApiError {
         match error {
             error if error.is_temporary() => {
                 warn!(%error, "a request failed because of the database");
-                let message = "The database is not available right now. Repeat the request.";
+                let message = "The database is not available right now. Retry the request.";
                 Self::new(ErrorKind::Unavailable, "storage_unavailable", message).with_retry_after(1)
             }
             error => {

@@ -176,11 +176,11 @@ fn absolute(path: &Path) -> Result<PathBuf, String> {
     };
     let found = folder.canonicalize().map_err(|error| match error.kind() {
         ErrorKind::NotFound => format!("there is no folder {}; make it first", folder.display()),
-        ErrorKind::NotADirectory => format!("{} is no folder", folder.display()),
+        ErrorKind::NotADirectory => format!("{} is not a folder", folder.display()),
         _ => format!("the folder {} cannot be entered: {error}", folder.display()),
     })?;
     if !found.is_dir() {
-        return Err(format!("{} is no folder", folder.display()));
+        return Err(format!("{} is not a folder", folder.display()));
     }
     Ok(found.join(name))
 }
@@ -194,7 +194,7 @@ fn hold(shown: &str, path: &Path) -> Result<(Held, PathBuf), Refused> {
     // Before it is opened: to close it again would take away the locks that SQLite has in this process.
     let there = match std::fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => return Err(Refused::Reason("this is a folder; name a file".to_owned())),
-        Ok(metadata) if !metadata.is_file() => return Err(Refused::Reason("this is no file".to_owned())),
+        Ok(metadata) if !metadata.is_file() => return Err(Refused::Reason("this is not a file".to_owned())),
         Ok(metadata) => kept.iter().position(|kept| kept.identity == identity(&metadata)),
         Err(error) if error.kind() == ErrorKind::NotFound => None,
         Err(error) => return Err(reason(error)),

@@ -75,11 +75,11 @@ pub struct ActiveRun {
     pub agent: String,
     /// The sha256 of its component, hexadecimal.
     pub component: String,
-    /// The response that it goes on from.
+    /// The response that it continues.
     pub previous: Option<ResponseId>,
     /// How many responses, from `previous` back, are its history; none: all that there are.
     pub turns: Option<i64>,
-    /// The conversation that it is a turn of.
+    /// The conversation that it belongs to.
     pub conversation: Option<ConversationId>,
     /// The items of that conversation, JSON, when it was deleted meanwhile.
     pub history: Option<String>,

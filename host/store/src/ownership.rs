@@ -121,7 +121,7 @@ impl Ownership {
                     tell("waiting for another server, which brings the schema up to date");
                 }
                 (Some(Holder { migrating: true, .. }), _) => {
-                    warn!("a server that changed the schema of {} does not go on; taking over", self.store.shown());
+                    warn!("a server that changed the schema of {} makes no progress; taking over", self.store.shown());
                     self.end_holder(&mut connection).await?;
                 }
                 // It has the lock, and is not the owner yet.

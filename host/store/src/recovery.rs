@@ -39,7 +39,7 @@ impl WriteConnection {
                 let (tail, whole) = joined(kind, &parts[kind as usize], next);
                 tails.extend(tail.map(|tail| (id, tail)));
                 if !whole {
-                    error!(response = %id, "what the run had said last is not whole in the commit log");
+                    error!(response = %id, "the last events of the run are incomplete in the commit log");
                     damaged.insert(id.clone());
                 }
             }

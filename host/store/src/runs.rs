@@ -54,9 +54,9 @@ pub struct RunRow {
     pub component: String,
     /// How far it is.
     pub status: Status,
-    /// The conversation that it is a turn of.
+    /// The conversation that it belongs to.
     pub conversation: Option<String>,
-    /// The response that it goes on from.
+    /// The response that it continues.
     pub previous: Option<String>,
     /// When it was accepted, in milliseconds since 1970.
     pub created_at: i64,

@@ -169,7 +169,7 @@ pub(super) async fn try_append(
             }
             Err(error) if error.is_an_outage() => return Err(error),
             Err(error) => {
-                error!(response = %row.id, %error, "the database does not take what the run had said last");
+                error!(response = %row.id, %error, "the database refuses the last events of the run");
                 one.rollback().await?;
                 refused.push(row.id.clone());
             }

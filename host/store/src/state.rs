@@ -80,7 +80,7 @@ impl Store {
         .bind(i64::try_from(most).unwrap_or(i64::MAX))
         .fetch_all(&self.pool)
         .await?;
-        let damaged = |_| StoreError::Damaged("a key of an agent's state is no text".to_owned());
+        let damaged = |_| StoreError::Damaged("a key of an agent's state is not text".to_owned());
         rows.iter().map(|row| String::from_utf8(row.try_get("key")?).map_err(damaged)).collect()
     }
 

@@ -124,7 +124,7 @@ impl Bound {
         }
         self.0 = Some(Instant::now());
         if let Err(error) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").await {
-            debug!(%error, "the write-ahead log cannot begin anew");
+            debug!(%error, "the write-ahead log cannot be truncated");
         }
     }
 }

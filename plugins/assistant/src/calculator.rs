@@ -12,7 +12,7 @@ pub fn evaluate(expression: &str) -> Result<f64, String> {
     let mut reader = Reader { characters: expression.chars().collect(), at: 0, depth: 0 };
     let value = reader.sum().and_then(|value| match reader.peek() {
         None => Ok(value),
-        Some(c) => Err(format!("`{c}` is no operator")),
+        Some(c) => Err(format!("`{c}` is not an operator")),
     });
     match value {
         Ok(value) if value.is_finite() => Ok(value),
@@ -103,7 +103,7 @@ impl Reader {
         let length = rest.iter().take_while(|c| c.is_ascii_digit() || **c == '.').count();
         let text: String = rest[..length].iter().collect();
         let value =
-            text.parse().map_err(|_| format!("`{}` is no number", if length > 0 { text } else { first.into() }))?;
+            text.parse().map_err(|_| format!("`{}` is not a number", if length > 0 { text } else { first.into() }))?;
         self.at += length;
         Ok(value)
     }

@@ -1,7 +1,8 @@
 //! The agent `assistant` is a model with tools: the example to copy.
 //!
 //! It gives the model the conversation, three tools of its own, and those that the operator granted it. It runs the tools
-//! that the model calls, and goes on until the model has an answer. Functions that the client offers work too: their calls are handed to the client.
+//! that the model calls, and continues until the model has an answer. Functions that the client offers work too: their
+//! calls are handed to the client.
 //!
 //! The operator may say, in the agent's configuration, which model is asked when the client names none, how the
 //! assistant is to behave, and how often a model may be asked in a turn. The client's own instructions come after.
@@ -74,7 +75,7 @@ impl Agent for Assistant {
         ToolLoop::new(request)
             .tool("now", "The date and time, in UTC.", now)
             .tool("calculate", "Calculates, with 15 digits.", calculate)
-            .tool("wait", "Waits before going on. Use it only when the user asks for that.", wait)
+            .tool("wait", "Waits before continuing. Use it only when the user asks for that.", wait)
             .granted()?
             .max_steps(config.max_steps)
             .run()
@@ -89,7 +90,7 @@ fn calculate(calculation: Calculation) -> Result<f64, Failure> {
     calculator::evaluate(&calculation.expression).map_err(|why| Failure::invalid("wrong_expression", why))
 }
 
-/// The run survives a stop of the server meanwhile, and goes on when it was meant to.
+/// The run survives a stop of the server meanwhile, and continues when it was meant to.
 fn wait(wait: Wait) -> Result<String, Failure> {
     let seconds = wait.seconds.clamp(1, 86_400);
     outlast_guest::tasks::sleep(Duration::from_secs(seconds))?;

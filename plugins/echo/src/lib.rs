@@ -18,8 +18,8 @@ outlast_guest::agent!(Echo);
 
 impl Agent for Echo {
     const NAME: &'static str = "echo";
-    const ABOUT: &'static str = "Says the last message of the user back, word by word; \
-        metadata.delay_ms sets the milliseconds between two words.";
+    const ABOUT: &'static str = "Repeats the last message of the user, word by word; metadata.delay_ms sets the \
+                                 milliseconds between two words.";
 
     fn run(turn: Turn) -> Result<Outcome, Failure> {
         let delay = delay(context::request()?.metadata.get("delay_ms"))?;

@@ -58,7 +58,7 @@ pub struct WebSocketLimits {
     pub bytes: usize,
 }
 
-/// Opens a WebSocket: many turns over one connection.
+/// Opens a WebSocket: many responses over one connection.
 ///
 /// The client sends `response.create` with the body of a request and gets the events of the response, a message each,
 /// and errors as `{"type":"error","status":…,"error":{…}}`.

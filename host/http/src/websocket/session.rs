@@ -34,7 +34,7 @@ use super::{
 const SHUTTING_DOWN: Close = Close(close_code::AWAY, "the server is shutting down");
 
 /// The close of one whose key is none any more.
-const REVOKED: Close = Close(close_code::POLICY, "the API key is not valid any more");
+const REVOKED: Close = Close(close_code::POLICY, "the API key is no longer valid");
 
 /// One WebSocket.
 pub(super) struct Session {
@@ -313,7 +313,8 @@ async fn refuse(receiver: &mut Receiver, errors: mpsc::Sender<ApiError>) -> Resu
 }
 
 fn too_old() -> ApiError {
-    let message = "This WebSocket is as old as limits.websocket_lifetime allows. Open another one to go on.";
+    let message = "This WebSocket has reached its maximum age (limits.websocket_lifetime). Open another one to \
+                   continue.";
     ApiError::new(ErrorKind::InvalidRequest, "websocket_connection_limit_reached", message)
 }
 

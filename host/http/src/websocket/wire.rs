@@ -80,7 +80,7 @@ pub(super) async fn receive(receiver: &mut Receiver) -> Result<Received, Gone> {
 
 /// There is no room for the rest of a message.
 fn no_room(error: ApiError) -> Received {
-    Received::Broken(error, Close(close_code::AGAIN, "there is no room for the message now"))
+    Received::Broken(error, Close(close_code::AGAIN, "there is no memory for the message now"))
 }
 
 /// A message was begun, and does not come to its end.
@@ -106,8 +106,9 @@ fn broken(error: axum::Error) -> Result<Received, Gone> {
             Ok(Received::Broken(error, Close(close_code::INVALID, "the message is not UTF-8")))
         }
         Error::Protocol(_) => {
-            let error = ApiError::new(ErrorKind::InvalidRequest, "invalid_message", "This is no WebSocket message.");
-            Ok(Received::Broken(error, Close(close_code::PROTOCOL, "no WebSocket message")))
+            let error =
+                ApiError::new(ErrorKind::InvalidRequest, "invalid_message", "This is not a valid WebSocket message.");
+            Ok(Received::Broken(error, Close(close_code::PROTOCOL, "not a valid WebSocket message")))
         }
         _ => Err(Gone),
     }

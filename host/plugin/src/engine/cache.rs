@@ -46,12 +46,15 @@ const ENTRY_BYTES: u64 = 1 << 30;
 pub enum CacheError {
     /// It cannot be made or read.
     #[error(
-        "the cache folder {0} cannot be used: {1}; `cache` in the configuration names another one, and `cache = false` goes without"
+        "the cache folder {0} cannot be used: {1}; `cache` in the configuration names another one, and `cache = false` \
+         turns it off"
     )]
     Io(String, io::Error),
     /// It is somebody else's.
     #[error(
-        "the cache folder {folder} belongs to the user {owner}, and this server runs as {user}. It holds machine code, so it must be the server's own: `cache` in the configuration names another one, and `cache = false` goes without"
+        "the cache folder {folder} belongs to the user {owner}, and this server runs as {user}. It holds machine code, \
+         so it must be the server's own: `cache` in the configuration names another one, and `cache = false` turns it \
+         off"
     )]
     Owner {
         /// The folder.
@@ -63,7 +66,8 @@ pub enum CacheError {
     },
     /// Others may write to it.
     #[error(
-        "the cache folder {folder} has the mode {mode:03o}, so others may write to it. It holds machine code: `chmod 700 {folder}` when nobody did"
+        "the cache folder {folder} has the mode {mode:03o}, so others may write to it. It holds machine code: run \
+         `chmod 700 {folder}` if nobody did"
     )]
     Writable {
         /// The folder.
@@ -109,14 +113,14 @@ impl CodeCache {
             Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
             Err(error) => {
-                warn!(entry = name, "compiled code is not used, and made again: {error}");
+                warn!(entry = name, "compiled code cannot be used, and is compiled again: {error}");
                 return None;
             }
         };
         let component = match deserialize(engine, &code[DIGEST..]) {
             Ok(component) => component,
             Err(error) => {
-                warn!(entry = name, "compiled code is not used, and made again: {error:#}");
+                warn!(entry = name, "compiled code cannot be used, and is compiled again: {error:#}");
                 return None;
             }
         };
@@ -129,7 +133,10 @@ impl CodeCache {
         let name = self.name(sha256);
         if let Err(error) = self.write(&name, code) {
             let folder = self.folder.display();
-            warn!(entry = name, "compiled code cannot be kept, and is made again at the next start: {folder}: {error}");
+            warn!(
+                entry = name,
+                "compiled code cannot be stored, and is compiled again at the next start: {folder}: {error}"
+            );
         }
     }
 
@@ -193,7 +200,7 @@ impl CodeCache {
         if file.metadata().and_then(|metadata| metadata.modified()).is_ok_and(old)
             && let Err(error) = file.set_modified(now)
         {
-            debug!(folder = %self.folder.display(), %error, "the use of compiled code is not noted");
+            debug!(folder = %self.folder.display(), %error, "the use of compiled code cannot be recorded");
         }
     }
 

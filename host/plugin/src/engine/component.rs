@@ -169,14 +169,14 @@ fn check_imports<'a>(imports: impl Iterator<Item = &'a str>, is_tool: bool) -> R
             && !version.starts_with("0.1.")
         {
             let message = format!(
-                "it was built for the contract outlast:agent@{version}; this server serves {CONTRACT} \
-                 (the first import that does not fit is `{name}`)"
+                "it was built for the contract outlast:agent@{version}; this server serves {CONTRACT} (the first \
+                 import that does not match is `{name}`)"
             );
             return Err(Refused(message));
         }
         if !name.starts_with("outlast:agent/") && !name.starts_with("wasi:") {
             return Err(Refused(format!(
-                "it imports `{name}`, which this server does not provide: {who} get {CONTRACT} and WASI 0.2"
+                "it imports `{name}`, which this server does not provide: {who} have {CONTRACT} and WASI 0.2"
             )));
         }
         if name.starts_with("wasi:http") {
@@ -186,7 +186,7 @@ fn check_imports<'a>(imports: impl Iterator<Item = &'a str>, is_tool: bool) -> R
             && (is_tool && !TOOL_IMPORTS.contains(&interface) || !is_tool && interface == "config")
         {
             return Err(Refused(format!(
-                "it imports `{name}`, which {who} do not get: it exports what a component of the world `{}` does",
+                "it imports `{name}`, which {who} do not have: by its exports it is a component of the world `{}` does",
                 if is_tool { "tool" } else { "agent" }
             )));
         }
@@ -201,7 +201,7 @@ fn check_header(wasm: &[u8]) -> Result<(), Refused> {
             "it is a core WebAssembly module, not a component; build it with `--target wasm32-wasip2`".to_owned(),
         )),
         [0, b'a', b's', b'm', ..] => {
-            Err(Refused("it is WebAssembly of a version that this server does not know".to_owned()))
+            Err(Refused("it is WebAssembly of a version that this server does not support".to_owned()))
         }
         [] => Err(Refused("it is empty".to_owned())),
         _ => Err(Refused("it is not WebAssembly".to_owned())),
@@ -210,7 +210,7 @@ fn check_header(wasm: &[u8]) -> Result<(), Refused> {
 
 /// A component that the linker does not take.
 pub(crate) fn misfit(error: wasmtime::Error) -> Refused {
-    Refused(format!("it does not fit the contract {CONTRACT}: {}", first_line(&error)))
+    Refused(format!("it does not match the contract {CONTRACT}: {}", first_line(&error)))
 }
 
 /// Some of these names.

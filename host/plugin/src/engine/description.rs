@@ -35,7 +35,7 @@ pub struct Description {
 pub(crate) async fn read_description<T: Send + 'static>(
     read: impl FnOnce() -> Result<T, Refused> + Send + 'static,
 ) -> Result<T, Refused> {
-    let late = |_| Refused(format!("to read its description took longer than {READ_TIMEOUT:?}"));
+    let late = |_| Refused(format!("reading its description took longer than {READ_TIMEOUT:?}"));
     // Not by its length: little text can be much work.
     tokio::time::timeout(READ_TIMEOUT, aside(usize::MAX, read)).await.map_err(late)?
 }
@@ -43,7 +43,7 @@ pub(crate) async fn read_description<T: Send + 'static>(
 /// Refuses a version or a text about a component that is too long, or does not show what it is.
 pub(crate) fn check_words(version: &str, about: &str) -> Result<(), Refused> {
     if version.len() > 64 || about.len() > 1_024 {
-        return Err(wrong("`version` may have 64 bytes and `about` 1,024"));
+        return Err(wrong("`version` may have at most 64 bytes, `about` at most 1,024"));
     }
     for (member, said) in [("version", version), ("about", about)] {
         if let Some(character) = said.chars().find(|character| text::is_hidden(*character)) {
@@ -57,7 +57,7 @@ pub(crate) fn check_words(version: &str, about: &str) -> Result<(), Refused> {
 pub(crate) fn config_schema(text: Option<&str>) -> Result<Option<Value>, Refused> {
     let Some(text) = text else { return Ok(None) };
     if text.len() > SCHEMA_BYTES {
-        return Err(wrong(&format!("`config-schema` has {} bytes, and may have {SCHEMA_BYTES}", text.len())));
+        return Err(wrong(&format!("`config-schema` has {} bytes, limit {SCHEMA_BYTES}", text.len())));
     }
     match serde_json::from_str(text) {
         // What it is shown as is escaped: its patterns may well speak of such characters.

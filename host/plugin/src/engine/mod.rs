@@ -144,7 +144,7 @@ impl Engine {
         sha256: &str,
         limits: &PluginLimits,
     ) -> Result<Component, Refused> {
-        let gone = |_| Refused("compiling it was cut off".to_owned());
+        let gone = |_| Refused("compiling it was interrupted".to_owned());
         let permit = self.permits.clone().acquire_owned().await.map_err(gone)?;
         let (this, digest) = (self.clone(), sha256.to_owned());
         let kept = blocking(move || this.cache.as_ref().and_then(|cache| cache.get(&this.engine, &digest)));
@@ -163,7 +163,9 @@ impl Engine {
             }
             component
         });
-        component.await?.map_err(|error| Refused(format!("its code does not fit this server: {}", first_line(&error))))
+        component
+            .await?
+            .map_err(|error| Refused(format!("its code does not match this server: {}", first_line(&error))))
     }
 
     /// The code of a component, made now. Gives its `place` to others when it takes long.
@@ -183,7 +185,7 @@ impl Engine {
             match tokio::time::timeout(TELL.min(left), &mut made).await {
                 Ok(made) => return made,
                 Err(_) if began.elapsed() >= most => return Err(too_long(most)),
-                Err(_) => info!(plugin = shown, seconds = began.elapsed().as_secs(), "compiling {size}, still"),
+                Err(_) => info!(plugin = shown, seconds = began.elapsed().as_secs(), "still compiling {size}"),
             }
             if slow.is_none() {
                 slow = self.slow.clone().try_acquire_owned().ok();

@@ -60,8 +60,8 @@ impl Pool {
         let reservation = each.min(RESERVATION);
         if reservation < self.memory as u64 {
             return Err(format!(
-                "a pool for {} runs (limits.max_live_runs) with up to {} MiB each (limits.memory) does not fit into the \
-                 addresses of a process: lower one of them, or take `allocator = \"on-demand\"`",
+                "a pool for {} runs (limits.max_live_runs) with up to {} MiB each (limits.memory) does not fit into \
+                 the address space of a process: lower one of them, or set `allocator = \"on-demand\"`",
                 self.runs,
                 self.memory >> 20
             ));

@@ -46,8 +46,7 @@ impl<'de> Deserialize<'de> for PrivateNetworks {
 /// A network, or one address.
 fn network(text: &str) -> Result<IpNet, String> {
     let one = text.parse::<IpAddr>().map(IpNet::from);
-    one.or_else(|_| text.parse())
-        .map_err(|_| format!("\"{text}\" is no network; they are written `10.1.0.0/16` or `10.1.2.3`"))
+    one.or_else(|_| text.parse()).map_err(|_| format!("\"{text}\" is not a network; write `10.1.0.0/16` or `10.1.2.3`"))
 }
 
 /// Where Azure answers its machines, with their secrets: it looks public, and is not reached from elsewhere.

@@ -18,7 +18,7 @@ pub(crate) fn validator(schema: &Value) -> Result<Validator, String> {
     jsonschema::options()
         .with_pattern_options(PatternOptions::regex().size_limit(1 << 20))
         .build(schema)
-        .map_err(|error| format!("`config-schema` is no JSON Schema: {error}"))
+        .map_err(|error| format!("`config-schema` is not a JSON Schema: {error}"))
 }
 
 /// Checks a `config` of the section.
@@ -27,7 +27,7 @@ pub(crate) fn check(section: &Section, schema: Option<&Value>, config: &Map<Stri
     let Some(schema) = schema else {
         return match config.is_empty() {
             true => Ok(()),
-            false => Err(Refused(format!("`{key}` is set, and the component takes no configuration"))),
+            false => Err(Refused(format!("`{key}` is set, but the component has no configuration"))),
         };
     };
     // What it says for an empty one, it says for the operator's silence, too: its defaults stand then.
@@ -36,7 +36,7 @@ pub(crate) fn check(section: &Section, schema: Option<&Value>, config: &Map<Stri
     let Err(error) = validator.validate(&config) else { return Ok(()) };
     let path = error.instance_path().as_str().replace('/', ".");
     // The value stands in the operator's file, and may be a secret.
-    Err(Refused(format!("`{key}{path}` in the configuration is wrong: {}", error.masked_with("the value"))))
+    Err(Refused(format!("`{key}{path}` in the configuration is not valid: {}", error.masked_with("the value"))))
 }
 
 #[cfg(test)]
@@ -69,7 +69,7 @@ mod tests {
     #[test]
     fn a_component_without_a_schema_takes_nothing() {
         assert_eq!(checked(None, json!({})), Ok(()));
-        assert!(checked(None, json!({"x": 1})).unwrap_err().contains("takes no configuration"));
+        assert!(checked(None, json!({"x": 1})).unwrap_err().contains("has no configuration"));
     }
 
     #[test]

@@ -88,7 +88,7 @@ impl FromStr for HostPattern {
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || {
             format!(
-                "\"{text}\" is no host: write `api.example.com`, `*.example.org` or `*`, with a port as in \
+                "\"{text}\" is not a host: write `api.example.com`, `*.example.org` or `*`, with a port as in \
                  `127.0.0.1:8080` and, if need be, `http://` or `https://` before it"
             )
         };

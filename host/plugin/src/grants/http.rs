@@ -99,8 +99,8 @@ pub(crate) fn method(text: &str) -> Result<Method, String> {
     let word =
         !text.is_empty() && text.len() <= 32 && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-');
     match Method::from_bytes(text.as_bytes()) {
-        Ok(Method::CONNECT | Method::TRACE) => Err(format!("The method {text} is not for components.")),
+        Ok(Method::CONNECT | Method::TRACE) => Err(format!("Components may not use the method {text}.")),
         Ok(method) if word => Ok(method),
-        _ => Err(format!("`{}` is no method: write `GET`, `POST` and so on.", shorten(text, 40))),
+        _ => Err(format!("`{}` is not a method: write `GET`, `POST` and so on.", shorten(text, 40))),
     }
 }

@@ -76,7 +76,8 @@ impl TryFrom<String> for ToolPattern {
         match !text.is_empty() && name.bytes().all(is_name_byte) {
             true => Ok(Self(text)),
             false => Err(format!(
-                "`{text}` names no tools: it is a name like `units__convert`, or the beginning of names and a `*`"
+                "`{text}` is not a pattern of tools: write a name like `units__convert`, or the beginning of names and \
+                 a `*`"
             )),
         }
     }

@@ -81,7 +81,7 @@ impl<'a> Unfolding<'a> {
     fn step(&mut self, steps: usize) -> Result<(), String> {
         self.steps += steps;
         match self.steps > STEPS {
-            true => Err(format!("is more than {STEPS} keywords once what it refers to stands in its place")),
+            true => Err(format!("has more than {STEPS} keywords once its references are resolved")),
             false => Ok(()),
         }
     }
@@ -94,17 +94,17 @@ impl<'a> Unfolding<'a> {
         }
         if let Some((_, before)) = self.open.iter().rev().find(|(open, _)| std::ptr::eq(*open, schema)) {
             if *before == inside {
-                return Err("refers to itself for the same value".to_owned());
+                return Err("has a reference to itself for the same value".to_owned());
             }
             if self.depth.is_none() {
                 return Ok(());
             }
         }
         if self.open.len() >= NESTED {
-            return Err(format!("has more than {NESTED} schemas in each other"));
+            return Err(format!("nests schemas more than {NESTED} deep"));
         }
         if !std::ptr::eq(schema, self.root) && keywords.get("$id").is_some_and(Value::is_string) {
-            return Err("has an `$id` that is not at its beginning".to_owned());
+            return Err("has an `$id` below its root".to_owned());
         }
         self.open.push((schema, inside));
         self.keywords(keywords, inside)?;
@@ -168,7 +168,7 @@ impl<'a> Unfolding<'a> {
         let own = self.root["$id"].as_str().map(|id| id.trim_end_matches('#'));
         if !base.is_empty() && own != Some(base) {
             let shown = crate::failure::shorten(reference, 80);
-            return Err(format!("refers to `{shown}`, which is not in it"));
+            return Err(format!("refers to `{shown}`, which it does not contain"));
         }
         Ok(match fragment {
             "" => Some(self.root),

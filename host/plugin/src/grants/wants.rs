@@ -79,9 +79,9 @@ impl Wants {
     /// Reads what `describe` says.
     pub(crate) fn read(text: &str) -> Result<Self, String> {
         if text.len() > BYTES {
-            return Err(format!("`wants` may have {BYTES} bytes"));
+            return Err(format!("`wants` may have at most {BYTES} bytes"));
         }
-        let wrong = |error| format!("`wants` is not what it must be: {error}");
+        let wrong = |error| format!("`wants` is not valid: {error}");
         // An object, and no list of its members.
         let members: Map<String, Value> = serde_json::from_str(text).map_err(wrong)?;
         check_shown(&members)?;
@@ -191,7 +191,7 @@ fn headers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<HeaderName>
     let names = Vec::<String>::deserialize(deserializer)?;
     let header = |name: &String| {
         HeaderName::from_bytes(name.as_bytes())
-            .map_err(|_| de::Error::custom(format!("`{name}` is not the name of a header, as `authorization` is")))
+            .map_err(|_| de::Error::custom(format!("`{name}` is not the name of a header such as `authorization`")))
     };
     names.iter().map(header).collect()
 }
@@ -302,12 +302,12 @@ mod tests {
     #[test]
     fn what_would_not_be_shown_as_it_is_is_refused() {
         for (wants, named) in [
-            (r#"{"why": "harmless\nserved    yes"}"#, "`wants.why` has the character U+000A"),
+            (r#"{"why": "harmless\nserved    yes"}"#, "`wants.why` contains the character U+000A"),
             (r#"{"why": "\u001b[2A"}"#, "U+001B"),
             (r#"{"later": [{"x\u202e": 1}]}"#, "`wants.later` has the character U+202E"),
-            (r#"{"http": [{"host": "api.example.\ncom"}]}"#, "`wants.http` has the character U+000A"),
+            (r#"{"http": [{"host": "api.example.\ncom"}]}"#, "`wants.http` contains the character U+000A"),
             (r#"{"http": [{"host": "a.test", "headers": ["x = 1"]}]}"#, "`x = 1` is not the name of a header"),
-            (r#"{"http": [{"host": "a.test", "methods": ["GET\"]"]}]}"#, "is no method"),
+            (r#"{"http": [{"host": "a.test", "methods": ["GET\"]"]}]}"#, "is not a method"),
             (r#"{"http": [{"host": "a.test", "methods": ["CONNECT"]}]}"#, "CONNECT"),
             (r#"{"http": [{"host": "a.test", "methods": []}]}"#, "leave it out"),
         ] {

@@ -21,7 +21,7 @@ impl Host for RunState {
         let (now, history) = self.aside(history.len(), move || (digest(&[history.as_bytes()]), history)).await;
         match self.replayed_if_next::<String>(IMPORT)? {
             Some(then) if then != now => {
-                return Err(Diverged("has lost the earlier turns that it went on from".to_owned()).into());
+                return Err(Diverged("has lost the history that it continues".to_owned()).into());
             }
             Some(_) => {}
             None if history == NOTHING => {}

@@ -51,7 +51,7 @@ impl HostPending for RunState {
     async fn get(&mut self, handle: Resource<OpenRequest>) -> wasmtime::Result<Result<Response, Failure>> {
         let open = self.table.get_mut(&handle)?;
         if open.taken {
-            return Ok(Err(invalid("already_taken", "The answer of this request has been taken already.")));
+            return Ok(Err(invalid("already_taken", "The answer of this request was already received.")));
         }
         open.taken = true;
         let number = open.number;
@@ -152,7 +152,7 @@ fn checked(request: Request, access: &Access, open: usize) -> Result<CheckedRequ
     let most = access.limits.requests;
     if open >= most {
         let message =
-            format!("There are {open} requests whose answers were not taken, the most (limits.http_requests).");
+            format!("There are {open} requests whose answers were not received, the limit (limits.http_requests).");
         return Err(failure(FailureKind::Limit, "too_many_requests", message));
     }
     Ok(request)
@@ -178,11 +178,11 @@ fn digest_of(request: &Request) -> String {
 
 /// What a component reads of a request that the server's stop has ended.
 fn interrupted() -> Failure {
-    let message = "The server was stopped while the request went on. Whether it took effect is unknown.";
+    let message = "The server was stopped while the request was in progress. Whether it took effect is unknown.";
     failure(FailureKind::Interrupted, "interrupted", message)
 }
 
 /// The answer of a request that the component gave up.
 fn given_up() -> Failure {
-    failure(FailureKind::Other, "given_up", "The component has given the request up.")
+    failure(FailureKind::Other, "given_up", "The component abandoned the request.")
 }

@@ -25,7 +25,7 @@ impl Host for RunState {
             return Ok(Err(failure(FailureKind::Invalid, "no_tasks", message)));
         }
         if tasks.len() > HANDLES {
-            return Err(Violation(format!("waited for {} tasks at once, limit {HANDLES}", tasks.len())).into());
+            return Err(Violation(format!("waited for {} tasks in one call, limit {HANDLES}", tasks.len())).into());
         }
         let tasks: Vec<OpenTask> = tasks.iter().map(|task| self.table.get(task).cloned()).collect::<Result<_, _>>()?;
         let names: Vec<_> = tasks.iter().map(OpenTask::name).collect();

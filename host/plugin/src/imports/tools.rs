@@ -76,7 +76,7 @@ impl HostPending for RunState {
     async fn get(&mut self, handle: Resource<OpenCall>) -> wasmtime::Result<Result<String, Failure>> {
         let open = self.table.get_mut(&handle)?;
         if open.taken {
-            let message = "The answer of this call has been taken already.";
+            let message = "The answer of this call was already received.";
             return Ok(Err(failure(FailureKind::Invalid, "already_taken", message)));
         }
         open.taken = true;
@@ -212,13 +212,13 @@ fn checked(tools: &dyn ToolPort, name: &str, arguments: &str, open: usize) -> Re
     if !arguments.trim().is_empty() {
         // Not kept: only whether they are.
         serde_json::from_str::<Fields>(arguments).map_err(|error| {
-            let message = format!("The arguments are no JSON object: {error}.");
+            let message = format!("The arguments are not a JSON object: {error}.");
             failure(FailureKind::Invalid, "invalid_arguments", message)
         })?;
     }
     let most = limits.calls;
     if open >= most {
-        let message = format!("There are {open} calls whose answers were not taken, the most (limits.tool_calls).");
+        let message = format!("There are {open} calls whose answers were not received, the limit (limits.tool_calls).");
         return Err(failure(FailureKind::Limit, "too_many_calls", message));
     }
     Ok(found)
@@ -254,11 +254,11 @@ fn all_made(most: u64) -> Failure {
 
 /// What a component reads of a call that the server's stop has ended.
 fn interrupted() -> Failure {
-    let message = "The server was stopped while the tool was at work. Whether the call took effect is unknown.";
+    let message = "The server was stopped while the tool was running. Whether the call took effect is unknown.";
     failure(FailureKind::Interrupted, "interrupted", message)
 }
 
 /// The answer of a call that the component gave up.
 fn given_up() -> Failure {
-    failure(FailureKind::Other, "given_up", "The component has given the call up.")
+    failure(FailureKind::Other, "given_up", "The component abandoned the call.")
 }

@@ -90,9 +90,7 @@ impl Access {
         let wrong = |what| GrantError { key: format!("{}.http", section.key()), what };
         for method in grant.written_methods() {
             if method.is_empty() || !method.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-') {
-                return Err(wrong(format!(
-                    "methods: `{method}` is no method; they are written `GET`, `POST` and so on"
-                )));
+                return Err(wrong(format!("methods: `{method}` is not a method; write `GET`, `POST` and so on")));
             }
         }
         let secrets = Secrets::new(grant, lookup).map_err(wrong)?;
@@ -140,7 +138,7 @@ impl Access {
         }
         if limited && let Some(name) = METHOD_OVERRIDES.into_iter().find(|name| headers.contains_key(*name)) {
             let message =
-                format!("The header `{name}` would make another method of {method}, and only some are allowed.");
+                format!("The header `{name}` would override the method {method}, and only some methods are allowed.");
             return Err(failure(FailureKind::Denied, "method_not_granted", message));
         }
         match literal(url).is_none_or(|address| self.grant.private.allow(address)) {
@@ -195,7 +193,7 @@ impl Access {
                 return self.read(response, url).await;
             };
             if followed == redirects {
-                let message = format!("The answer is a redirect behind {followed} others, the most that are followed.");
+                let message = format!("The answer is a redirect after {followed} others, the limit.");
                 return Err(failure(FailureKind::Limit, "too_many_redirects", message));
             }
             followed += 1;
@@ -226,7 +224,7 @@ impl Access {
         let mut headers = headers.clone();
         let secret = self.secrets.put(url, &mut headers);
         let Some(client) = &self.client else {
-            return Err(failure(FailureKind::Denied, "host_not_granted", "Nothing may be reached."));
+            return Err(failure(FailureKind::Denied, "host_not_granted", "No host may be reached."));
         };
         let mut request = client.request(method.clone(), url.clone()).headers(headers);
         if !body.is_empty() {
@@ -264,8 +262,12 @@ impl Access {
         let host = shorten(&pattern_of(url), 300);
         let cause = shorten(&cause.to_string(), 200);
         Err(match error.is_connect() {
-            true => failure(FailureKind::Unavailable, "unreachable", format!("{host} was not reached: {cause}.")),
-            false => failure(FailureKind::Unavailable, "broken_off", format!("{host} gave no whole answer: {cause}.")),
+            true => failure(FailureKind::Unavailable, "unreachable", format!("{host} could not be reached: {cause}.")),
+            false => failure(
+                FailureKind::Unavailable,
+                "broken_off",
+                format!("{host} did not send a complete answer: {cause}."),
+            ),
         })
     }
 
@@ -334,7 +336,7 @@ fn location(response: &Response, url: &Url) -> Option<Result<Url, Failure>> {
             Ok(next)
         }
         None => {
-            let message = "The answer is a redirect that leads to no URL of `http` or `https`.";
+            let message = "The answer is a redirect that does not lead to an `http` or `https` URL.";
             Err(failure(FailureKind::Unavailable, "invalid_redirect", message))
         }
     })
@@ -363,7 +365,7 @@ fn client(private: PrivateNetworks, limits: &HttpLimits) -> Result<Client, Strin
         .pool_idle_timeout(IDLE.0)
         .pool_max_idle_per_host(IDLE.1)
         .user_agent(concat!("outlast/", env!("CARGO_PKG_VERSION")));
-    client.build().map_err(|error| format!("no client can be made: {error}"))
+    client.build().map_err(|error| format!("cannot create an HTTP client: {error}"))
 }
 
 /// Finds the addresses of names, and keeps those back that may not be reached.

@@ -32,7 +32,7 @@ pub struct HttpLimits {
     pub header_bytes: usize,
     /// The headers of either: `limits.http_headers`.
     pub headers: usize,
-    /// The requests that are open at once in a run: `limits.http_requests`.
+    /// The requests that are open at the same time in a run: `limits.http_requests`.
     pub requests: usize,
     /// The requests that go on at once in all runs of an agent: `limits.http_connections`.
     pub connections: usize,

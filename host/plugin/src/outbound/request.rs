@@ -104,7 +104,7 @@ fn options(text: Option<&str>) -> Result<Options, Failure> {
     let wrong = |what: String| invalid("invalid_options", format!("`options`: {what}"));
     // A list would be taken for the fields in their order.
     if !text.trim_start().starts_with('{') {
-        return Err(wrong("it is no JSON object".to_owned()));
+        return Err(wrong("it is not a JSON object".to_owned()));
     }
     let options: Options = serde_json::from_str(text).map_err(|error| wrong(error.to_string()))?;
     if options.timeout_ms == Some(0) {
@@ -122,13 +122,13 @@ fn method(text: &str) -> Result<Method, Failure> {
 
 fn url(text: &str) -> Result<Url, Failure> {
     let wrong = |what: &str| invalid("invalid_url", format!("`{}` {what}.", shorten(text, 200)));
-    let mut url = Url::parse(text).map_err(|error| wrong(&format!("is no absolute URL: {error}")))?;
+    let mut url = Url::parse(text).map_err(|error| wrong(&format!("is not an absolute URL: {error}")))?;
     if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
         return Err(wrong("does not begin with `http://` or `https://`"));
     }
     if !url.username().is_empty() || url.password().is_some() {
         // Not shown: it may be a secret of the component's.
-        let message = "The URL has a user or a password: send a header `authorization` in their place.";
+        let message = "The URL has a user or a password: send a header `authorization` instead.";
         return Err(invalid("invalid_url", message));
     }
     url.set_fragment(None);
@@ -138,9 +138,9 @@ fn url(text: &str) -> Result<Url, Failure> {
 fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), Failure> {
     let shown = shorten(name, 80);
     let wrong = |what: &str| invalid("invalid_header", format!("The header `{shown}` {what}."));
-    let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|_| wrong("has a name that is none"))?;
+    let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|_| wrong("has a name that is not valid"))?;
     if FORBIDDEN.contains(&parsed.as_str()) || parsed.as_str().starts_with("proxy-") {
-        let message = format!("The header `{shown}` belongs to the connection and is the host's to send.");
+        let message = format!("The header `{shown}` belongs to the connection; the host sends it.");
         return Err(invalid("forbidden_header", message));
     }
     let value = HeaderValue::from_bytes(value.as_bytes())

@@ -36,10 +36,11 @@ impl Secrets {
         for (hosts, headers) in &grant.secrets {
             for (name, template) in headers {
                 let wrong = |what: &str| format!("secrets.\"{hosts}\".{name} {what}");
-                let header =
-                    HeaderName::from_bytes(name.as_bytes()).map_err(|_| wrong("has a name that is no header's"))?;
+                let header = HeaderName::from_bytes(name.as_bytes())
+                    .map_err(|_| wrong("has a name that is not valid for a header"))?;
                 let Filled { value, secrets: mut hidden } = template.fill(&lookup).map_err(|what| wrong(&what))?;
-                let mut value = HeaderValue::from_str(&value).map_err(|_| wrong("has a value that is no header's"))?;
+                let mut value =
+                    HeaderValue::from_str(&value).map_err(|_| wrong("has a value that is not valid for a header"))?;
                 value.set_sensitive(true);
                 hidden.retain(|secret| secret.len() >= SHORTEST_SECRET);
                 secrets.push(Secret { hosts: hosts.clone(), name: header, value, hidden });

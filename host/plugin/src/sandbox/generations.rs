@@ -36,14 +36,14 @@ impl Generations {
         let all = self.bytes.saturating_add(bytes);
         if all > input_bytes {
             let message = format!(
-                "The inputs of the {} calls that are held and of this one have {all} bytes together, limit {input_bytes} \
+                "The inputs of the {} open calls and of this one have {all} bytes together, limit {input_bytes} \
                  (limits.model_input_bytes).",
                 self.calls
             );
             return limit("input_too_large", message);
         }
         if self.calls >= calls {
-            let message = format!("There are {calls} calls of models that are held, the most (limits.model_calls).");
+            let message = format!("There are {calls} open model calls, the limit (limits.model_calls).");
             return limit("too_many_calls", message);
         }
         Ok(())

@@ -101,7 +101,7 @@ pub struct ToolLimits {
     pub argument_bytes: usize,
     /// Its answer, in bytes: `limits.tool_result_bytes`.
     pub result_bytes: usize,
-    /// The calls that are open at once in a run: `limits.tool_calls`.
+    /// The calls that are open at the same time in a run: `limits.tool_calls`.
     pub calls: usize,
     /// The calls of tool components that go on at once in all runs: `limits.tool_instances`.
     pub instances: usize,

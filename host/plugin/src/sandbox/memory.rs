@@ -96,7 +96,7 @@ impl Share {
         if !fits {
             budget.asked.fetch_sub(more, Relaxed);
             return Err(format!(
-                "asked for {} of memory, and the {} for all runs together are taken (limits.instances_memory)",
+                "asked for {} of memory, but the {} for all runs together are in use (limits.instances_memory)",
                 mib(wanted),
                 mib(budget.most)
             ));
@@ -114,7 +114,7 @@ impl Share {
             return Ok(());
         }
         Err(format!(
-            "has {} of memory, and all runs together use more than the {} that there are (limits.instances_memory)",
+            "has {} of memory, and all runs together exceed {} (limits.instances_memory)",
             mib(self.bytes),
             mib(budget.most)
         ))

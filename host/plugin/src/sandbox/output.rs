@@ -91,7 +91,7 @@ impl OutputStream for Output {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
         if bytes.len() > WRITE {
             let message =
-                format!("wrote {} bytes to {} at once, and `check-write` allows {WRITE}", bytes.len(), self.name);
+                format!("wrote {} bytes to {} in one call, and `check-write` allows {WRITE}", bytes.len(), self.name);
             return Err(StreamError::Trap(Violation(message).into()));
         }
         self.append(&bytes);

@@ -96,11 +96,11 @@ pub struct StateChange<'a> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StateError {
     /// The run belongs to no conversation.
-    #[error("This turn belongs to no conversation.")]
+    #[error("This response does not belong to a conversation.")]
     NoConversation,
     /// There would be more than is granted.
     #[error(
-        "The agent would keep {used} bytes, and {most} are granted (`state` of the agent, or limits.state_bytes). \
+        "The agent would store {used} bytes, and {most} are granted (`state` of the agent, or limits.state_bytes). \
          Every entry counts as its key, its value and {STATE_ENTRY} bytes."
     )]
     Full {
@@ -113,7 +113,7 @@ pub enum StateError {
     #[error("The run is being stopped.")]
     Stopped,
     /// The database has something else than what was kept.
-    #[error("What was kept cannot be read.")]
+    #[error("The stored state cannot be read.")]
     Unreadable,
     /// The entry is not taken; the run has to end.
     #[error("{0}")]

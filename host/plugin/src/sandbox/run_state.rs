@@ -121,7 +121,7 @@ impl RunState {
 
     /// Gives the component a handle.
     pub(crate) fn hold<T: Send + 'static>(&mut self, what: T) -> wasmtime::Result<Resource<T>> {
-        self.table.push(what).map_err(|_| Violation(format!("held more than {HANDLES} handles at once")).into())
+        self.table.push(what).map_err(|_| Violation(format!("held more than {HANDLES} open handles")).into())
     }
 
     /// Does work on so many bytes of the component's, beside the threads that serve. Its time is the run's.
@@ -229,7 +229,7 @@ impl RunState {
         let which = digest(&[&number.to_le_bytes()]);
         let stop = self.active(import)?.stop.clone();
         let before = self.replayed::<()>(import, &which)?.is_some();
-        let there = self.tasks.there(number).ok_or_else(|| wasmtime::Error::msg("a task whose answer was taken"))?;
+        let there = self.tasks.there(number).ok_or_else(|| wasmtime::Error::msg("a task whose answer was received"))?;
         if !before {
             if stop.run_until_cancelled(there.cancelled()).await.is_none() {
                 return Ok(Err(cancelled()));
@@ -241,7 +241,7 @@ impl RunState {
             Some(Ok(answer)) => Ok(Ok(serde_json::from_value(answer)
                 .map_err(|error| Diverged(format!("has an answer of task {number} that cannot be read: {error}")))?)),
             Some(Err(why)) => Err(Violation(why).into()),
-            None => Err(Diverged(format!("has taken the answer of task {number}, which is not in its journal")).into()),
+            None => Err(Diverged(format!("received the answer of task {number}, which is not in its journal")).into()),
         }
     }
 }

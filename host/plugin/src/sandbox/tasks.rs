@@ -206,8 +206,8 @@ impl Answer {
 impl AnswerJournal {
     /// Keeps an answer. An error is why the run has to end.
     fn keep(&self, number: u64, answer: &impl Serialize) -> Result<Value, String> {
-        let answer =
-            serde_json::to_value(answer).map_err(|error| format!("was answered what cannot be kept: {error}"))?;
+        let answer = serde_json::to_value(answer)
+            .map_err(|error| format!("received an answer that cannot be stored: {error}"))?;
         if let Some(port) = &*self.0.lock() {
             let entry = line(ANSWER, &number.to_string(), nanoseconds(since_1970()), &answer)
                 .map_err(|error| error.to_string())?;

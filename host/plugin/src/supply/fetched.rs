@@ -108,7 +108,7 @@ impl Fetched {
         let this = self.clone();
         let kept = tokio::task::spawn_blocking(move || this.keep(&artifact)).await;
         let kept = kept.unwrap_or_else(|error| Err(io::Error::other(error)));
-        kept.map_err(|error| Refused(format!("it cannot be kept in {}: {error}", self.folder.display())))
+        kept.map_err(|error| Refused(format!("it cannot be stored in {}: {error}", self.folder.display())))
     }
 
     fn is_whole(&self, reference: &OciReference) -> bool {

@@ -147,7 +147,7 @@ impl<'a> Registry<'a> {
             .user_agent(concat!("outlast/", env!("CARGO_PKG_VERSION")))
             .redirect(redirects)
             .build()
-            .map_err(|error| Refused(format!("no client can be made: {error}")))?;
+            .map_err(|error| Refused(format!("cannot create an HTTP client: {error}")))?;
         let credentials = credentials(host.clone()).await?;
         let authorization = match &credentials {
             RegistryAuth::Bearer(token) => Some(bearer(token)?),
@@ -228,8 +228,8 @@ impl<'a> Registry<'a> {
         let registry = self.reference.0.registry();
         let wrong =
             |why: &str| Refused(format!("the registry {registry} sends for a token to `{}`: {why}", shorten(url, 200)));
-        let parsed = Url::parse(url).map_err(|_| wrong("that is no URL"))?;
-        let Some(host) = parsed.host_str() else { return Err(wrong("that is no URL of a host")) };
+        let parsed = Url::parse(url).map_err(|_| wrong("that is not a URL"))?;
+        let Some(host) = parsed.host_str() else { return Err(wrong("that is not a URL with a host")) };
         if parsed.scheme() != "https" && !(self.reference.is_local() && parsed.scheme() == "http") {
             return Err(wrong("that is not https"));
         }
@@ -292,7 +292,7 @@ fn bearer(token: &str) -> Result<HeaderValue, Refused> {
 
 fn shown(scheme: &str, secret: &str) -> Result<HeaderValue, Refused> {
     let header = HeaderValue::from_str(&format!("{scheme} {secret}"));
-    let mut header = header.map_err(|_| Refused("the token for the registry is no header's value".to_owned()))?;
+    let mut header = header.map_err(|_| Refused("the token for the registry is not valid in a header".to_owned()))?;
     header.set_sensitive(true);
     Ok(header)
 }

@@ -233,7 +233,7 @@ impl Registry {
             retired.idle = !needed;
             if !stays {
                 let agent = &retired.agent.description.name;
-                info!(agent, sha256, "no run needs this version any more: it leaves memory");
+                info!(agent, sha256, "no run needs this version any longer: it is unloaded");
             }
             stays
         });
@@ -268,7 +268,7 @@ impl Registry {
         if let Some(agent) = self.by_component(sha256) {
             return Ok(agent);
         }
-        let loaded = self.load("a component that a run began with", wasm.into(), loaded_at).await;
+        let loaded = self.load("a component that a run started with", wasm.into(), loaded_at).await;
         self.loading.lock().remove(sha256);
         let agent = Arc::new(loaded?);
         let retired = Retired { agent: agent.clone(), idle: false };

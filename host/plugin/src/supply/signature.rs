@@ -122,7 +122,7 @@ pub fn signature_path(file: &Path) -> PathBuf {
 }
 
 impl SigningKey {
-    /// A new key; none when the system has no randomness.
+    /// A new key; none when the operating system's random number generator failed.
     pub fn generate() -> Option<Self> {
         let mut seed = [0; 32];
         SystemRandom::new().fill(&mut seed).ok()?;

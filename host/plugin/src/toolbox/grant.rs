@@ -80,7 +80,7 @@ impl ToolPort for ToolGrant {
         match self.toolbox.find(name) {
             Some(found) => Ok(Box::new(found)),
             None => {
-                let message = format!("There is no tool `{shown}` at this server.");
+                let message = format!("This server has no tool `{shown}`.");
                 Err(failure(FailureKind::NotFound, "unknown_tool", message))
             }
         }

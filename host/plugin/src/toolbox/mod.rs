@@ -131,7 +131,7 @@ impl Toolbox {
         })
         .await
         .and_then(|tool| match self.servers.contains_key(&tool.description.name) {
-            true => Err(Refused(format!("there is an MCP server of its name, in `[mcp.{}]`", tool.description.name))),
+            true => Err(Refused(format!("there is an MCP server with its name, in `[mcp.{}]`", tool.description.name))),
             false => Ok(tool),
         })
     }

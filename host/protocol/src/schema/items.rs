@@ -20,7 +20,7 @@ pub enum InputItem {
     Id(ItemId),
 }
 
-/// An item that a client sends. Its id and its status are optional; fields that are not named here are kept.
+/// An item that a client sends. Its id and its status are optional; fields that are not named here are stored, too.
 #[derive(Debug, ToSchema)]
 #[serde(untagged)]
 pub enum NewItem {
@@ -28,19 +28,19 @@ pub enum NewItem {
     Message(InputMessage),
     /// A call that the model made.
     FunctionCall(FunctionCallItem),
-    /// What a function said.
+    /// The output of a function.
     FunctionCallOutput(FunctionCallOutputItem),
     /// A call of a custom tool that the model made.
     CustomToolCall(CustomToolCallItem),
-    /// What a custom tool said.
+    /// The output of a custom tool.
     CustomToolCallOutput(CustomToolCallOutputItem),
     /// What the model thought.
     Reasoning(ReasoningItem),
-    /// What stands for a compacted conversation.
+    /// The summary of a compacted conversation.
     Compaction(CompactionItem),
     /// More tools.
     AdditionalTools(AdditionalToolsItem),
-    /// Any other. It is kept, agents are given it, and models are not told of it.
+    /// Any other type. It is stored and given to agents, but not sent to models.
     Other(OtherItem),
 }
 
@@ -49,13 +49,13 @@ pub enum NewItem {
 pub struct InputMessage {
     /// May be left out.
     pub r#type: Option<MessageType>,
-    /// Who says it.
+    /// The author.
     pub role: Role,
-    /// What is said. Only assistants may leave it out.
+    /// The content. Only assistants may leave it out.
     pub content: Option<InputContent>,
 }
 
-/// What a message says: a text, or parts.
+/// The content of a message: a text, or parts.
 #[derive(Debug, ToSchema)]
 #[serde(untagged)]
 pub enum InputContent {
@@ -115,7 +115,7 @@ pub struct FunctionCallItem {
     pub arguments: String,
 }
 
-/// What a function of the client said.
+/// The output of a function of the client.
 #[derive(Debug, ToSchema)]
 pub struct FunctionCallOutputItem {
     /// `function_call_output`
@@ -141,7 +141,7 @@ pub struct CustomToolCallItem {
     pub input: String,
 }
 
-/// What a custom tool of the client said.
+/// The output of a custom tool of the client.
 #[derive(Debug, ToSchema)]
 pub struct CustomToolCallOutputItem {
     /// `custom_tool_call_output`
@@ -170,7 +170,7 @@ pub struct ReasoningItem {
     pub summary: Vec<SummaryPart>,
 }
 
-/// What stands for a compacted conversation: made by `POST /v1/responses/compact`.
+/// The summary of a compacted conversation, made by `POST /v1/responses/compact`.
 #[derive(Debug, ToSchema)]
 pub struct CompactionItem {
     /// `compaction`
@@ -184,7 +184,7 @@ pub struct CompactionItem {
 pub struct ItemReference {
     /// `item_reference`
     pub r#type: ItemReferenceType,
-    /// The id of an item of a kept response or of the conversation.
+    /// The id of an item of a stored response or of the conversation.
     pub id: String,
 }
 
@@ -192,11 +192,11 @@ pub struct ItemReference {
 #[derive(Debug, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ItemId {
-    /// The id of an item of a kept response or of the conversation.
+    /// The id of an item of a stored response or of the conversation.
     pub id: String,
 }
 
-/// An item as it is kept: with an id, and a message's content as parts. Fields that a client added are kept.
+/// An item as it is stored: with an id, and a message's content as parts. Fields that a client added stay.
 #[derive(Debug, ToSchema)]
 #[serde(untagged)]
 pub enum StoredItem {
@@ -206,24 +206,24 @@ pub enum StoredItem {
     Other(OtherItem),
 }
 
-/// An item that this server serves, as it is kept.
+/// An item of a type that this server supports, as it is stored.
 #[derive(Debug, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ServedItem {
     /// A message.
     Message {
-        /// `msg_…`, or what the client chose.
+        /// `msg_…`, or the client's own.
         id: String,
         /// How far it is.
         status: ItemStatus,
-        /// Who says it.
+        /// The author.
         role: Role,
-        /// What is said.
+        /// The content.
         content: Vec<InputPart>,
     },
     /// A call of one of the client's functions.
     FunctionCall {
-        /// `fc_…`, or what the client chose.
+        /// `fc_…`, or the client's own.
         id: String,
         /// How far it is.
         status: ItemStatus,
@@ -236,9 +236,9 @@ pub enum ServedItem {
         /// JSON text.
         arguments: String,
     },
-    /// What a function of the client said.
+    /// The output of a function of the client.
     FunctionCallOutput {
-        /// `fco_…`, or what the client chose.
+        /// `fco_…`, or the client's own.
         id: String,
         /// How far it is.
         status: ItemStatus,
@@ -249,7 +249,7 @@ pub enum ServedItem {
     },
     /// A call of one of the client's custom tools.
     CustomToolCall {
-        /// `ctc_…`, or what the client chose.
+        /// `ctc_…`, or the client's own.
         id: String,
         /// How far it is.
         status: ItemStatus,
@@ -262,9 +262,9 @@ pub enum ServedItem {
         /// What the tool is given.
         input: String,
     },
-    /// What a custom tool of the client said.
+    /// The output of a custom tool of the client.
     CustomToolCallOutput {
-        /// `ctco_…`, or what the client chose.
+        /// `ctco_…`, or the client's own.
         id: String,
         /// How far it is.
         status: ItemStatus,
@@ -275,14 +275,14 @@ pub enum ServedItem {
     },
     /// What the model thought, in summary.
     Reasoning {
-        /// `rs_…`, or what the client chose.
+        /// `rs_…`, or the client's own.
         id: String,
         /// The parts of the summary.
         summary: Vec<SummaryPart>,
     },
-    /// What stands for a compacted conversation.
+    /// The summary of a compacted conversation.
     Compaction {
-        /// `cmp_…`, or what the client chose.
+        /// `cmp_…`, or the client's own.
         id: String,
         /// Only this server reads it.
         encrypted_content: String,
@@ -296,7 +296,7 @@ pub enum ServedItem {
     },
 }
 
-/// An item of a type that this server does not serve. It is kept as it is, and may have any fields.
+/// An item of a type that this server does not support. It is stored as it is, and may have any fields.
 #[derive(Debug, ToSchema)]
 pub struct OtherItem {
     /// Its type.

@@ -134,7 +134,7 @@ fn a_limit_is_named_when_it_is_reached() {
     let mut recorder = recorder();
     recorder.emit(Emission::OpenMessage).unwrap();
     let error = recorder.emit(Emission::Text(0, &"x".repeat(65))).unwrap_err();
-    assert_eq!(error.to_string(), "wrote bytes at once: 65, limit 64 (limits.event_bytes)");
+    assert_eq!(error.to_string(), "wrote bytes in one call: 65, limit 64 (limits.event_bytes)");
 }
 
 fn emission() -> impl Strategy<Value = (u8, usize, String)> {

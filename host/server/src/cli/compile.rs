@@ -9,13 +9,13 @@ pub(super) struct Compile {
     /// The most memory, in bytes.
     #[arg(long)]
     memory: u64,
-    /// The most time of a processor, in seconds.
+    /// The most CPU time, in seconds.
     #[arg(long)]
     cpu: u64,
     /// The addresses of a memory, in bytes.
     #[arg(long, requires = "guard")]
     reservation: Option<u64>,
-    /// The addresses behind it that are never used, in bytes.
+    /// The addresses after it that are never used, in bytes.
     #[arg(long)]
     guard: Option<u64>,
 }

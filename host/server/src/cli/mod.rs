@@ -25,8 +25,8 @@ use crate::descriptors::keep_from_children;
 
 /// A server that runs agents as sandboxed WebAssembly components and never loses a run.
 ///
-/// Point an OpenAI SDK at it: it speaks the Responses API (POST /v1/responses). A run goes on when its client goes
-/// away, and everything that a client has seen is kept.
+/// Point an OpenAI SDK at it: it speaks the Responses API (POST /v1/responses). A run continues when its client goes
+/// away, and everything that a client has seen is stored.
 #[derive(Debug, Parser)]
 ///
 /// The exit code is 0 when all went well, 1 when something did not, with a sentence on standard error, and 2 when the command

@@ -24,7 +24,7 @@ impl PidFile {
         let cannot = |error: std::io::Error| format!("pid_file: {} cannot be written: {error}", path.display());
         let mut file = private::open(path).map_err(cannot)?;
         file.try_lock().map_err(|error| match error {
-            TryLockError::WouldBlock => format!("pid_file: {} is another running server's", path.display()),
+            TryLockError::WouldBlock => format!("pid_file: {} belongs to another running server", path.display()),
             TryLockError::Error(error) => cannot(error),
         })?;
         file.set_len(0).and_then(|()| file.rewind()).map_err(cannot)?;
@@ -37,7 +37,7 @@ impl PidFile {
         let cannot = |error: std::io::Error| format!("pid_file: {} cannot be read: {error}", path.display());
         let mut file = File::open(path).map_err(cannot)?;
         match file.try_lock_shared() {
-            Ok(()) => return Err(format!("no server runs: nobody holds {}", path.display())),
+            Ok(()) => return Err(format!("no server is running: no process holds {}", path.display())),
             Err(TryLockError::WouldBlock) => {}
             Err(TryLockError::Error(error)) => return Err(cannot(error)),
         }

@@ -20,7 +20,7 @@ const LOOK: Duration = Duration::from_millis(500);
 /// See and stop the runs of a server.
 ///
 /// On a server with keys, OUTLAST_KEY must hold one that has `admin = true`; `outlast key new NAME --admin` makes it. Runs
-/// with `store: false` are not kept, and not shown.
+/// with `store: false` are not stored, and not shown.
 #[derive(Debug, Args)]
 pub(super) struct Runs {
     #[command(subcommand)]
@@ -31,7 +31,7 @@ pub(super) struct Runs {
     /// The key.
     #[arg(long, global = true, env = "OUTLAST_KEY", hide = true, hide_env_values = true)]
     key: Option<String>,
-    /// Print the answers of the server, JSON, and not text for people.
+    /// Print the server's JSON answers instead of text.
     #[arg(long, global = true)]
     json: bool,
 }
@@ -70,7 +70,7 @@ enum Command {
     Logs {
         /// The id of its response.
         id: String,
-        /// Go on until the run has ended.
+        /// Continue until the run has ended.
         #[arg(long, short)]
         follow: bool,
     },
@@ -166,7 +166,7 @@ impl Api {
         let status = answer.status();
         let body = answer.text().await.map_err(cannot)?;
         let body: Value = serde_json::from_str(&body)
-            .map_err(|_| format!("{} answers {status} and no JSON: is it an outlast server?", self.url))?;
+            .map_err(|_| format!("{} answered {status} without JSON: is it an outlast server?", self.url))?;
         if status.is_success() {
             return Ok(body);
         }

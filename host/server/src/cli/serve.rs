@@ -35,8 +35,8 @@ use crate::{
 ///
 /// Every setting has a place in the configuration file, can be given in the environment (OUTLAST_LISTEN,
 /// OUTLAST_LIMITS__RUN_TIMEOUT, …), and some have a flag here. Flags win over the environment, the environment
-/// over the file. SIGTERM and Ctrl-C stop the server in order; a second one stops it at once. SIGHUP makes it read
-/// its keys and its certificate again and look at the plugin folder.
+/// over the file. SIGTERM and Ctrl-C shut the server down gracefully; a second one stops it at once. SIGHUP makes it
+/// read its keys and its certificate again and look at the plugin folder.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     outlast serve --plugins plugins\n  \
@@ -97,11 +97,11 @@ fn greet(server: &Server) {
     let greeting = greeting(server);
     let printed = std::thread::Builder::new().spawn(move || {
         if let Err(why) = print(greeting) {
-            warn!("where the server is was not said: {why}");
+            warn!("the greeting cannot be printed: {why}");
         }
     });
     if let Err(error) = printed {
-        warn!(%error, "where the server is was not said");
+        warn!(%error, "the greeting cannot be printed");
     }
 }
 
@@ -160,7 +160,7 @@ fn log(config: &Config) -> Result<Flush, String> {
     })?;
     let coloured = std::io::stderr().is_terminal() && config.log_format == LogFormat::Text;
     let (writer, flush) =
-        Log::start(config.log_format, coloured).map_err(|error| format!("cannot begin a log: {error}"))?;
+        Log::start(config.log_format, coloured).map_err(|error| format!("cannot start the log: {error}"))?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(coloured)

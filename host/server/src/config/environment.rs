@@ -78,13 +78,13 @@ pub(super) fn read() -> Result<Environment, String> {
             Judgement::Key => known.push(rest),
             Judgement::Foreign => {}
             Judgement::Unknown => warnings.push(format!(
-                "the environment variable {shown} means nothing here, and is ignored; sections are separated by two \
+                "the environment variable {shown} is not known, and is ignored; sections are separated by two \
                  underscores, as in OUTLAST_LIMITS__RUN_TIMEOUT"
             )),
             Judgement::Nearly(right) => {
                 return Err(format!(
-                    "the environment variable {shown} is no key, but nearly one: did you mean {right}? Sections are \
-                     separated by two underscores. Correct or unset it"
+                    "the environment variable {shown} is not a key: did you mean {right}? Sections are separated by \
+                     two underscores. Correct or unset it"
                 ));
             }
         }

@@ -148,7 +148,7 @@ async fn by_child(
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // Not in the terminal's group: what is meant for the server is not meant for it.
     command.process_group(0).kill_on_drop(true);
-    let cannot = |why: String| Refused(format!("it cannot be compiled: a process for it {why}"));
+    let cannot = |why: String| Refused(format!("it cannot be compiled: the compiler process {why}"));
     let mut child = command.spawn().map_err(|error| cannot(format!("cannot be started: {error}")))?;
     let (Some(mut stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
     else {
@@ -174,7 +174,7 @@ async fn all(from: impl AsyncRead + Unpin, most: u64) -> std::io::Result<Vec<u8>
 /// What a child that has ended came to.
 fn outcome(status: ExitStatus, mut given: Vec<u8>, said: &[u8], limits: &PluginLimits) -> Result<Vec<u8>, Refused> {
     if given.len() as u64 > CODE {
-        return Err(Refused(format!("its code has more than {} MiB, the most", CODE >> 20)));
+        return Err(Refused(format!("its code exceeds the limit of {} MiB", CODE >> 20)));
     }
     let said = String::from_utf8_lossy(said);
     // So says the standard library where an allocation fails.

@@ -120,7 +120,7 @@ impl RunState {
         Ok(match self.unless_stopped(started).await? {
             Ok(Ok(generation)) => {
                 if let left_out @ 1.. = generation.left_out() {
-                    let line = format!("{left_out} items of the beginning were left out (truncation: auto)");
+                    let line = format!("the first {left_out} items were left out (truncation: auto)");
                     self.log.note(tracing::Level::INFO, "model", &line);
                 }
                 Ok(generation)
@@ -183,7 +183,7 @@ fn interrupted() -> Failure {
     Failure {
         kind: FailureKind::Interrupted,
         code: "interrupted".to_owned(),
-        message: "The server was stopped while the model answered.".to_owned(),
+        message: "The server was stopped while the model was answering.".to_owned(),
         retry_after_ms: None,
     }
 }
@@ -228,7 +228,7 @@ fn client_functions(request: &Request) -> Result<ClientFunctions, Failure> {
 fn read(request: Request) -> Result<Call, Failure> {
     let unread = |unread: Unread, field: &str, what: &str| match unread {
         Unread::TooMany(most) => {
-            let message = format!("`{field}` has more than {most} values, the most.");
+            let message = format!("`{field}` has more than {most} values, the limit.");
             failure(FailureKind::Limit, "too_many_values", message)
         }
         Unread::Wrong(error) => {

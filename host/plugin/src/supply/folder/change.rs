@@ -218,7 +218,7 @@ impl Change {
                         None => {
                             let (what, name) = name_of(&plugin);
                             let article = if what == AGENT { "an" } else { "a" };
-                            let why = Refused(format!("there is {article} {what} named `{name}` already"));
+                            let why = Refused(format!("{article} {what} named `{name}` already exists"));
                             self.news.push(News::Refused(path, why, known.plugin.is_some()));
                         }
                     }

@@ -40,7 +40,7 @@ impl News {
                 }
             }
             Self::Refused(path, why, true) => {
-                warn!(plugin = %path.display(), "refused: {why}; the version before goes on serving");
+                warn!(plugin = %path.display(), "refused: {why}; the previous version continues to serve");
             }
             Self::Contested(path, why) => error!(plugin = %path.display(), "refused: {why}"),
             Self::Refused(path, why, false) => warn!(plugin = %path.display(), "refused: {why}"),
@@ -48,10 +48,12 @@ impl News {
                 let (path, name) = (path.display(), plugin.name());
                 match plugin {
                     Plugin::Agent(_) => {
-                        info!(plugin = %path, agent = name, "the file is gone: no new runs; those that go on are not touched");
+                        info!(plugin = %path, agent = name, "the file is gone: no new runs start; active runs are not \
+                                                             affected");
                     }
                     Plugin::Tool(_) => {
-                        info!(plugin = %path, tool = name, "the file is gone: no new calls; those that go on are not touched");
+                        info!(plugin = %path, tool = name, "the file is gone: no new calls start; active calls are not \
+                                                            affected");
                     }
                 }
             }

@@ -114,18 +114,18 @@ impl McpConfig {
                     hidden.add(filled.secrets);
                 }
                 let parsed = Url::parse(&filled.value).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
-                let url = parsed.ok_or_else(|| wrong("url is none of `http://` or `https://`".to_owned()))?;
+                let url = parsed.ok_or_else(|| wrong("url must begin with `http://` or `https://`".to_owned()))?;
                 let mut headers = Vec::new();
                 for (header, template) in &self.headers {
                     let wrong = |what: &str| wrong(format!("headers.{header} {what}"));
                     let name = HeaderName::from_bytes(header.as_bytes())
-                        .map_err(|_| wrong("has a name that is no header's"))?;
+                        .map_err(|_| wrong("has a name that is not valid for a header"))?;
                     if RESERVED.contains(&name.as_str()) {
                         return Err(wrong("belongs to the protocol"));
                     }
                     let Filled { value, secrets } = template.fill(&lookup).map_err(|what| wrong(&what))?;
-                    let mut value =
-                        HeaderValue::from_str(&value).map_err(|_| wrong("has a value that is no header's"))?;
+                    let mut value = HeaderValue::from_str(&value)
+                        .map_err(|_| wrong("has a value that is not valid for a header"))?;
                     value.set_sensitive(true);
                     hidden.add(secrets);
                     headers.push((name, value));
@@ -155,7 +155,7 @@ impl McpConfig {
                 let cwd = self.cwd.as_deref().map(absolute).transpose()?;
                 Ok((Way::Child { program, arguments: arguments.to_vec(), env, cwd }, hidden))
             }
-            _ => Err(wrong("url or mcp.NAME.command must be there, and not both".replace("NAME", name))),
+            _ => Err(wrong("url or mcp.NAME.command must be set, and not both".replace("NAME", name))),
         }
     }
 }
@@ -191,7 +191,7 @@ mod tests {
     fn what_is_wrong_is_named() {
         for (name, toml, expected) in [
             ("Hub", "url = \"https://a.test\"", "configuration: mcp.Hub: a name must be"),
-            ("hub", "", "configuration: mcp.hub.url or mcp.hub.command must be there"),
+            ("hub", "", "configuration: mcp.hub.url or mcp.hub.command must be set"),
             ("hub", "url = \"a\"\ncommand = [\"b\"]", "not both"),
             ("hub", "url = \"file:///a\"", "mcp.hub.url is none of"),
             ("hub", "url = \"https://${NONE}/\"", "mcp.hub.url names the environment variable NONE"),

@@ -67,7 +67,7 @@ pub(super) async fn connect(
                 .connect_timeout(CONNECT_TIMEOUT)
                 .user_agent(concat!("outlast/", env!("CARGO_PKG_VERSION")))
                 .build()
-                .map_err(|error| format!("no client can be made: {error}"))?;
+                .map_err(|error| format!("cannot create an HTTP client: {error}"))?;
             let config = StreamableHttpClientTransportConfig::with_uri(url.as_str())
                 .custom_headers(headers.iter().cloned().collect())
                 .max_sse_event_size(most)
@@ -82,7 +82,7 @@ pub(super) async fn connect(
             };
             let folder = cwd.as_deref().or(scratch.as_ref().map(TempDir::path)).unwrap_or(Path::new("/"));
             if !folder.is_dir() {
-                return Err(format!("its folder {} (mcp.{name}.cwd) is not there", folder.display()));
+                return Err(format!("its folder {} (mcp.{name}.cwd) does not exist", folder.display()));
             }
             let mut command = Command::new(program);
             command

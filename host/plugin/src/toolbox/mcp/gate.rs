@@ -77,7 +77,7 @@ impl Drop for Calling {
 }
 
 impl Open {
-    /// Sends while the lease holds; none when the call was given up before it was begun with.
+    /// Sends while the lease holds; none when the call was abandoned before it was begun with.
     async fn pass<T>(open: Option<Self>, send: impl Future<Output = T>) -> Option<T> {
         let Some(Self { lease, given_up }) = open else { return Some(send.await) };
         given_up.run_until_cancelled(lease.held()).await?;
@@ -171,7 +171,7 @@ impl Transport<RoleClient> for GatedChild {
     fn send(&mut self, message: TxJsonRpcMessage<RoleClient>) -> impl Future<Output = io::Result<()>> + Send + 'static {
         let open = self.gate.of(&message);
         let send = self.child.send(message);
-        async move { Open::pass(open, send).await.unwrap_or_else(|| Err(io::Error::other("the call was given up"))) }
+        async move { Open::pass(open, send).await.unwrap_or_else(|| Err(io::Error::other("the call was abandoned"))) }
     }
 
     fn receive(&mut self) -> impl Future<Output = Option<RxJsonRpcMessage<RoleClient>>> + Send {

@@ -138,7 +138,7 @@ impl McpServer {
             if began.elapsed() >= GOOD {
                 pause = PAUSES.0;
             }
-            warn!(target: "mcp", server, "is not there: {ended}; the next attempt is in {}", humantime::format_duration(pause));
+            warn!(target: "mcp", server, "not connected: {ended}; retrying in {}", humantime::format_duration(pause));
             self.state.send_replace(State::Down(ended));
             let next = async {
                 // Nobody is to make it begin again and again.
@@ -186,17 +186,17 @@ impl McpServer {
         self.state.send_replace(State::Up(peer.clone()));
         let why = loop {
             tokio::select! {
-                _ = &mut ended => return "the connection has ended".to_owned(),
-                () = &mut broken => break "a call of it failed on the way".to_owned(),
+                _ = &mut ended => return "the connection was closed".to_owned(),
+                () = &mut broken => break "a call did not reach it, or its answer did not arrive".to_owned(),
                 () = self.stop.cancelled() => break String::new(),
                 () = changed.notified() => match timeout(CONNECT, self.read_offer(&peer)).await {
                     Ok(Ok(Offered::Taken(tools_sha256))) => {
                         let tools = self.offer.load().len();
-                        info!(target: "mcp", server, tools, tools_sha256, "offers other tools");
+                        info!(target: "mcp", server, tools, tools_sha256, "its tools have changed");
                     }
                     Ok(Ok(Offered::Refused(why))) => break why,
-                    Ok(Err(why)) => warn!(target: "mcp", server, "does not say what it offers now: {why}"),
-                    Err(_) => warn!(target: "mcp", server, "does not say what it offers now"),
+                    Ok(Err(why)) => warn!(target: "mcp", server, "did not list its tools: {why}"),
+                    Err(_) => warn!(target: "mcp", server, "did not list its tools"),
                 },
             }
         };
@@ -232,8 +232,8 @@ impl McpServer {
         if self.pin.is_some_and(|pin| !pin.is(sha256)) {
             self.offer.store(Arc::default());
             return Ok(Offered::Refused(format!(
-                "its tools are not those that are pinned ({}); `tools_sha256 = \"{shown}\"` in `[mcp.{server}]` would take \
-                 these",
+                "its tools are not those that are pinned ({}); `tools_sha256 = \"{shown}\"` in `[mcp.{server}]` would \
+                 accept these",
                 difference(&self.taken.load(), &offer)
             )));
         }
@@ -292,7 +292,7 @@ impl McpServer {
         // Dropped in the middle, it tells the server that nobody wants the answer any more.
         let answered = match peer.call_tool_once(params).await {
             Ok(rmcp::model::CallToolResponse::Complete(result)) => answer(result),
-            Ok(_) => Err(self.unavailable("it wants something that this server does not have")),
+            Ok(_) => Err(self.unavailable("it requests a feature that this server does not have")),
             Err(ServiceError::McpError(error)) => {
                 let invalid = error.code == ErrorCode::INVALID_PARAMS;
                 let kind = if invalid { FailureKind::Invalid } else { FailureKind::Other };

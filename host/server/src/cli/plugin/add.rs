@@ -16,9 +16,9 @@ use crate::{
 
 /// Check a plugin and put it into the plugin folder, from a file or from a registry.
 ///
-/// It is checked as `outlast plugin check` does, and lies in the folder as NAME.wasm, after its own name, with its
-/// signature if it has one. It replaces the version that is there, and never another plugin. A server that runs serves it
-/// by itself; runs that go on keep the version that they began with.
+/// It is checked as `outlast plugin check` does, and stored in the folder as NAME.wasm, by its own name, with its
+/// signature if it has one. It replaces another version of the same plugin, and never another plugin. A running server
+/// serves it without a restart; active runs keep the version that they started with.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  outlast plugin add target/wasm32-wasip2/release/helper.wasm --config outlast.toml"
@@ -63,14 +63,14 @@ async fn install(installed: &Installed, examined: &Examined) -> Result<(), Strin
     let (name, version, what) = (added.name(), added.version(), added.what());
     let tool = matches!(added, Plugin::Tool(_));
     let folder = installed.folder()?;
-    std::fs::create_dir_all(folder).map_err(|error| format!("{} cannot be made: {error}", folder.display()))?;
+    std::fs::create_dir_all(folder).map_err(|error| format!("{} cannot be created: {error}", folder.display()))?;
     let there = installed.all().await?;
     let before = there.iter().find(|plugin| plugin.is_named(name) && plugin.tool == tool && plugin.path.is_some());
     let path: PathBuf = match before.and_then(|before| before.path.as_ref()) {
         Some(path) if path.parent() == Some(folder) => path.clone(),
         Some(_) => {
             let from = before.map(|before| before.from.as_str()).unwrap_or_default();
-            return Err(format!("`plugins` in the configuration has the {what} `{name}` already, from {from}"));
+            return Err(format!("`plugins` in the configuration already has the {what} `{name}`, from {from}"));
         }
         None => folder.join(format!("{name}.wasm")),
     };
@@ -80,7 +80,7 @@ async fn install(installed: &Installed, examined: &Examined) -> Result<(), Strin
         let is = match (&other.named, &other.refused) {
             (Some((name, version)), _) if other.tool => format!("the tool component `{name}` {version}"),
             (Some((name, version)), _) => format!("the agent `{name}` {version}"),
-            (None, why) => format!("no plugin that fits ({})", why.as_deref().unwrap_or("unknown")),
+            (None, why) => format!("not a plugin for this server ({})", why.as_deref().unwrap_or("unknown")),
         };
         let file = path.file_name().unwrap_or_default().display();
         return Err(format!("{shown} is {is}, and is not overwritten: `outlast plugin remove {file}` removes it"));
@@ -98,7 +98,7 @@ async fn install(installed: &Installed, examined: &Examined) -> Result<(), Strin
     if let Some((plugin, (_, version))) = before.and_then(|before| Some((before, before.named.as_ref()?))) {
         say!("replaced {name} {version} (sha256 {})", plugin.sha256.as_deref().unwrap_or("unknown"))?;
     }
-    say!("A server that runs serves it by itself; runs that go on keep what they began with.")?;
+    say!("A running server serves it without a restart; active runs keep the version that they started with.")?;
     Ok(())
 }
 
@@ -112,7 +112,7 @@ fn advise(examined: &Examined, reference: Option<&OciReference>) -> Result<(), S
     };
     say!("[{}]\nsha256 = \"{sha256}\"", section.key())?;
     if let Some(reference) = reference {
-        say!("\nOr, without a file in the folder, the server fetches it by itself:\n")?;
+        say!("\nOr, without a file in the folder, the server fetches it itself:\n")?;
         say!("plugins = [\"{reference}\"]")?;
     }
     Ok(())

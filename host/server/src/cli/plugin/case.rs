@@ -14,7 +14,7 @@ pub(super) struct Case {
     /// What the user says: a text or items.
     #[serde(default)]
     pub input: Value,
-    /// What a client writes behind the agent's name.
+    /// What a client writes after the agent's name.
     pub model: Option<String>,
     /// The request's other fields.
     #[serde(default)]
@@ -57,7 +57,7 @@ impl Case {
         };
         let unknown = case.expect.iter().flat_map(Map::keys).find(|key| !EXPECTED.contains(&key.as_str()));
         if let Some(key) = unknown {
-            return Err(format!("`expect.{key}` is nothing that can be expected; there are: {}", EXPECTED.join(", ")));
+            return Err(format!("`expect.{key}` is not an expectation; valid ones: {}", EXPECTED.join(", ")));
         }
         Ok(case)
     }
@@ -109,8 +109,10 @@ pub(super) fn bless(path: &Path, case: &Case, seen: &Map<String, Value>) -> Resu
     }
     let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read it: {error}"))?;
     let written = if is_toml(path) {
-        let mut document: toml_edit::DocumentMut = text.parse().map_err(|error| format!("no TOML: {error}"))?;
-        let table = toml_edit::ser::to_document(&expect).map_err(|error| format!("no TOML: {error}"))?;
+        let mut document: toml_edit::DocumentMut =
+            text.parse().map_err(|error| format!("it is not valid TOML: {error}"))?;
+        let table =
+            toml_edit::ser::to_document(&expect).map_err(|error| format!("it cannot be written as TOML: {error}"))?;
         document["expect"] = toml_edit::Item::Table(table.as_table().clone());
         document.to_string()
     } else {

@@ -20,8 +20,8 @@ pub(crate) struct Keygen {
 
 impl Keygen {
     pub(super) fn run(self) -> Result<(), String> {
-        let key = SigningKey::generate().ok_or("the system has no randomness")?;
-        let cannot = |error| format!("{} cannot be made: {error}", self.file.display());
+        let key = SigningKey::generate().ok_or("the operating system's random number generator failed")?;
+        let cannot = |error| format!("{} cannot be created: {error}", self.file.display());
         // Never over a key that is there: what it signed could not be signed again.
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.file);
         file.and_then(|mut file| file.write_all(key.to_pem().as_bytes())).map_err(cannot)?;

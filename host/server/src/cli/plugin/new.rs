@@ -25,7 +25,7 @@ pub(in crate::cli) struct New {
     /// What it is written in.
     #[arg(long, value_enum, default_value_t = Language::Rust)]
     lang: Language,
-    /// The folder that is made [default: the name].
+    /// The folder to create [default: the name].
     #[arg(long, value_name = "DIR")]
     path: Option<PathBuf>,
     /// Rust: the folder of `outlast-guest`, instead of its version on crates.io.
@@ -54,7 +54,7 @@ impl New {
     pub(in crate::cli) fn run(self) -> Result<(), String> {
         let Self { name, lang, path, sdk } = self;
         if !is_name(&name) {
-            return Err(format!("`{name}` is no name: 1 to 64 of a-z, 0-9 and `-`, beginning with a letter"));
+            return Err(format!("`{name}` is not a valid name: 1 to 64 of a-z, 0-9 and `-`, beginning with a letter"));
         }
         let sdk = match (&sdk, lang) {
             (Some(folder), Language::Rust) => sdk_at(folder)?,
@@ -123,7 +123,7 @@ fn renamed(path: PathBuf) -> PathBuf {
 
 fn write(folder: &Path, files: &[(PathBuf, String)]) -> Result<(), String> {
     if std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some()) || folder.is_file() {
-        return Err(format!("{} is there already: choose another name, or --path", folder.display()));
+        return Err(format!("{} already exists: choose another name, or --path", folder.display()));
     }
     for (path, text) in files {
         let path = folder.join(path);

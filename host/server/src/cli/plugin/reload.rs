@@ -11,7 +11,7 @@ use crate::config::{Config, Flags};
 
 /// Tell a running server to read its keys again and to look at its plugin folder now.
 ///
-/// It looks by itself when a file changes; this is for file systems that do not tell, and for those who want to be sure.
+/// It notices changed files itself; this is for file systems that do not report changes.
 /// The same as SIGHUP. The log of the server says what happened.
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("server").required(true))]
@@ -36,8 +36,8 @@ impl Reload {
                 PidFile::read(&path)?
             }
         };
-        let process = Pid::from_raw(id).filter(|_| id > 1).ok_or_else(|| format!("{id} is no server"))?;
-        kill_process(process, Signal::HUP).map_err(|error| format!("the process {id} cannot be told: {error}"))?;
+        let process = Pid::from_raw(id).filter(|_| id > 1).ok_or_else(|| format!("{id} is not a server"))?;
+        kill_process(process, Signal::HUP).map_err(|error| format!("the process {id} cannot be signalled: {error}"))?;
         say!(
             "told the server (process {id}) to read its keys again and to look at its plugin folder; its log says what it finds"
         )?;

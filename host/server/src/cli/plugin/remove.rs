@@ -8,7 +8,7 @@ use crate::cli::{outcome, output::say};
 
 /// Remove a plugin from the plugin folder: its file, and its signature.
 ///
-/// A server that runs serves it no more at once. Runs that go on keep the component that they began with, to their end
+/// A running server stops serving it at once. Active runs keep the component that they started with until they end
 /// and across restarts, and responses that are stored stay.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  outlast plugin remove helper --config outlast.toml")]
@@ -52,12 +52,12 @@ impl Remove {
                 Some(path) if path.parent() == Some(folder) => path,
                 _ if plugin.from.is_empty() => {
                     let kind = if plugin.tool { "tools" } else { "agents" };
-                    return Err(format!("no plugin is there: remove `{kind}.{name}` from the configuration"));
+                    return Err(format!("there is no such plugin: remove `{kind}.{name}` from the configuration"));
                 }
                 _ => {
                     let from = &plugin.from;
                     return Err(format!(
-                        "it is not in {}: take {from} out of `plugins` in the configuration",
+                        "it is not in {}: remove {from} from `plugins` in the configuration",
                         folder.display()
                     ));
                 }
@@ -70,7 +70,7 @@ impl Remove {
                 Some((agent, version)) => say!("removed {agent} {version}: {shown}")?,
                 None => say!("removed {shown}")?,
             }
-            say!("Runs that go on keep it to their end; responses that are stored stay.")?;
+            say!("Active runs keep it until they end; stored responses are not affected.")?;
             if plugin.pinned {
                 let kind = if plugin.tool { "tools" } else { "agents" };
                 say!("The configuration still pins it: [{kind}.{name}]")?;

@@ -31,16 +31,17 @@ const UNREAD: i32 = 141;
 
 /// Run an agent in the terminal, without a server.
 ///
-/// Its text goes to standard output as it is said, everything else to standard error. The exit code is 0 when the
-/// response is completed, 1 when it is not, 130 after Ctrl-C, and 141 when nobody reads it any more. Nothing is kept.
+/// Its text goes to standard output as it is produced, everything else to standard error. The exit code is 0 when the
+/// response is completed, 1 when it is not, 130 after Ctrl-C, and 141 when its output is no longer read. Nothing is
+/// stored.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  outlast plugin run helper.wasm \"What can you do?\" --trace")]
 pub(in crate::cli) struct Run {
     /// The component.
     component: PathBuf,
-    /// What the user says; `-` or nothing: what standard input says.
+    /// The user's input; `-` or nothing reads standard input.
     input: Option<String>,
-    /// The upstream model, which a client would write behind the agent's name: `gpt-4o` for `chat/gpt-4o`.
+    /// The upstream model, which a client would write after the agent's name: `gpt-4o` for `chat/gpt-4o`.
     #[arg(long)]
     model: Option<String>,
     /// The request's other fields, by the Responses API's names; with `input`, that is what the user says.
@@ -61,7 +62,7 @@ pub(in crate::cli) struct Run {
     /// Print the events as a client gets them, one a line.
     #[arg(long)]
     json: bool,
-    /// What is logged, in the words of `tracing`; `plugin=…` is what the agent logs.
+    /// What is logged, as a filter of `tracing`; `plugin=…` is what the agent logs.
     #[arg(long, value_name = "FILTER", default_value = "warn,genai=off,rmcp=off,plugin=trace")]
     log: String,
 }

@@ -47,7 +47,7 @@ pub(in crate::cli) struct Test {
     /// Run only the cases whose file names have this in them.
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
-    /// Write what happens into the cases as what is expected.
+    /// Write what happens into the cases as their expectation.
     #[arg(long)]
     bless: bool,
     /// The configuration file of a server (TOML): its limits hold here too.
@@ -186,13 +186,10 @@ fn judged(case: &Case, seen: &Map<String, Value>, left: usize, tools_left: usize
         .map(|difference| difference.to_string())
         .collect();
     if left > 0 {
-        found.push(format!(
-            "  answers\n    - {} answers of models\n    + {left} were not asked for",
-            case.answers.len()
-        ));
+        found.push(format!("  answers\n    - {} answers of models\n    + {left} were not used", case.answers.len()));
     }
     if tools_left > 0 {
-        found.push(format!("  tools\n    + {tools_left} answers were not asked for"));
+        found.push(format!("  tools\n    + {tools_left} answers were not used"));
     }
     // Why it failed is the first thing to know, also where nobody expected it.
     if let Some(error) = seen.get("error").filter(|_| !found.is_empty() && !expect.contains_key("error")) {
@@ -263,7 +260,7 @@ fn without_ids(mut items: Value) -> Value {
 }
 
 fn time(text: &str) -> Result<Duration, String> {
-    let time = humantime::parse_rfc3339(text).map_err(|error| format!("now = \"{text}\" is no time: {error}"))?;
+    let time = humantime::parse_rfc3339(text).map_err(|error| format!("now = \"{text}\" is not a time: {error}"))?;
     SystemTime::duration_since(&time, UNIX_EPOCH).map_err(|_| format!("now = \"{text}\" is before 1970"))
 }
 

@@ -89,7 +89,7 @@ where
 /// Makes this the subscriber of the process. Not `init`: that would also take in what the compiler of components writes with
 /// `log`, line by line, to drop it; it makes compiling many times slower.
 pub(super) fn subscribe(subscriber: impl Subscriber + Send + Sync) -> Result<(), String> {
-    tracing::subscriber::set_global_default(subscriber).map_err(|error| format!("cannot begin to log: {error}"))
+    tracing::subscriber::set_global_default(subscriber).map_err(|error| format!("cannot start the log: {error}"))
 }
 
 struct Calls<F>(F);
