@@ -414,7 +414,7 @@ async fn a_configuration_that_is_wrong_is_refused_at_the_start() {
         ("[agents.hostile]\ntools = [\"units.convert\"]", "`units.convert` is not a pattern of tools"),
         ("[tools.units]\ntimeout = \"soon\"", "tools.units.timeout"),
         ("[tools.units.http]\nmethods = [\"get\"]", "tools.units.http.methods: `get` is not a method"),
-        ("[limits]\ntool_calls = 0", "limits.tool_calls = 0 must be at least 1"),
+        ("[limits]\ntool_calls = 0", "limits.tool_calls: 0 must be 1 to 1000000"),
     ] {
         let (status, error) = Server::refused(Options::new(Database::Sqlite).config(config));
         assert!(!status.success());

@@ -30,7 +30,7 @@ pub(super) async fn compact(
     request: Request,
 ) -> Result<Json<Compaction>, Failure> {
     let body = body::read_json(request, &api).await?;
-    let request = body.parse(|body| read_compact(body, &api.limits.request)).await?;
+    let request = body.parse(|body| read_compact(body, &api.limits.request())).await?;
     access.check(&request, api.manager.agents())?;
     drop(body);
     Ok(Json(api.manager.compact(&principal, request).await?))

@@ -25,6 +25,7 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use outlast_metrics::{Held, Metrics, Transport as Over};
 use outlast_protocol::{ApiError, ErrorKind};
+use outlast_runtime::limits::{Count, HOUR, MOMENT, MOST_PLACES, Maybe, Time};
 use parking_lot::Mutex;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -68,21 +69,24 @@ const HANDSHAKE: u8 = 22;
 /// The most that is read of a request that is refused because it came without TLS, in bytes.
 const UNREAD: u64 = 64 << 10;
 
-/// Limits of connections, from the configuration.
-#[derive(Clone, Copy, Debug)]
-pub struct ConnectionLimits {
-    /// The most at once; for more, those that are idle make room, or they wait in the kernel's queue.
-    pub connections: usize,
-    /// The most of one address; none: any.
-    pub per_address: Option<usize>,
-    /// Whether who has shown no key makes room, too.
-    pub keys: bool,
-    /// How long the first byte may take.
-    pub first_byte_timeout: Duration,
-    /// How long a client may take nothing of what is sent.
-    pub write_timeout: Duration,
-    /// How long the head of a request may take.
-    pub header_timeout: Duration,
+outlast_runtime::limits! {
+    /// Limits of connections.
+    pub struct ConnectionLimits {
+        /// The most that are open; for more, those that are idle make room, or they wait in the kernel's queue.
+        connections => connections: Count = 10_000, 1 => MOST_PLACES;
+        /// The most of one address; none: any.
+        connections_per_address => per_address: Maybe<Count> = None, Some(1) => Some(MOST_PLACES);
+        /// How long the first byte may take.
+        first_byte_timeout => first_byte_timeout: Time = Duration::from_secs(5), MOMENT => HOUR;
+        /// How long a client may take nothing of what is sent.
+        write_timeout => write_timeout: Time = Duration::from_secs(60), MOMENT => HOUR;
+        /// How long the head of a request may take.
+        header_timeout => header_timeout: Time = Duration::from_secs(30), MOMENT => HOUR;
+    }
+    besides {
+        /// Whether who has shown no key makes room, too.
+        keys: bool = false;
+    }
 }
 
 /// A connection, for a handler that goes on with it after the answer, as a WebSocket does. While somebody holds

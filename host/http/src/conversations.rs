@@ -41,7 +41,7 @@ pub(super) async fn create(
 ) -> Result<Json<Conversation>, Failure> {
     let body = body::read_json(request, &api).await?;
     let CreateConversation { metadata, mut items } =
-        body.parse(|body| CreateConversation::parse(body, &api.limits.request)).await?;
+        body.parse(|body| CreateConversation::parse(body, &api.limits.request())).await?;
     let id = ConversationId::new(Uuid::now_v7());
     let texts = with_ids(&mut items);
     let items = new_items(&texts);
@@ -149,7 +149,7 @@ pub(super) async fn create_items(
 ) -> Result<Json<ItemList>, Failure> {
     let id = parse(&id)?;
     let body = body::read_json(request, &api).await?;
-    let mut items = body.parse(|body| parse_items(body, &api.limits.request)).await?;
+    let mut items = body.parse(|body| parse_items(body, &api.limits.request())).await?;
     let texts = with_ids(&mut items);
     api.manager.reserve(&principal, size(&texts)).await?;
     match api.manager.store().add_items(&principal, &id, &new_items(&texts), now()).await? {

@@ -41,7 +41,7 @@ pub(super) async fn count(
     request: Request,
 ) -> Result<Json<InputTokens>, Failure> {
     let body = body::read_json(request, &api).await?;
-    let request = body.parse(|body| CreateRequest::parse(body, &api.limits.request)).await?;
+    let request = body.parse(|body| CreateRequest::parse(body, &api.limits.request())).await?;
     access.check(&request, api.manager.agents())?;
     drop(body);
     let tokens = api.manager.input_tokens(&principal, request).await?;

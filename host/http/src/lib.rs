@@ -48,8 +48,9 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use outlast_metrics::Metrics;
-use outlast_protocol::{ApiError, ErrorKind, RequestLimits};
+use outlast_protocol::{ApiError, ErrorKind, MAX_INPUT_ITEMS, RequestLimits};
 use outlast_run::Manager;
+use outlast_runtime::limits::{Count, HOUR, MOMENT, MOST_BYTES, MOST_ITEMS, Size, Time};
 use tower_http::{
     catch_panic::CatchPanicLayer,
     request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer},
@@ -87,19 +88,34 @@ pub struct Api {
     pub metrics: Arc<Metrics>,
 }
 
-/// Limits of requests and streams, from the configuration.
-#[derive(Clone, Copy, Debug)]
-pub struct ApiLimits {
-    /// The largest body, in bytes.
-    pub body_bytes: usize,
-    /// How long a body may take to arrive.
-    pub body_timeout: Duration,
-    /// How long a stream may be silent.
-    pub keep_alive: Duration,
-    /// WebSockets.
-    pub websocket: WebSocketLimits,
+outlast_runtime::limits! {
+    /// Limits of requests and streams.
+    pub struct ApiLimits {
+        /// The largest body, in bytes, in its plain form.
+        body_bytes => body_bytes: Size = 32 << 20, 1 => MOST_BYTES;
+        /// All bodies that the server holds at the same time, in bytes; with keys, half of it of one principal. At least
+        /// twice the largest.
+        bodies_bytes => bodies_bytes: Size = 128 << 20, 0 => MOST_BYTES;
+        /// How long a body may take to arrive, or a message over a WebSocket.
+        body_timeout => body_timeout: Time = Duration::from_secs(60), MOMENT => HOUR;
+        /// The largest text part of a request, in bytes.
+        text_bytes => text_bytes: Size = 10 << 20, 0 => MOST_BYTES;
+        /// The most input items of a request.
+        input_items => input_items: Count = MAX_INPUT_ITEMS, 1 => MOST_ITEMS;
+        /// How long a stream may be silent before a comment line is sent, and a WebSocket before a ping.
+        keep_alive => keep_alive: Time = Duration::from_secs(15), Duration::from_millis(10) => Duration::from_secs(15);
+    }
+    within {
+        /// WebSockets.
+        websocket: WebSocketLimits;
+    }
+}
+
+impl ApiLimits {
     /// What is in a body.
-    pub request: RequestLimits,
+    pub(crate) fn request(&self) -> RequestLimits {
+        RequestLimits { text_bytes: self.text_bytes, input_items: self.input_items }
+    }
 }
 
 /// All routes.

@@ -91,7 +91,7 @@ pub(super) async fn create(
     let header = request.headers().get("idempotency-key").cloned();
     let connection = request.extensions().get::<Arc<Connection>>().cloned();
     let body = body::read_json(request, &api).await?;
-    let request = body.parse(|body| CreateRequest::parse(body, &api.limits.request)).await?;
+    let request = body.parse(|body| CreateRequest::parse(body, &api.limits.request())).await?;
     access.check(&request, api.manager.agents())?;
     let key = match header {
         Some(key) => Some(body.parse(|body| IdempotencyKey::parse(key.as_bytes(), body)).await?),

@@ -4,59 +4,44 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use outlast_protocol::{ApiError, ErrorKind};
+use outlast_runtime::limits::{Count, MOMENT, MOST_BYTES, MOST_RUNS, Size, Time, YEAR};
 use outlast_store::StoreError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{error, warn};
 
 use super::{Broken, HistoryLimits, OutputLimits, Quotas, RunBytes};
 
-/// Limits on runs, from the configuration.
-#[derive(Clone, Copy, Debug)]
-pub struct RunLimits {
-    /// The most runs that have an instance: `limits.max_live_runs`.
-    pub max_live_runs: usize,
-    /// The most runs, those that sleep included: `limits.max_runs`.
-    pub max_runs: usize,
-    /// How long a run must want to sleep to leave memory meanwhile: `limits.idle_after`.
-    pub idle_after: Duration,
-    /// The longest that a run of any agent may take.
-    pub longest_run: Duration,
-    /// How long an agent that was asked to stop may take to return: `limits.cancel_grace`.
-    pub cancel_grace: Duration,
-    /// How much of a run may wait to be written, or to be read where it is not kept, before its instance is
-    /// suspended: `limits.outbox_bytes`.
-    pub outbox_bytes: usize,
-    /// How much of a run's log is kept: `limits.log_bytes`.
-    pub log_bytes: usize,
-    /// How much the imports of a run may answer that has to be kept: `limits.journal_bytes`.
-    pub journal_bytes: usize,
-    /// How much of what was committed is kept in memory for subscribers: `limits.feed_bytes`.
-    pub feed_bytes: usize,
-    /// How much a request may go on from.
-    pub history: HistoryLimits,
-    /// Whether a run that is kept ends when the client that began it goes: `on_disconnect = "cancel"`.
-    pub cancel_on_disconnect: bool,
-    /// How much a run may say.
-    pub output: OutputLimits,
-}
-
-impl Default for RunLimits {
-    /// On a machine that allows 1,000 instances.
-    fn default() -> Self {
-        Self {
-            max_live_runs: 1_000,
-            max_runs: 100_000,
-            idle_after: Duration::from_secs(30),
-            longest_run: Duration::from_secs(600),
-            cancel_grace: Duration::from_millis(300),
-            outbox_bytes: 256 << 10,
-            log_bytes: 1 << 20,
-            journal_bytes: 64 << 20,
-            feed_bytes: 64 << 10,
-            history: HistoryLimits::default(),
-            cancel_on_disconnect: false,
-            output: OutputLimits::default(),
-        }
+outlast_runtime::limits! {
+    /// Limits on runs.
+    pub struct RunLimits {
+        /// The most runs, including those that sleep.
+        max_runs => max_runs: Count = 100_000, 1 => MOST_RUNS;
+        /// A run that sleeps this long, or longer, leaves memory meanwhile.
+        idle_after => idle_after: Time = Duration::from_secs(30), MOMENT => YEAR;
+        /// How long an agent that was asked to stop may take to return before its instance is dropped.
+        cancel_grace => cancel_grace: Time = Duration::from_millis(300), Duration::ZERO => Duration::from_secs(1);
+        /// How much of a run may wait to be written, or to be read where it is not kept, before its instance is suspended.
+        outbox_bytes => outbox_bytes: Size = 256 << 10, 1 => MOST_BYTES;
+        /// How much of a run's log is kept.
+        log_bytes => log_bytes: Size = 1 << 20, 0 => MOST_BYTES;
+        /// How much the imports of a run may answer that has to be kept.
+        journal_bytes => journal_bytes: Size = 64 << 20, 1 => MOST_BYTES;
+        /// How much of what was committed is kept in memory for subscribers.
+        feed_bytes => feed_bytes: Size = 64 << 10, 0 => MOST_BYTES;
+    }
+    within {
+        /// How much a request may continue.
+        history: HistoryLimits;
+        /// How much a run may say.
+        output: OutputLimits;
+    }
+    besides {
+        /// The most runs that have an instance. The server finds it out from the machine.
+        max_live_runs: usize = 1_000;
+        /// The longest that a run of any agent may take.
+        longest_run: Duration = Duration::from_secs(600);
+        /// Whether a run that is kept ends when the client that began it goes: `on_disconnect = "cancel"`.
+        cancel_on_disconnect: bool = false;
     }
 }
 

@@ -7,6 +7,7 @@ use outlast_protocol::{
     ApiError, ConversationId, CreateRequest, ErrorKind, ResponseId, Status, TerminalStatus, check_calls,
     conversation_busy, conversation_not_found, is_half_call, previous_not_found, references,
 };
+use outlast_runtime::limits::{Count, MOST_BYTES, MOST_ITEMS, Size};
 use outlast_store::{ActiveRun, Store, StoreError, Turn, TurnItem};
 use serde::Deserialize;
 use serde_json::Value;
@@ -27,18 +28,13 @@ pub(super) struct History {
     pub position: i64,
 }
 
-/// How much a request may go on from.
-#[derive(Clone, Copy, Debug)]
-pub struct HistoryLimits {
-    /// Items: `limits.history_items`.
-    pub items: usize,
-    /// Bytes of what is read for it, as it is stored: `limits.history_bytes`.
-    pub bytes: usize,
-}
-
-impl Default for HistoryLimits {
-    fn default() -> Self {
-        Self { items: 10_000, bytes: 32 << 20 }
+outlast_runtime::limits! {
+    /// How much a request may continue.
+    pub struct HistoryLimits {
+        /// Items.
+        history_items => items: Count = 10_000, 1 => MOST_ITEMS;
+        /// Bytes of what is read for it, as it is stored.
+        history_bytes => bytes: Size = 32 << 20, 0 => MOST_BYTES;
     }
 }
 

@@ -7,36 +7,37 @@
 
 mod calls;
 mod compaction;
+mod tape;
+mod texts;
 
 use std::{borrow::Cow, collections::BTreeMap};
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use outlast_protocol::{
     Content, CustomInput, Emission, EmitError, Emitted, Event, Fold, FoldError, IncompleteDetails, Item, ItemIndex,
-    ItemStatus, Response, ResponseError, ResponseId, Segment, Status, SummaryPart, TerminalStatus, Usage, encode,
-    frames, skip_frames,
+    ItemStatus, Response, ResponseError, ResponseId, Segment, Status, SummaryPart, TerminalStatus, Usage, frames,
+    skip_frames,
 };
-
+use outlast_runtime::limits::{Count, MOST_BYTES, MOST_EVENTS, MOST_ITEMS, Number, Size};
 use serde_json::Value;
 
 use super::ReasoningSeal;
+use tape::Tape;
+use texts::{close_part, open_part};
 
-/// How much a run may say. A run that goes beyond a limit is ended.
-#[derive(Clone, Copy, Debug)]
-pub struct OutputLimits {
-    /// The largest single text, in bytes: `limits.event_bytes`.
-    pub event_bytes: usize,
-    /// All text together, in bytes: `limits.output_bytes`.
-    pub output_bytes: usize,
-    /// The most items: `limits.output_items`.
-    pub output_items: usize,
-    /// The most events: `limits.events`.
-    pub events: u64,
-}
-
-impl Default for OutputLimits {
-    fn default() -> Self {
-        Self { event_bytes: 1 << 20, output_bytes: 16 << 20, output_items: 1_000, events: 1_000_000 }
+outlast_runtime::limits! {
+    /// How much a run may say. A run that goes beyond a limit is ended.
+    pub struct OutputLimits {
+        /// All text together, in bytes.
+        output_bytes => output_bytes: Size = 16 << 20, 0 => MOST_BYTES;
+        /// The most items.
+        output_items => output_items: Count = 1_000, 1 => MOST_ITEMS;
+        /// The most events.
+        events => events: Number = 1_000_000, 0 => MOST_EVENTS;
+    }
+    besides {
+        /// The largest single text, in bytes: `limits.event_bytes`, which the sandbox keeps to, too.
+        event_bytes: usize = 1 << 20;
     }
 }
 
@@ -365,83 +366,6 @@ impl Recorder {
         check("wrote bytes in total", self.text_bytes as u64, self.limits.output_bytes as u64, "limits.output_bytes")
     }
 
-    fn hold_logprobs(&mut self, index: ItemIndex, likely: &[Value]) -> Result<Emitted, EmitError> {
-        if !self.is_open(index) {
-            return Err(EmitError::Closed);
-        }
-        for token in likely {
-            self.count_text(&token.to_string())?;
-        }
-        self.logprobs = likely.to_vec();
-        Ok(Emitted::Done)
-    }
-
-    fn write_content(&mut self, index: ItemIndex, text: &str, refusal: bool) -> Result<Emitted, EmitError> {
-        if !self.is_open(index) {
-            return Err(EmitError::Closed);
-        }
-        self.count_text(text)?;
-        let Some(Item::Message { id, content, .. }) = self.response.output.get_mut(index) else {
-            return Err(EmitError::WrongKind(if refusal { "a refusal" } else { "text" }));
-        };
-        if text.is_empty() {
-            return Ok(Emitted::Done);
-        }
-        let tape = &mut self.tape;
-        let same = content.last().map(|part| matches!(part, Content::Refusal { .. }) == refusal);
-        if same != Some(true) {
-            if let Some(part) = content.last() {
-                close_part(tape, id, index, content.len() - 1, part);
-            }
-            content.push(if refusal { Content::empty_refusal() } else { Content::empty_text() });
-            open_part(tape, id, index, content);
-        }
-        let content_index = content.len() - 1;
-        let (item_id, delta) = (id.as_str().into(), text.into());
-        match content.last_mut() {
-            Some(Content::OutputText { text: whole, logprobs: all, .. }) => {
-                whole.push_str(text);
-                let logprobs = std::mem::take(&mut self.logprobs);
-                all.extend_from_slice(&logprobs);
-                let event = Event::TextDelta { item_id, output_index: index, content_index, delta, logprobs };
-                tape.record(&event);
-            }
-            Some(Content::Refusal { refusal: whole }) => {
-                whole.push_str(text);
-                tape.record(&Event::RefusalDelta { item_id, output_index: index, content_index, delta });
-            }
-            None => {}
-        }
-        Ok(Emitted::Done)
-    }
-
-    fn write_summary(&mut self, index: ItemIndex, text: &str) -> Result<Emitted, EmitError> {
-        if !self.is_open(index) {
-            return Err(EmitError::Closed);
-        }
-        self.count_text(text)?;
-        let Some(Item::Reasoning { id, summary, .. }) = self.response.output.get_mut(index) else {
-            return Err(EmitError::WrongKind("a summary"));
-        };
-        if text.is_empty() {
-            return Ok(Emitted::Done);
-        }
-        let tape = &mut self.tape;
-        let item_id = || id.as_str().into();
-        if summary.is_empty() {
-            summary.push(SummaryPart::SummaryText { text: String::new() });
-            let part = Cow::Borrowed(&summary[0]);
-            let event = Event::SummaryPartAdded { item_id: item_id(), output_index: index, summary_index: 0, part };
-            tape.record(&event);
-        }
-        let SummaryPart::SummaryText { text: whole } = &mut summary[0];
-        whole.push_str(text);
-        let delta = text.into();
-        let event = Event::SummaryDelta { item_id: item_id(), output_index: index, summary_index: 0, delta };
-        tape.record(&event);
-        Ok(Emitted::Done)
-    }
-
     /// Closes the open part of an item and the item itself.
     fn close(&mut self, index: ItemIndex, status: ItemStatus) {
         self.end_input(index);
@@ -478,102 +402,6 @@ impl Recorder {
         let event = Event::ItemDone { output_index: index, item: Cow::Borrowed(&*item) };
         tape.record(&event);
     }
-}
-
-/// The last part of `content` was added.
-fn open_part(tape: &mut Tape, item_id: &str, output_index: ItemIndex, content: &[Content]) {
-    let Some(part) = content.last() else { return };
-    let (item_id, content_index, part) = (item_id.into(), content.len() - 1, Cow::Borrowed(part));
-    tape.record(&Event::PartAdded { item_id, output_index, content_index, part });
-}
-
-/// A part of a message is complete.
-fn close_part(tape: &mut Tape, id: &str, output_index: ItemIndex, content_index: usize, part: &Content) {
-    let item_id = || id.into();
-    let done = match part {
-        Content::OutputText { text, logprobs, .. } => {
-            let (text, logprobs) = (text.as_str().into(), logprobs.clone());
-            Event::TextDone { item_id: item_id(), output_index, content_index, text, logprobs }
-        }
-        Content::Refusal { refusal } => {
-            Event::RefusalDone { item_id: item_id(), output_index, content_index, refusal: refusal.as_str().into() }
-        }
-    };
-    tape.record(&done);
-    tape.record(&Event::PartDone { item_id: item_id(), output_index, content_index, part: Cow::Borrowed(part) });
-}
-
-/// Events as they become frames.
-///
-/// While a run is executed again, what was recorded before is expected again, byte for byte, and goes nowhere.
-#[derive(Debug, Default)]
-struct Tape {
-    /// The number of the next event.
-    next: u64,
-    /// The number of the first event in `frames`.
-    first: u64,
-    /// Frames that were not taken yet.
-    frames: Vec<u8>,
-    /// The frames that were recorded before and are still to come.
-    recorded: Bytes,
-    /// While there are any: all frames that were recorded before, and how many they are.
-    log: (Bytes, u64),
-    /// The first event that was another one than before.
-    diverged: Option<String>,
-}
-
-impl Tape {
-    fn record(&mut self, event: &Event<'_>) {
-        encode(event, self.next, &mut self.frames);
-        self.next += 1;
-        if self.recorded.is_empty() {
-            return;
-        }
-        if self.recorded.starts_with(&self.frames) {
-            self.advance(self.frames.len());
-        } else {
-            let number = self.next - 1;
-            let expected = skip_frames(&self.recorded, 1);
-            let (expected, got) = (shown(&self.recorded[..expected]), shown(&self.frames));
-            self.diverged.get_or_insert_with(|| format!("diverged at event {number}: expected {expected}, got {got}"));
-        }
-        self.frames.clear();
-        self.first = self.next;
-    }
-
-    fn skip(&mut self, next: u64) {
-        self.advance(skip_frames(&self.recorded, next - self.next));
-        self.next = next;
-        self.first = next;
-    }
-
-    /// So many bytes have come again.
-    fn advance(&mut self, bytes: usize) {
-        self.recorded.advance(bytes);
-        if self.recorded.is_empty() {
-            self.recorded = Bytes::new();
-            self.log = (Bytes::new(), 0);
-        }
-    }
-
-    fn take(&mut self) -> Option<Segment> {
-        if self.frames.is_empty() {
-            return None;
-        }
-        let mut frames = std::mem::take(&mut self.frames);
-        // Frames stay in memory while somebody may read them: what they do not need, they do not hold.
-        frames.shrink_to_fit();
-        let segment = Segment { first: self.first, last: self.next - 1, frames: frames.into() };
-        self.first = self.next;
-        Some(segment)
-    }
-}
-
-/// A frame, short enough for a message.
-fn shown(frame: &[u8]) -> String {
-    let text = String::from_utf8_lossy(frame);
-    let data = text.split_once("data: ").map_or(&*text, |(_, data)| data);
-    data.trim_end().chars().take(200).collect()
 }
 
 fn check(what: &'static str, got: u64, limit: u64, key: &'static str) -> Result<(), EmitError> {

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use outlast_http::{Api, ApiLimits, Bodies, Certificates, Hosts, Keys};
+use outlast_http::{Api, Bodies, Certificates, Hosts, Keys};
 use outlast_metrics::Metrics;
 use outlast_model::{ModelConfigError, Models};
 use outlast_plugin::{
@@ -121,7 +121,7 @@ impl Server {
     /// The server cannot start; the error says why.
     pub async fn start(config: Config, guests: Handle) -> Result<Self, StartError> {
         let limits = config.run_limits();
-        let metrics = Arc::new(Metrics::new(limits.max_live_runs, config.limits.connections));
+        let metrics = Arc::new(Metrics::new(limits.max_live_runs, config.limits.connections.connections));
         let models = Arc::new(Models::new(&config.models(), &metrics.models)?);
         let grants = Grants::new(config.agents.clone(), config.tools_config(), config.plugin_limits(), &metrics)?;
         let certificates = config.tls.clone().map(|files| Certificates::open(files, metrics.clone()));
@@ -189,18 +189,8 @@ impl Server {
             keys: Arc::new(Keys::new(&config.keys, metrics.http.clone())),
             hosts: if config.keys.is_empty() { Hosts::local(&config.allowed_hosts) } else { Hosts::any() },
             origins: config.origins().map_err(StartError::Origins)?,
-            bodies: Bodies::new(
-                bytes(config.limits.bodies_bytes),
-                bytes(config.limits.body_bytes),
-                !config.keys.is_empty(),
-            ),
-            limits: ApiLimits {
-                body_bytes: bytes(config.limits.body_bytes),
-                body_timeout: config.limits.body_timeout,
-                keep_alive: config.limits.keep_alive,
-                websocket: config.websocket_limits(),
-                request: config.request_limits(),
-            },
+            bodies: Bodies::new(config.limits.api.bodies_bytes, config.limits.api.body_bytes, !config.keys.is_empty()),
+            limits: config.limits.api,
             metrics,
         };
         Ok(Self { listener, address, certificates, manager, api, config, models, writers, close, folder, missing })
@@ -393,7 +383,7 @@ mod tests {
             ..Config::default()
         };
         // More than a semaphore takes. What is read from a file is checked; this makes the accept loop panic.
-        config.limits.connections = usize::MAX;
+        config.limits.connections.connections = usize::MAX;
         let server = Server::start(config, Handle::current()).await.unwrap();
         let served = server.serve(CancellationToken::new(), Arc::default(), Arc::new(|| Ok(Config::default()))).await;
         assert!(matches!(&served, Err(ServeError::Deaf(why)) if why.contains("panicked")), "{served:?}");

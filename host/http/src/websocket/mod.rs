@@ -37,6 +37,7 @@ use axum::{
 };
 use outlast_protocol::{ApiError, ErrorKind};
 use outlast_run::Refusal;
+use outlast_runtime::limits::{Count, DAY, HOUR, MOMENT, MOST_BYTES, MOST_ITEMS, Size, Time};
 
 use super::{Access, Api, Principal, connections::Connection, error::Failure};
 use memory::Memory;
@@ -47,15 +48,16 @@ const BUFFER: usize = 8 * 1_024;
 /// How long a client may take to answer a close.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Limits of WebSockets, from the configuration.
-#[derive(Clone, Copy, Debug)]
-pub struct WebSocketLimits {
-    /// How long one may stay open: `limits.websocket_lifetime`.
-    pub lifetime: Duration,
-    /// The most responses that one remembers: `limits.websocket_responses`.
-    pub responses: usize,
-    /// How large their turns may be together: `limits.websocket_bytes`.
-    pub bytes: usize,
+outlast_runtime::limits! {
+    /// Limits of WebSockets.
+    pub struct WebSocketLimits {
+        /// How long one may stay open.
+        websocket_lifetime => lifetime: Time = HOUR, MOMENT => DAY;
+        /// The most responses with `store: false` that one remembers.
+        websocket_responses => responses: Count = 16, 0 => MOST_ITEMS;
+        /// How large their history may be together, as JSON, in bytes.
+        websocket_bytes => bytes: Size = 4 << 20, 0 => MOST_BYTES;
+    }
 }
 
 /// Opens a WebSocket: many responses over one connection.

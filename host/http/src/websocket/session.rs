@@ -160,7 +160,7 @@ impl Session {
             Some(Value::Bool(false)) => false,
             Some(_) => return Err(ApiError::invalid("generate", "invalid_type", "'generate' must be a boolean.")),
         };
-        let mut request = CreateRequest::from_fields(fields, &self.api.limits.request)?;
+        let mut request = CreateRequest::from_fields(fields, &self.api.limits.request())?;
         self.access.check(&request, self.api.manager.agents())?;
         request.stream = true;
         let known = request.previous.as_ref().and_then(|previous| self.memory.get(previous.as_str())).cloned();

@@ -13,6 +13,7 @@ mod secrets;
 use std::{sync::Arc, time::Duration};
 
 use outlast_metrics::RequestMetrics;
+use outlast_runtime::limits::{Count, DAY, MOMENT, MOST_BYTES, MOST_PLACES, Size, Time};
 
 pub(crate) use self::{
     access::Access,
@@ -21,38 +22,28 @@ pub(crate) use self::{
 };
 use crate::grants::{GrantError, HttpGrant, Section};
 
-/// Limits of the requests of a run, from the configuration.
-#[derive(Clone, Copy, Debug)]
-pub struct HttpLimits {
-    /// The body of a request, in bytes: `limits.http_request_bytes`.
-    pub request_bytes: usize,
-    /// The body of an answer, in bytes: `limits.http_response_bytes`.
-    pub response_bytes: usize,
-    /// The URL and the headers of a request, and the headers of an answer, in bytes: `limits.http_header_bytes`.
-    pub header_bytes: usize,
-    /// The headers of either: `limits.http_headers`.
-    pub headers: usize,
-    /// The requests that are open at the same time in a run: `limits.http_requests`.
-    pub requests: usize,
-    /// The requests that go on at once in all runs of an agent: `limits.http_connections`.
-    pub connections: usize,
-    /// The longest that a request may take: `limits.http_timeout`.
-    pub timeout: Duration,
-}
-
-impl Default for HttpLimits {
-    fn default() -> Self {
-        Self {
-            request_bytes: 1 << 20,
-            response_bytes: 4 << 20,
-            header_bytes: 64 << 10,
-            headers: 100,
-            requests: 16,
-            connections: 256,
-            timeout: Duration::from_secs(300),
-        }
+outlast_runtime::limits! {
+    /// Limits of the requests of a run.
+    pub struct HttpLimits {
+        /// The body of a request, in bytes.
+        http_request_bytes => request_bytes: Size = 1 << 20, 0 => MOST_BYTES;
+        /// The body of an answer, in bytes.
+        http_response_bytes => response_bytes: Size = 4 << 20, 0 => MOST_BYTES;
+        /// The URL and the headers of a request, and the headers of an answer, in bytes.
+        http_header_bytes => header_bytes: Size = 64 << 10, 1 => MOST_BYTES;
+        /// The headers of either.
+        http_headers => headers: Count = 100, 1 => MOST_HEADERS;
+        /// The requests that are open at the same time in a run.
+        http_requests => requests: Count = 16, 1 => MOST_PLACES;
+        /// The concurrent requests in all runs of an agent.
+        http_connections => connections: Count = 256, 1 => MOST_PLACES;
+        /// The longest that a request may take.
+        http_timeout => timeout: Time = Duration::from_secs(300), MOMENT => DAY;
     }
 }
+
+/// The most headers of one request: what a table of them takes.
+const MOST_HEADERS: usize = 32_768;
 
 /// What the access of all components has in common.
 #[derive(Clone, Debug)]

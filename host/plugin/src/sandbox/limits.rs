@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use outlast_runtime::units::bytes;
+use outlast_runtime::{
+    limits::{Count, DAY, MOMENT, MOST_BYTES, MOST_EVENTS, MOST_MEMORY, MOST_PLACES, Number, Size, Time, YEAR},
+    units::bytes,
+};
 
 use crate::{grants::Section, outbound::HttpLimits};
 
@@ -21,95 +24,69 @@ pub(crate) const HANDLES: usize = 10_000;
 /// The most random bytes of one call.
 pub(crate) const RANDOM_BYTES: u64 = 64 << 10;
 
-/// Limits of the runs of all agents, from the configuration. Some of them an agent may have of its own.
-#[derive(Clone, Copy, Debug)]
-pub struct PluginLimits {
-    /// The largest component, in bytes: `limits.plugin_bytes`.
-    pub plugin_bytes: usize,
-    /// The longest that compiling one may take: `limits.plugin_compile_timeout`.
-    pub compile_timeout: Duration,
-    /// The most memory that compiling one may take, in bytes: `limits.plugin_compile_memory`.
-    pub compile_memory: usize,
-    /// All memories and tables of an instance together, in bytes: `limits.memory`.
-    pub memory: usize,
-    /// Time of a processor of a run: `limits.cpu_time`.
-    pub cpu_time: Duration,
-    /// The longest that an execution may take: `limits.run_timeout`.
-    pub run_timeout: Duration,
-    /// The longest line in the log, in bytes.
-    pub log_line: usize,
-    /// The most lines in the log of a run: `limits.log_lines`.
-    pub log_lines: u64,
-    /// Of its HTTP requests.
-    pub http: HttpLimits,
-    /// Of its calls of tools.
-    pub tools: ToolLimits,
-    /// Of its calls of models.
-    pub models: CallLimits,
-    /// The largest text that it may write at once, in bytes: `limits.event_bytes`.
-    pub event_bytes: usize,
-    /// What an agent may keep for a principal when it is granted what all may: `limits.state_bytes`.
-    pub state_bytes: usize,
-    /// The largest value that an agent keeps: `limits.state_value_bytes`.
-    pub state_value_bytes: usize,
-    /// The longest key, in bytes: `limits.state_key_bytes`.
-    pub state_key_bytes: usize,
-}
-
-impl Default for PluginLimits {
-    fn default() -> Self {
-        Self {
-            plugin_bytes: 128 << 20,
-            compile_timeout: Duration::from_secs(600),
-            compile_memory: 2 << 30,
-            memory: 256 << 20,
-            cpu_time: Duration::from_secs(60),
-            run_timeout: Duration::from_secs(600),
-            log_line: 8_192,
-            log_lines: 10_000,
-            http: HttpLimits::default(),
-            tools: ToolLimits::default(),
-            models: CallLimits::default(),
-            event_bytes: 1 << 20,
-            state_bytes: 1 << 20,
-            state_value_bytes: 256 << 10,
-            state_key_bytes: 512,
-        }
+outlast_runtime::limits! {
+    /// Limits of the runs of all agents. Some of them an agent may have of its own.
+    pub struct PluginLimits {
+        /// The largest component, in bytes.
+        plugin_bytes => plugin_bytes: Size = 128 << 20, 1 => MOST_BYTES;
+        /// The longest that fetching one from a registry may take.
+        plugin_fetch_timeout => fetch_timeout: Time = Duration::from_secs(300), Duration::from_secs(1) => DAY;
+        /// The longest that compiling one may take.
+        plugin_compile_timeout => compile_timeout: Time = Duration::from_secs(600), Duration::from_secs(1) => DAY;
+        /// All memories and tables of an instance together, in bytes.
+        memory => memory: Size = 256 << 20, 1 => MOST_MEMORY;
+        /// CPU time of a run, all its executions and the tool components that it calls together.
+        cpu_time => cpu_time: Time = Duration::from_secs(60), MOMENT => YEAR;
+        /// The longest that an execution may take.
+        run_timeout => run_timeout: Time = Duration::from_secs(600), MOMENT => YEAR;
+        /// The most lines in the log of a run.
+        log_lines => log_lines: Number = 10_000, 0 => MOST_EVENTS;
+        /// The largest text that an agent may write in one call, in bytes.
+        event_bytes => event_bytes: Size = 1 << 20, 1 => MOST_BYTES;
+        /// What an agent may keep for a principal where `[agents.NAME]` says `state = true`.
+        state_bytes => state_bytes: Size = 1 << 20, 0 => MOST_BYTES;
+        /// The largest value that an agent keeps.
+        state_value_bytes => state_value_bytes: Size = 256 << 10, 0 => MOST_BYTES;
+        /// The longest key, in bytes.
+        state_key_bytes => state_key_bytes: Count = 512, 1 => 1_024;
+    }
+    within {
+        /// Of its HTTP requests.
+        http: HttpLimits;
+        /// Of its calls of tools.
+        tools: ToolLimits;
+        /// Of its calls of models.
+        models: CallLimits;
+    }
+    besides {
+        /// The most memory that compiling a component may take, in bytes. The server finds it out from the machine.
+        compile_memory: usize = 2 << 30;
+        /// The longest line in the log, in bytes.
+        log_line: usize = 8_192;
     }
 }
 
-/// Limits of the calls of models of a run, from the configuration.
-#[derive(Clone, Copy, Debug)]
-pub struct CallLimits {
-    /// The input, the instructions and the options of a call, in bytes, and of all calls together that a run holds:
-    /// `limits.model_input_bytes`.
-    pub input_bytes: usize,
-    /// The most calls that a run holds: `limits.model_calls`.
-    pub calls: usize,
-}
-
-impl Default for CallLimits {
-    fn default() -> Self {
-        Self { input_bytes: 48 << 20, calls: 16 }
+outlast_runtime::limits! {
+    /// Limits of the calls of models of a run.
+    pub struct CallLimits {
+        /// The input, the instructions and the options of a call, in bytes, and of all calls together that a run holds.
+        model_input_bytes => input_bytes: Size = 48 << 20, 1 => MOST_BYTES;
+        /// The most calls that a run holds.
+        model_calls => calls: Count = 16, 1 => MOST_PLACES;
     }
 }
 
-/// Limits of tools, from the configuration.
-#[derive(Clone, Copy, Debug)]
-pub struct ToolLimits {
-    /// The arguments of a call, in bytes: `limits.tool_argument_bytes`.
-    pub argument_bytes: usize,
-    /// Its answer, in bytes: `limits.tool_result_bytes`.
-    pub result_bytes: usize,
-    /// The calls that are open at the same time in a run: `limits.tool_calls`.
-    pub calls: usize,
-    /// The calls of tool components that go on at once in all runs: `limits.tool_instances`.
-    pub instances: usize,
-}
-
-impl Default for ToolLimits {
-    fn default() -> Self {
-        Self { argument_bytes: 256 << 10, result_bytes: 1 << 20, calls: 16, instances: 256 }
+outlast_runtime::limits! {
+    /// Limits of tools.
+    pub struct ToolLimits {
+        /// The arguments of a call, in bytes.
+        tool_argument_bytes => argument_bytes: Size = 256 << 10, 0 => MOST_BYTES;
+        /// Its answer, in bytes.
+        tool_result_bytes => result_bytes: Size = 1 << 20, 0 => MOST_BYTES;
+        /// The calls that are open at the same time in a run.
+        tool_calls => calls: Count = 16, 1 => MOST_PLACES;
+        /// The concurrent calls of tool components in all runs.
+        tool_instances => instances: Count = 256, 1 => MOST_PLACES;
     }
 }
 

@@ -28,7 +28,7 @@ use oci_client::{
     secrets::RegistryAuth,
 };
 
-use crate::refused::Refused;
+use crate::{refused::Refused, sandbox::PluginLimits};
 
 /// The annotation of a manifest that is the signature of its component: what would be in the file `.sig`.
 pub const SIGNATURE: &str = "outlast.signature";
@@ -56,6 +56,13 @@ pub struct FetchLimits {
     pub timeout: Duration,
     /// Hosts that may be asked for tokens beside the registry's own: `registry_realms`.
     pub realms: Vec<String>,
+}
+
+impl FetchLimits {
+    /// Those of all plugins, and these hosts.
+    pub fn new(limits: &PluginLimits, realms: Vec<String>) -> Self {
+        Self { bytes: limits.plugin_bytes, timeout: limits.fetch_timeout, realms }
+    }
 }
 
 /// A component that was fetched. Its digests are right.
