@@ -28,6 +28,10 @@ test *filter:
 blackbox filter:
     cargo test -p outlast --test blackbox --locked -- {{ filter }}
 
+# Bytes that nobody would send, a minute for each target; `just fuzz fold` for one
+fuzz *targets:
+    fuzz/run {{ targets }}
+
 # Client SDKs against the server; `just clients openai-node` for one suite
 clients *suites:
     cargo test --workspace --locked --no-run

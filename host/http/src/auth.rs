@@ -7,7 +7,12 @@
 //! The keys can be exchanged while the server serves. A key that stays keeps what goes on for it; of one that is gone, or
 //! whose time is over, it [ends](super::access).
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc, time::SystemTime};
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use arc_swap::ArcSwap;
 use axum::{
@@ -22,6 +27,7 @@ use governor::{
 };
 use outlast_metrics::HttpMetrics;
 use outlast_protocol::{ApiError, ErrorKind};
+use outlast_runtime::clock::Clock;
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 use tracing::warn;
@@ -47,6 +53,7 @@ pub struct Principal(pub String);
 pub struct Keys {
     known: ArcSwap<Vec<Known>>,
     guesses: Guesses,
+    clock: Clock,
     metrics: HttpMetrics,
 }
 
@@ -100,8 +107,8 @@ impl<'a> Caller<'a> {
 
 impl Keys {
     /// The keys of a configuration.
-    pub fn new(keys: &[Key], metrics: HttpMetrics) -> Self {
-        Self { known: ArcSwap::from_pointee(known(keys, &[])), guesses: Guesses::default(), metrics }
+    pub fn new(keys: &[Key], clock: Clock, metrics: HttpMetrics) -> Self {
+        Self { known: ArcSwap::from_pointee(known(keys, &[])), guesses: Guesses::default(), clock, metrics }
     }
 
     /// Takes these keys from now on. What goes on for those that are not among them ends.
@@ -138,13 +145,14 @@ impl Keys {
         Ok(exchanged)
     }
 
-    /// Ends what goes on for keys whose time is over. When that of the next one is.
-    pub fn expire(&self, now: SystemTime) -> Option<SystemTime> {
-        let known = self.known.load();
+    /// Ends what goes on for keys whose time is over. How long it is until the next one's is.
+    pub fn expire(&self) -> Option<Duration> {
+        let (now, known) = (self.clock.now(), self.known.load());
         for key in known.iter().filter(|key| key.is_over(now)) {
             key.access.revoked.cancel();
         }
-        known.iter().filter_map(|key| key.expires).filter(|expires| *expires > now).min()
+        let left = |key: &Known| key.expires?.duration_since(now).ok().filter(|left| !left.is_zero());
+        known.iter().filter_map(left).min()
     }
 
     /// Whose a request is, and what it may do.
@@ -195,7 +203,7 @@ impl Keys {
             return Ok(None);
         }
         let Some(known) = find(&keys, caller.headers) else { return Err(self.unknown(caller)) };
-        if known.is_over(SystemTime::now()) {
+        if known.is_over(self.clock.now()) {
             let (principal, address) = (&known.principal.0, shown(caller));
             warn!(principal, address, "an expired key was refused (`expires`)");
             return Err(not_valid());
@@ -340,7 +348,7 @@ mod tests {
     }
 
     fn keys(keys: &[Key]) -> Keys {
-        Keys::new(keys, HttpMetrics::default())
+        Keys::new(keys, Clock::system(), HttpMetrics::default())
     }
 
     fn caller(headers: &HeaderMap) -> Caller<'_> {
@@ -419,19 +427,21 @@ mod tests {
 
     #[test]
     fn a_key_has_its_time() {
-        let now = SystemTime::now();
         let hour = Duration::from_secs(3_600);
-        let old = Key { expires: Some(now - hour), ..key("ann", b"ol-1", None) };
-        let young = Key { expires: Some(now + hour), ..key("ann", b"ol-2", None) };
-        let keys = keys(&[old, young.clone()]);
+        let clock = Clock::standing(hour * 1_000);
+        let old = Key { expires: Some(clock.now()), ..key("ann", b"ol-1", None) };
+        let young = Key { expires: Some(clock.now() + hour), ..key("ann", b"ol-2", None) };
+        let keys = Keys::new(&[old, young.clone()], clock.clone(), HttpMetrics::default());
         assert_eq!(admitted(&keys, with("Bearer ol-1")).unwrap_err().code, "invalid_api_key");
         let access = keys.admit(caller(&with("Bearer ol-2"))).unwrap().1;
-        assert_eq!(keys.expire(now), young.expires);
+        assert_eq!(keys.expire(), Some(hour));
         assert!(!access.revoked.is_cancelled());
-        assert_eq!(keys.expire(now + hour), None);
+        clock.advance(hour);
+        assert_eq!(admitted(&keys, with("Bearer ol-2")).unwrap_err().code, "invalid_api_key");
+        assert_eq!(keys.expire(), None);
         assert!(access.revoked.is_cancelled());
         // More time, for new requests.
-        keys.exchange(&[Key { expires: Some(now + hour * 2), ..young }]).unwrap();
+        keys.exchange(&[Key { expires: Some(clock.now() + hour), ..young }]).unwrap();
         assert!(!keys.admit(caller(&with("Bearer ol-2"))).unwrap().1.revoked.is_cancelled());
     }
 }

@@ -1,7 +1,5 @@
 //! `/v1/conversations`.
 
-use std::time::SystemTime;
-
 use axum::{
     Extension, Json,
     extract::{Path, Query, Request, State},
@@ -12,10 +10,9 @@ use outlast_protocol::{
     parse_metadata,
 };
 use outlast_run::Refusal;
-use outlast_runtime::clock::milliseconds;
+use outlast_runtime::clock::Clock;
 use outlast_store::{NewItem, STORED_ROW, Store, StoreError, Written};
 use serde_json::Value;
-use uuid::Uuid;
 
 use super::{
     Api, Principal, body,
@@ -42,12 +39,15 @@ pub(super) async fn create(
     let body = body::read_json(request, &api).await?;
     let CreateConversation { metadata, mut items } =
         body.parse(|body| CreateConversation::parse(body, &api.limits.request())).await?;
-    let id = ConversationId::new(Uuid::now_v7());
-    let texts = with_ids(&mut items);
+    let id = ConversationId::new(api.manager.clock().id());
+    let texts = with_ids(api.manager.clock(), &mut items);
     let items = new_items(&texts);
     let metadata = metadata.to_string();
     api.manager.reserve(&principal, metadata.len() + size(&texts)).await?;
-    api.manager.store().create_conversation(&principal, &id, now(), &metadata, &items).await?;
+    api.manager
+        .store()
+        .create_conversation(&principal, &id, api.manager.clock().milliseconds(), &metadata, &items)
+        .await?;
     found(&api, &principal, &id).await
 }
 
@@ -94,7 +94,10 @@ pub(super) async fn update(
     let body = body::read_json(request, &api).await?;
     let metadata = body.parse(parse_metadata).await?.to_string();
     api.manager.reserve(&principal, metadata.len()).await?;
-    api.manager.store().set_conversation_metadata(&principal, &id, &metadata, now()).await?;
+    api.manager
+        .store()
+        .set_conversation_metadata(&principal, &id, &metadata, api.manager.clock().milliseconds())
+        .await?;
     found(&api, &principal, &id).await
 }
 
@@ -150,9 +153,10 @@ pub(super) async fn create_items(
     let id = parse(&id)?;
     let body = body::read_json(request, &api).await?;
     let mut items = body.parse(|body| parse_items(body, &api.limits.request())).await?;
-    let texts = with_ids(&mut items);
+    let texts = with_ids(api.manager.clock(), &mut items);
     api.manager.reserve(&principal, size(&texts)).await?;
-    match api.manager.store().add_items(&principal, &id, &new_items(&texts), now()).await? {
+    match api.manager.store().add_items(&principal, &id, &new_items(&texts), api.manager.clock().milliseconds()).await?
+    {
         Written::Yes => Ok(Json(Page::list(items, false))),
         refused => Err((not_written(&api, &principal, &id, refused).await?).into()),
     }
@@ -243,7 +247,7 @@ pub(super) async fn delete_item(
     Path((id, item)): Path<(String, String)>,
 ) -> Result<Json<Conversation>, Failure> {
     let id = parse(&id)?;
-    match api.manager.store().delete_item(&principal, &id, &item, now()).await? {
+    match api.manager.store().delete_item(&principal, &id, &item, api.manager.clock().milliseconds()).await? {
         Written::Yes => found(&api, &principal, &id).await,
         Written::NotFound if api.manager.store().conversation_head(&principal, &id).await?.is_some() => {
             Err(item_not_found(&item).into())
@@ -262,19 +266,14 @@ async fn found(api: &Api, principal: &str, id: &ConversationId) -> Result<Json<C
 }
 
 /// Gives every item an id and returns the ids and the items as JSON.
-fn with_ids(items: &mut [Value]) -> Vec<(String, String)> {
-    identify(items, |prefix, _| format!("{prefix}_{}", Uuid::now_v7().simple()));
+fn with_ids(clock: &Clock, items: &mut [Value]) -> Vec<(String, String)> {
+    identify(items, |prefix, _| format!("{prefix}_{}", clock.id().simple()));
     items.iter().map(|item| (item["id"].as_str().unwrap_or_default().to_owned(), item.to_string())).collect()
 }
 
 /// How much the ids and items are that are added, as the quota counts them.
 fn size(texts: &[(String, String)]) -> usize {
     texts.iter().map(|(_, item)| item.len() + STORED_ROW as usize).sum()
-}
-
-/// In milliseconds since 1970.
-fn now() -> i64 {
-    milliseconds(SystemTime::now())
 }
 
 fn new_items(texts: &[(String, String)]) -> Vec<NewItem<'_>> {

@@ -8,7 +8,7 @@
 //! - An agent without models has nobody who could summarise. The content is the rest of the conversation itself: nothing
 //!   is lost, and nothing is made shorter but what the client has to carry in the open.
 
-use std::{sync::Arc, time::SystemTime};
+use std::sync::Arc;
 
 use outlast_plugin::Agent;
 use outlast_protocol::{
@@ -16,9 +16,7 @@ use outlast_protocol::{
     compaction_item, identify, is_user_message, not_sealed_here, sealed_content, sealed_reasoning, summary_message,
     unfold,
 };
-use outlast_runtime::clock::seconds;
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use super::{
     Manager, Refusal, Seal,
@@ -47,12 +45,12 @@ impl Manager {
             (id, vec![summary_message(&text)], usage)
         } else {
             items.retain(|item| !is_user_message(item));
-            (ResponseId::new(Uuid::now_v7()), items, Usage::default())
+            (ResponseId::new(self.clock().id()), items, Usage::default())
         };
         let sealed = self.seal().seal(principal, &rest).map_err(|_| Refusal::Defect)?;
         identify(&mut output, |prefix, index| id.child(prefix, index));
         output.push(compaction_item(&id.child("cmp", output.len()), sealed));
-        Ok(Compaction::new(&id, seconds(SystemTime::now()), output, usage))
+        Ok(Compaction::new(&id, self.clock().seconds(), output, usage))
     }
 
     /// Asks the agent for a summary of these items, in a run of its own.

@@ -1,6 +1,6 @@
 //! Begins runs: checks a request against what is stored, admits the run, and starts its task.
 
-use std::{sync::Arc, time::SystemTime};
+use std::sync::Arc;
 
 use outlast_metrics::LiveRun;
 use outlast_plugin::Agent;
@@ -9,7 +9,6 @@ use outlast_runtime::clock::{milliseconds, seconds};
 use outlast_store::NewResponse;
 use serde_json::Value;
 use tracing::error;
-use uuid::Uuid;
 
 use super::{
     Feed, Manager, Ownership, ReasoningSeal, Recorder, Refusal, Retention, Run, Subscription,
@@ -156,8 +155,8 @@ impl Manager {
         }
         let ignored = request.ignored();
         let metrics = LiveRun::new(self.metrics.runs.agent(&agent.description.name));
-        let now = SystemTime::now();
-        let id = ResponseId::new(Uuid::now_v7());
+        let now = self.clock().now();
+        let id = ResponseId::new(self.clock().id());
         identify(&mut request.input, |prefix, index| id.input_child(prefix, index));
         let seal = ReasoningSeal::asked(&self.seal, &principal, &request.fields);
         let response = request.response(&id, seconds(now));

@@ -3,11 +3,10 @@
 //! A run ends exactly once, and always: also when the database does not take what the run has to be written, or what was
 //! written before cannot be read. Then it ends as failed, from what is committed.
 
-use std::{sync::Arc, time::SystemTime};
+use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use outlast_protocol::{Response, ResponseError, ResponseId, Status, TerminalStatus};
-use outlast_runtime::clock::milliseconds;
 use outlast_store::StoreError;
 use tracing::{debug, error, warn};
 
@@ -25,7 +24,7 @@ pub(super) async fn finish(manager: &Manager, run: &Arc<Run>, ending: Ending) {
         let message = "The run could not be ended properly: its events cannot be read or not be completed.";
         let response = failed(manager, &run.id, message).await;
         run.feed.mend();
-        run.end_unrecorded(response, SystemTime::now());
+        run.end_unrecorded(response, manager.clock().now());
         if !settled(run).await {
             error!(response = %run.id, "the end of this run cannot be written; the next start tries again");
             run.feed.close(None);
@@ -62,7 +61,7 @@ async fn try_finish(manager: &Manager, run: &Arc<Run>, mut ending: Ending) -> bo
             }
         }
         debug!(response = %run.id, ?ending, "run ended");
-        run.end(ending.clone(), SystemTime::now());
+        run.end(ending.clone(), manager.clock().now());
         if settled(run).await {
             return true;
         }
@@ -80,7 +79,11 @@ pub(super) async fn failed(manager: &Manager, id: &ResponseId, message: &str) ->
     let store = manager.store();
     let folded = answered(|| Box::pin(fold(store, id))).await.and_then(|fold| fold.into_parts().0);
     let row = answered(|| Box::pin(store.active_run(id))).await.flatten();
-    let mut response = folded.unwrap_or_else(|| blank(id, row.as_ref().map(|row| (row.created_at, &*row.request))));
+    let mut response = folded.unwrap_or_else(|| {
+        let now = manager.clock().milliseconds();
+        let (created_at, request) = row.as_ref().map_or((now, ""), |row| (row.created_at, &*row.request));
+        blank(id, created_at, request)
+    });
     response.status = Status::Terminal(TerminalStatus::Failed);
     response.error = Some(ResponseError::new("server_error", message));
     let used = answered(|| Box::pin(store.run(id))).await.flatten();
@@ -89,8 +92,7 @@ pub(super) async fn failed(manager: &Manager, id: &ResponseId, message: &str) ->
 }
 
 /// The response as it was accepted, as far as that can be read.
-fn blank(id: &ResponseId, accepted: Option<(i64, &str)>) -> Response {
-    let (created_at, request) = accepted.unwrap_or((milliseconds(SystemTime::now()), ""));
+fn blank(id: &ResponseId, created_at: i64, request: &str) -> Response {
     let request = StoredRequest::read(request).unwrap_or_default().into_request(None, None);
     request.response(id, created_at / 1_000)
 }

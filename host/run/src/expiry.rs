@@ -4,10 +4,7 @@
 //! Conversations stay until they are deleted, unless they have a time of their own: it counts from their last change, and
 //! none goes in which a response is being made.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::Duration};
 
 use outlast_runtime::clock::milliseconds;
 use outlast_store::{StoreError, Swept};
@@ -35,7 +32,7 @@ pub async fn expire(manager: Arc<Manager>, retentions: Retentions, stop: Cancell
     let shortest = retentions.responses.min(retentions.conversations.unwrap_or(Duration::MAX));
     let period = (shortest / 20).clamp(PERIOD.0, PERIOD.1);
     let mut dated = false;
-    while stop.run_until_cancelled(tokio::time::sleep(period)).await.is_some() {
+    while stop.run_until_cancelled(manager.clock().sleep(period)).await.is_some() {
         match stop.run_until_cancelled(sweep_all(&manager, retentions, &mut dated)).await {
             None | Some(Ok((0, 0))) => {}
             Some(Ok((responses, conversations))) => {
@@ -52,7 +49,7 @@ async fn sweep_all(manager: &Manager, retentions: Retentions, dated: &mut bool) 
     let conversations = match retentions.conversations {
         Some(retention) => {
             if !*dated {
-                manager.store().date_conversations(milliseconds(SystemTime::now())).await?;
+                manager.store().date_conversations(manager.clock().milliseconds()).await?;
                 *dated = true;
             }
             sweep_conversations(manager, retention).await?
@@ -66,7 +63,7 @@ async fn sweep_all(manager: &Manager, retentions: Retentions, dated: &mut bool) 
 }
 
 async fn sweep_conversations(manager: &Manager, retention: Duration) -> Result<u64, StoreError> {
-    let before = SystemTime::now().checked_sub(retention).map_or(0, milliseconds);
+    let before = manager.clock().now().checked_sub(retention).map_or(0, milliseconds);
     let mut removed = 0;
     loop {
         let unchanged = manager.store().unchanged_conversations(before).await?;
@@ -82,7 +79,7 @@ async fn sweep_conversations(manager: &Manager, retention: Duration) -> Result<u
 
 async fn sweep(manager: &Manager, retention: Duration) -> Result<u64, StoreError> {
     manager.store().remove_deleted().await?;
-    let before = SystemTime::now().checked_sub(retention).map_or(0, milliseconds);
+    let before = manager.clock().now().checked_sub(retention).map_or(0, milliseconds);
     let (mut removed, mut swept) = (0, Swept::default());
     loop {
         swept = manager.remove_ended(before, &swept).await?;
@@ -91,5 +88,65 @@ async fn sweep(manager: &Manager, retention: Duration) -> Result<u64, StoreError
             return Ok(removed);
         }
         tokio::time::sleep(BREATH).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use outlast_protocol::ConversationId;
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        RunLimits,
+        testing::{ANN, Rooms},
+    };
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_response_goes_when_its_time_is_over_and_not_before() {
+        let rooms = Rooms::with_agents(RunLimits::default()).await;
+        let (_subscription, run) = rooms.begin(json!({"model": "echo", "input": "one"})).await;
+        run.feed.wait(|feed| feed.closed().then_some(())).await;
+        rooms.clock.advance(DAY * 30);
+        assert_eq!(sweep(&rooms.manager, DAY * 30).await.unwrap(), 0);
+        assert_eq!(rooms.text(&run.id).await.unwrap(), "one");
+        rooms.clock.advance(Duration::from_millis(1));
+        assert_eq!(sweep(&rooms.manager, DAY * 30).await.unwrap(), 1);
+        assert_eq!(rooms.text(&run.id).await, None);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_active_response_stays_however_old_it_is() {
+        let limits = RunLimits { idle_after: Duration::from_secs(5), ..RunLimits::default() };
+        let rooms = Rooms::with_agents(limits).await;
+        let request =
+            json!({"model": "echo", "input": "one two", "background": true, "metadata": {"delay_ms": "10000"}});
+        let (_subscription, run) = rooms.begin(request).await;
+        crate::testing::eventually("the run sleeps", || run.is_passive()).await;
+        rooms.clock.advance(DAY * 365);
+        run.feed.wait(|feed| feed.closed().then_some(())).await;
+        // Its time counts from its end.
+        assert_eq!(sweep(&rooms.manager, DAY).await.unwrap(), 0);
+        rooms.clock.advance(DAY * 2);
+        assert_eq!(sweep(&rooms.manager, DAY).await.unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_conversation_goes_some_time_after_its_last_change() {
+        let rooms = Rooms::open(RunLimits::default()).await;
+        let (store, clock) = (&rooms.store, &rooms.clock);
+        let id = ConversationId::new(clock.id());
+        store.create_conversation(ANN, &id, clock.milliseconds(), "{}", &[]).await.unwrap();
+        let retentions = Retentions { responses: DAY, conversations: Some(DAY * 7) };
+        let sweep = async || sweep_all(&rooms.manager, retentions, &mut false).await.unwrap();
+        clock.advance(DAY * 6);
+        store.set_conversation_metadata(ANN, &id, "{}", clock.milliseconds()).await.unwrap();
+        clock.advance(DAY * 6);
+        assert_eq!(sweep().await, (0, 0));
+        clock.advance(DAY * 2);
+        assert_eq!(sweep().await, (0, 1));
+        assert!(store.conversation(ANN, &id).await.unwrap().is_none());
     }
 }

@@ -53,6 +53,8 @@ mod shared;
 mod state;
 mod stored;
 mod subscription;
+#[cfg(test)]
+mod testing;
 mod threshold;
 mod together;
 mod writer;
@@ -63,7 +65,7 @@ pub use expiry::{Retentions, expire};
 pub use feed::{Ended, Feed, Next, Retention};
 pub use health::Health;
 pub use history::HistoryLimits;
-pub use journal::Journal;
+pub use journal::{Journal, is_cancelled};
 pub use manager::{Agents, Manager, Queues, Services};
 pub use operator::LoggedLine;
 pub use outbox::{Outbox, RunBytes, Write};

@@ -11,7 +11,6 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures::FutureExt as _;
 use outlast_plugin::{Agent, RunContext};
-use outlast_runtime::clock::since_1970;
 use tokio::sync::oneshot;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::{debug, error, warn};
@@ -144,7 +143,7 @@ impl Manager {
                 // An error says the same: nobody holds it back any more.
                 let _ = turn.await;
             }
-            tokio::time::sleep(until.saturating_sub(since_1970())).await;
+            self.clock().until(until).await;
             // The place first: what a run needs is larger than what it is.
             let served = self.agents().get(&run.agent).map_or(1, |agent| agent.places());
             let mut slot = self.slot_again(served).await;
@@ -186,56 +185,36 @@ impl Manager {
 
 #[cfg(test)]
 mod tests {
-    use tokio::runtime::Handle;
-    use tokio_util::sync::CancellationToken;
-    use uuid::Uuid;
+    use outlast_metrics::LiveRun;
+    use outlast_protocol::{ResponseId, Status, TerminalStatus};
+    use outlast_store::NewResponse;
+    use serde_json::json;
 
     use super::*;
     use crate::{
-        Feed, Journal, Ownership, Queues, Recorder, Retention, RunLimits, RunSecrets, Seal, Services, Shares, Writer,
+        Feed, Journal, Ownership, Recorder, Retention, RunLimits,
         request::StoredRequest,
+        testing::{ANN, BEGIN, Rooms, eventually},
     };
-    use outlast_metrics::{LiveRun, Metrics};
-    use outlast_model::{Models, ModelsConfig};
-    use outlast_plugin::{Engine, Grants, PluginLimits, Registry, Signatures, ToolsConfig};
-    use outlast_protocol::{ResponseId, Status, TerminalStatus};
-    use outlast_store::{NewResponse, Store};
 
     #[tokio::test]
     async fn a_panic_in_the_task_of_a_run_ends_it_as_failed() {
-        let folder = tempfile::tempdir().unwrap();
-        let (limits, metrics) = (RunLimits::default(), Arc::new(Metrics::new(1, 1)));
-        let models = Arc::new(Models::new(&ModelsConfig::default(), &metrics.models).unwrap());
-        let (agents, tools) = (Default::default(), ToolsConfig::default());
-        let grants = Grants::new(agents, tools, PluginLimits::default(), &metrics).unwrap();
-        let registry = Registry::new(Engine::new().unwrap(), models, grants, Signatures::default());
-        let store = Store::open(folder.path().join("a.db").to_str().unwrap()).await.unwrap();
-        let (writer, durable) = Writer::new(Some(store.writer().await.unwrap()), &metrics.commits);
-        tokio::spawn(writer.run(Duration::from_secs(5), CancellationToken::new()));
-        let (_, ephemeral) = Writer::new(None, &metrics.commits);
-        let services = Services {
-            queues: Queues { durable: durable.clone(), ephemeral },
-            seal: Seal::of(&store).await.unwrap(),
-            secrets: RunSecrets::of(&store, 1).await.unwrap(),
-            guests: Handle::current(),
-            metrics: metrics.clone(),
-        };
-        let manager = Manager::new(store.clone(), Arc::new(registry), limits, Shares::default(), services);
-
-        let id = ResponseId::new(Uuid::now_v7());
+        let rooms = Rooms::open(RunLimits::default()).await;
+        let (limits, manager) = (rooms.limits, &rooms.manager);
+        let id = ResponseId::new(rooms.clock.id());
         let response = StoredRequest::default().into_request(None, None).response(&id, 1);
         let run = Run::new(
-            Ownership { id: id.clone(), principal: "ann".to_owned(), agent: "a".to_owned(), durable: true, epoch: 1 },
+            Ownership { id: id.clone(), principal: ANN.to_owned(), agent: "a".to_owned(), durable: true, epoch: 1 },
             Recorder::new(id.clone(), response, limits.output),
             Journal::new(limits.journal_bytes),
             Feed::new(Retention::Log, limits.feed_bytes),
             limits.bytes(),
-            durable,
-            LiveRun::new(metrics.runs.agent("a")),
+            rooms.queues.durable.clone(),
+            LiveRun::new(rooms.metrics.runs.agent("a")),
         );
         let row = NewResponse {
             id: id.clone(),
-            principal: "ann".to_owned(),
+            principal: ANN.to_owned(),
             epoch: 1,
             agent: "a".to_owned(),
             component: "00".to_owned(),
@@ -251,8 +230,30 @@ mod tests {
         manager.supervise(run.clone(), manager.token(), async { panic!("on purpose") });
         let ended = run.feed.wait(|feed| feed.closed().then(|| feed.ended())).await;
         assert_eq!(ended.unwrap().status, TerminalStatus::Failed);
-        let kept = store.response("ann", &id).await.unwrap().unwrap();
+        let kept = rooms.store.response(ANN, &id).await.unwrap().unwrap();
         assert_eq!(kept.status, TerminalStatus::Failed.into());
         assert!(kept.response.unwrap().contains("The server failed while it ran the agent."));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_run_sleeps_until_the_clock_shows_its_time() {
+        let limits = RunLimits { idle_after: Duration::from_secs(5), ..RunLimits::default() };
+        let (rooms, pause) = (Rooms::with_agents(limits).await, Duration::from_secs(10));
+        let request = json!({"model": "echo", "input": "one two three", "background": true,
+            "metadata": {"delay_ms": pause.as_millis().to_string()}});
+        let (_subscription, run) = rooms.begin(request).await;
+        for _ in 0..2 {
+            eventually("the run sleeps", || run.is_passive()).await;
+            rooms.clock.advance(pause - Duration::from_millis(1));
+            assert!(run.is_passive(), "it woke before its time");
+            rooms.clock.advance(Duration::from_millis(1));
+            eventually("the run wakes", || !run.is_passive()).await;
+        }
+        let ended = run.feed.wait(|feed| feed.closed().then(|| feed.ended())).await;
+        assert_eq!(ended.unwrap().status, TerminalStatus::Completed);
+        assert_eq!(rooms.text(&run.id).await.unwrap(), "one two three");
+        let row = rooms.store.run(&run.id).await.unwrap().unwrap();
+        let begin = i64::try_from(BEGIN.as_millis()).unwrap();
+        assert_eq!((row.created_at, row.ended_at), (begin, Some(begin + 20_000)));
     }
 }

@@ -1,17 +1,13 @@
 //! Finds, stops and drains runs.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use outlast_metrics::{LiveRun, Metrics};
 use outlast_plugin::{Registry, RunContext};
 use outlast_protocol::{ApiError, ConversationId, CreateRequest, Fold, Response, ResponseId, Status};
-use outlast_runtime::clock::milliseconds;
+use outlast_runtime::clock::Clock;
 use outlast_store::{Store, StoreError, Swept, TakenRun};
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -150,6 +146,11 @@ impl Manager {
         &self.store
     }
 
+    /// The clock of the server.
+    pub fn clock(&self) -> &Clock {
+        self.queues.durable.clock()
+    }
+
     /// The limits of runs.
     pub fn limits(&self) -> &RunLimits {
         &self.limits
@@ -223,6 +224,7 @@ impl Manager {
         let state = StateOfRun::new(&self.spaces, run.clone(), request.agent(), request.conversation.clone());
         context.state = Some(Arc::new(state));
         context.log = Some(Arc::new(Port(run.clone())));
+        context.clock = self.clock().clone();
         context.meter = run.meter.clone();
         context.journaled = run.durable;
         if run.durable {
@@ -269,7 +271,7 @@ impl Manager {
     /// Takes in a run that was cut off by a stop.
     pub(super) fn adopt(&self, taken: &TakenRun) -> Arc<Run> {
         let TakenRun { id, principal, epoch, agent, created_at, events, entries, .. } = taken;
-        let age = milliseconds(SystemTime::now()).saturating_sub(*created_at);
+        let age = self.clock().milliseconds().saturating_sub(*created_at);
         let age = Duration::from_millis(age.try_into().unwrap_or_default());
         let metrics = LiveRun::resumed(self.metrics.runs.agent(agent), age);
         let (id, principal) = (id.clone(), principal.clone());
@@ -366,7 +368,7 @@ impl Manager {
     pub async fn delete(&self, principal: &str, id: &ResponseId) -> Result<bool, Refusal> {
         self.cancel(principal, id).await?;
         let _nobody_begins = self.chains.write().await;
-        let deleted = self.store.delete_response(principal, id, milliseconds(SystemTime::now())).await?;
+        let deleted = self.store.delete_response(principal, id, self.clock().milliseconds()).await?;
         if deleted {
             // Its task may not have come to that yet.
             self.live.lock().runs.remove(id);

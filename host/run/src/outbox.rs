@@ -446,7 +446,7 @@ impl Run {
             return true;
         }
         let mut outbox = self.outbox.lock();
-        let new = outbox.logs.append(line, milliseconds(SystemTime::now()));
+        let new = outbox.logs.append(line, self.writer.clock().milliseconds());
         if new {
             self.queue(&mut outbox);
         }

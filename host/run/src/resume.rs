@@ -7,13 +7,9 @@
 //!
 //! A run that cannot be executed again ends as `failed`, with a message that says why, and holds up no other.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::Duration};
 
 use outlast_protocol::ResponseId;
-use outlast_runtime::clock::milliseconds;
 use outlast_store::{TakenOver, TakenRun};
 use tracing::{info, warn};
 
@@ -33,7 +29,7 @@ const CRASHES: i64 = 25;
 /// Makes the runs go on that were taken over, and returns how many there are. When this returns, they can be found and
 /// subscribed to; they are read and replayed behind it, each when there is a place for it.
 pub fn resume(manager: &Arc<Manager>, TakenOver { runs, unreadable }: TakenOver) -> usize {
-    let (resumed, now) = (runs.len(), milliseconds(SystemTime::now()));
+    let (resumed, now) = (runs.len(), manager.clock().milliseconds());
     let mut asleep = 0;
     let mut suspects = Vec::new();
     for taken in runs {
@@ -72,7 +68,7 @@ fn end_unreadable(manager: &Arc<Manager>, ids: Vec<ResponseId>) {
         tokio::spawn(async move {
             let message = "The run could not be resumed: what is stored of it is damaged.";
             let response = failed(&manager, &id, message).await;
-            while let Err(error) = manager.store().end_unreadable(&id, &response, milliseconds(SystemTime::now())).await
+            while let Err(error) = manager.store().end_unreadable(&id, &response, manager.clock().milliseconds()).await
             {
                 warn!(response = %id, %error, "a run that cannot be read cannot be ended yet");
                 tokio::time::sleep(PAUSE).await;

@@ -18,12 +18,12 @@
 use std::{
     collections::HashSet,
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use outlast_metrics::{CommitFailure, CommitMetrics, Published, WriterKind};
 use outlast_protocol::ResponseId;
-use outlast_runtime::clock::milliseconds;
+use outlast_runtime::clock::Clock;
 use outlast_store::{Batch, Committed, StoreError, Uncommitted, WriteConnection};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
@@ -51,6 +51,7 @@ pub struct WriterQueue {
     runs: mpsc::UnboundedSender<Arc<Run>>,
     abandoned: Arc<Abandoned>,
     health: Health,
+    clock: Clock,
     /// How much principals keep.
     pub(super) stored: Stored,
 }
@@ -64,6 +65,11 @@ impl WriterQueue {
     /// Whether the admission of this response was given up although it may be in the database. It will be removed.
     pub(super) fn has_abandoned(&self, id: &ResponseId) -> bool {
         self.abandoned.0.lock().contains(id)
+    }
+
+    /// The clock of the server.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     /// Whether the database takes writes.
@@ -86,6 +92,7 @@ pub struct Writer {
     /// Runs that came while the database did not take writes.
     deferred: Vec<Arc<Run>>,
     health: Health,
+    clock: Clock,
     stored: Stored,
     metrics: CommitMetrics,
     published: Published,
@@ -93,14 +100,19 @@ pub struct Writer {
 
 impl Writer {
     /// A writer, and the queue in front of it. It ends when the last clone of the queue is gone.
-    pub fn new(connection: Option<WriteConnection>, metrics: &CommitMetrics) -> (Self, WriterQueue) {
+    pub fn new(connection: Option<WriteConnection>, clock: Clock, metrics: &CommitMetrics) -> (Self, WriterQueue) {
         let (sender, queue) = mpsc::unbounded_channel();
         let kind = if connection.is_some() { WriterKind::Durable } else { WriterKind::Ephemeral };
         let (metrics, published) = (metrics.clone(), metrics.published(kind));
         let (abandoned, health, stored) = (Arc::<Abandoned>::default(), Health::default(), Stored::default());
-        let front =
-            WriterQueue { runs: sender, abandoned: abandoned.clone(), health: health.clone(), stored: stored.clone() };
-        (Self { queue, connection, abandoned, deferred: Vec::new(), health, stored, metrics, published }, front)
+        let front = WriterQueue {
+            runs: sender,
+            abandoned: abandoned.clone(),
+            health: health.clone(),
+            clock: clock.clone(),
+            stored: stored.clone(),
+        };
+        (Self { queue, connection, abandoned, deferred: Vec::new(), health, clock, stored, metrics, published }, front)
     }
 
     /// Writes until `stop`, and then what is left in the queue; closes its connection. In silence, keeps the database this
@@ -153,7 +165,7 @@ impl Writer {
     /// Sees whether the database takes writes.
     async fn probe(&mut self) -> Result<(), StoreError> {
         let Some(connection) = &mut self.connection else { return Ok(()) };
-        let written = connection.probe(milliseconds(SystemTime::now())).await;
+        let written = connection.probe(self.clock.milliseconds()).await;
         self.heard(written)
     }
 

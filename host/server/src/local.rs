@@ -7,7 +7,6 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
-    time::SystemTime,
 };
 
 use bytes::Bytes;
@@ -21,7 +20,7 @@ use outlast_protocol::CreateRequest;
 use outlast_run::{
     Created, Manager, Queues, Refusal, RunSecrets, Seal, Services, Shares, Subscription, Writer, WriterQueue,
 };
-use outlast_runtime::clock::{milliseconds, seconds};
+use outlast_runtime::clock::Clock;
 use outlast_store::{Store, StoreError};
 use tempfile::TempDir;
 use tokio::{runtime::Handle, task::JoinSet};
@@ -60,7 +59,7 @@ impl Local {
         let grants = Grants::new(config.agents.clone(), config.tools_config(), config.plugin_limits(), &metrics)?;
         let folder = tempfile::Builder::new().prefix("outlast-").tempdir().map_err(StartError::Scratch)?;
         let store = Store::open(&folder.path().join("local.db").display().to_string()).await?;
-        let (writer, queue) = Writer::new(None, &metrics.commits);
+        let (writer, queue) = Writer::new(None, Clock::system(), &metrics.commits);
         let writer = [writer.run(config.lease, CancellationToken::new())].into_iter().collect();
         let engine = Engine::new().map_err(|error| StartError::Engine(format!("{error:#}")))?;
         let engine = engine.with_memory(config.instances_memory());
@@ -89,7 +88,7 @@ impl Local {
     /// It does not fit.
     pub async fn load(&self, component: &Path) -> Result<Agent, Refused> {
         let wasm = read_component(component, self.config.plugin_limits().plugin_bytes).await?;
-        let (shown, now) = (component.display().to_string(), seconds(SystemTime::now()));
+        let (shown, now) = (component.display().to_string(), self.queue.clock().seconds());
         Agent::load(&self.engine, &shown, wasm, self.models.clone(), &self.grants, now).await
     }
 
@@ -123,7 +122,7 @@ impl Local {
         (place, signature): (&str, Option<String>),
     ) -> Result<Examined, Refused> {
         let registry = self.registry(self.config.signatures());
-        let plugin = registry.load_unpinned(shown, wasm.clone(), seconds(SystemTime::now())).await?;
+        let plugin = registry.load_unpinned(shown, wasm.clone(), self.queue.clock().seconds()).await?;
         let trusted = registry.trust(&plugin, &wasm, place, signature.as_deref());
         let signed = signature.is_some() && !self.config.trusted_keys.is_empty() && trusted.is_ok();
         Ok(Examined { plugin, wasm, signature, signed, refused: trusted.err() })
@@ -137,7 +136,7 @@ impl Local {
     pub async fn load_plugin(&self, component: &Path) -> Result<Plugin, Refused> {
         let wasm = read_component(component, self.config.plugin_limits().plugin_bytes).await?;
         let shown = component.display().to_string();
-        self.registry(Signatures::default()).load_unpinned(&shown, wasm, seconds(SystemTime::now())).await
+        self.registry(Signatures::default()).load_unpinned(&shown, wasm, self.queue.clock().seconds()).await
     }
 
     /// Serves the tools of these components to agents. Their names.
@@ -189,7 +188,7 @@ impl Local {
     /// It would not be served.
     pub async fn admit(&self, component: &Path) -> Result<Plugin, Refused> {
         let wasm = read_component(component, self.config.plugin_limits().plugin_bytes).await?;
-        self.registry(self.config.signatures()).load_file(component, wasm, seconds(SystemTime::now())).await
+        self.registry(self.config.signatures()).load_file(component, wasm, self.queue.clock().seconds()).await
     }
 
     /// A manager of this agent's runs.
@@ -203,7 +202,7 @@ impl Local {
         let services = Services {
             queues: Queues { durable: self.queue.clone(), ephemeral: self.queue.clone() },
             seal: Seal::of(&self.store).await?,
-            secrets: RunSecrets::of(&self.store, milliseconds(SystemTime::now())).await?,
+            secrets: RunSecrets::of(&self.store, self.queue.clock().milliseconds()).await?,
             guests: Handle::current(),
             metrics: self.metrics.clone(),
         };

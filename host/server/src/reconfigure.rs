@@ -4,10 +4,7 @@
 //! nothing from then on, and what goes on for it ends. Nothing else of the configuration is taken over. One that is not right
 //! changes nothing, and the log says why. The files of the certificate are read again too.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::Duration};
 
 use outlast_http::{Certificates, Exchanged, Keys};
 use outlast_metrics::Metrics;
@@ -40,8 +37,7 @@ impl Exchange {
     /// time is over.
     pub(crate) async fn follow(self, hangup: Arc<Notify>, then: Arc<Notify>) {
         loop {
-            let now = SystemTime::now();
-            let next = self.keys.expire(now).and_then(|next| next.duration_since(now).ok());
+            let next = self.keys.expire();
             tokio::select! {
                 () = sleep_until(Instant::now() + next.unwrap_or(LOOK).min(LOOK)) => {}
                 () = hangup.notified() => {

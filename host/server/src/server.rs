@@ -1,12 +1,6 @@
 //! Puts the rooms together, and takes them apart in order.
 
-use std::{
-    net::SocketAddr,
-    panic::resume_unwind,
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{net::SocketAddr, panic::resume_unwind, path::PathBuf, sync::Arc, time::Duration};
 
 use outlast_http::{Api, Bodies, Certificates, Hosts, Keys};
 use outlast_metrics::Metrics;
@@ -16,7 +10,7 @@ use outlast_plugin::{
     Source, Trust,
 };
 use outlast_run::{Manager, Queues, RunSecrets, Seal, Services, Writer};
-use outlast_runtime::clock::{milliseconds, seconds};
+use outlast_runtime::clock::Clock;
 use outlast_runtime::units::bytes;
 use outlast_store::{ServedPlugin, Store, StoreError};
 use tokio::{
@@ -134,9 +128,10 @@ impl Server {
         let store = Store::open(&database).await?.leased_for(config.lease);
         let mut connection = store.writer().await?;
         let active = connection.take_over().await?;
+        let clock = Clock::system();
         // From here on they keep the database this server's, however long the rest takes.
-        let (durable, durable_queue) = Writer::new(Some(connection), &metrics.commits);
-        let (ephemeral, ephemeral_queue) = Writer::new(None, &metrics.commits);
+        let (durable, durable_queue) = Writer::new(Some(connection), clock.clone(), &metrics.commits);
+        let (ephemeral, ephemeral_queue) = Writer::new(None, clock.clone(), &metrics.commits);
         let keep = config.lease / 3;
         let close = CancellationToken::new();
         let writers = [durable, ephemeral].map(|writer| writer.run(keep, close.clone())).into_iter().collect();
@@ -144,10 +139,10 @@ impl Server {
         let engine = config.pool().map_or_else(Engine::new, Engine::pooled);
         let engine = engine.map_err(|error| StartError::Engine(format!("{error:#}")))?;
         let engine = cached(engine.with_memory(config.instances_memory()), &config)?;
-        let now = seconds(SystemTime::now());
+        let now = clock.seconds();
         let mut registry = Registry::new(engine, models.clone(), grants, config.signatures());
         for (sha256, wasm) in registry.add_bundled(now).await.map_err(StartError::Bundled)? {
-            store.keep_component(&sha256, &wasm, milliseconds(SystemTime::now())).await?;
+            store.keep_component(&sha256, &wasm, clock.milliseconds()).await?;
         }
         let served = store.served().await?.into_iter();
         registry.know_served(served.map(|ServedPlugin { kind, name, version }| PluginVersion { kind, name, version }));
@@ -169,7 +164,7 @@ impl Server {
         store.remove_components(&registry.components()).await?;
 
         let seal = Seal::of(&store).await?;
-        let secrets = RunSecrets::of(&store, milliseconds(SystemTime::now())).await?;
+        let secrets = RunSecrets::of(&store, clock.milliseconds()).await?;
         let manager = Manager::new(
             store,
             registry,
@@ -186,7 +181,7 @@ impl Server {
         metrics.runs.resumed.inc_by(outlast_run::resume(&manager, active) as u64);
         let api = Api {
             manager: manager.clone(),
-            keys: Arc::new(Keys::new(&config.keys, metrics.http.clone())),
+            keys: Arc::new(Keys::new(&config.keys, clock, metrics.http.clone())),
             hosts: if config.keys.is_empty() { Hosts::local(&config.allowed_hosts) } else { Hosts::any() },
             origins: config.origins().map_err(StartError::Origins)?,
             bodies: Bodies::new(config.limits.api.bodies_bytes, config.limits.api.body_bytes, !config.keys.is_empty()),

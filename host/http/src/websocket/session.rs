@@ -1,9 +1,6 @@
 //! One socket, from its first turn to its close.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::Duration};
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
 use bytes::Bytes;
@@ -14,14 +11,12 @@ use outlast_protocol::{
     read_message,
 };
 use outlast_run::{Broken, Created, Ending, Recorder, Refusal, Subscription};
-use outlast_runtime::clock::seconds;
 use serde_json::{Map, Value};
 use tokio::{
     sync::mpsc,
     time::{Instant, Interval, MissedTickBehavior},
 };
 use tracing::debug;
-use uuid::Uuid;
 
 use super::{
     super::{Access, Api, auth::not_valid, connections::Connection},
@@ -201,7 +196,7 @@ impl Session {
         if manager.agents().get(request.agent()).is_none() {
             return Err(Refusal::UnknownModel(request.model.clone()).into());
         }
-        let (id, now) = (ResponseId::new(Uuid::now_v7()), seconds(SystemTime::now()));
+        let (id, now) = (ResponseId::new(manager.clock().id()), manager.clock().seconds());
         let mut recorder = Recorder::new(id.clone(), request.response(&id, now), manager.limits().output);
         recorder.start();
         recorder.end(Ending::Completed, now);

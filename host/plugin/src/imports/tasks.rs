@@ -3,7 +3,6 @@
 use std::{pin::pin, time::Duration};
 
 use futures::future::{OptionFuture, pending, select_all};
-use outlast_runtime::clock::since_1970;
 use wasmtime::component::Resource;
 
 use crate::{
@@ -34,7 +33,7 @@ impl Host for RunState {
             return Ok(Ok(ended));
         }
         let ended = loop {
-            let now = if self.clock.scripted { Duration::from_nanos(self.clock.nanoseconds()) } else { since_1970() };
+            let now = self.clock.now();
             let ended: Vec<u32> =
                 (0..).zip(&tasks).filter(|(_, task)| task.has_ended(now)).map(|(place, _)| place).collect();
             if !ended.is_empty() {
@@ -112,7 +111,7 @@ impl RunState {
         ended: impl Future<Output = ()>,
     ) -> wasmtime::Result<Result<(), Failure>> {
         let run = self.active(import)?;
-        let (stop, idle_after) = (run.stop.clone(), run.idle_after);
+        let (stop, idle_after, clock) = (run.stop.clone(), run.idle_after, run.clock.clone());
         if let (true, false, Some(until)) = (self.clock.scripted, stop.is_cancelled(), until) {
             self.clock.set(until);
             return Ok(Ok(()));
@@ -120,7 +119,7 @@ impl RunState {
         let mut ended = pin!(ended);
         let mut naps = false;
         loop {
-            let left = until.map(|until| until.saturating_sub(since_1970()));
+            let left = until.map(|until| until.saturating_sub(clock.since_1970()));
             // A timer would take a millisecond, and there may be ten thousand to replay.
             if left == Some(Duration::ZERO) && !stop.is_cancelled() {
                 return Ok(Ok(()));
@@ -140,7 +139,7 @@ impl RunState {
                 (_, settled) => settled.flatten(),
             };
             let settled = OptionFuture::from(settled);
-            let timer = OptionFuture::from(left.map(tokio::time::sleep));
+            let timer = OptionFuture::from(until.map(|until| clock.until(until)));
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(Err(cancelled())),

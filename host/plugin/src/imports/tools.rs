@@ -179,6 +179,7 @@ impl RunState {
             log,
             lease: lease.clone(),
             meter: run.meter.clone(),
+            clock: run.clock.clone(),
             scripted_time: run.scripted_time,
         };
         let committed = (run.journaled && !found.is_idempotent()).then(|| run.port.committed());

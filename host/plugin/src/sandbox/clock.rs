@@ -8,34 +8,41 @@ use std::{
     time::Duration,
 };
 
-use outlast_runtime::clock::since_1970;
+use outlast_runtime::clock::{Clock, nanoseconds};
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock};
 
 /// The time as a component sees it: it begins with the run and stands still between the host calls that wait, so that
 /// the same answers of the host make the same run.
 #[derive(Clone, Debug)]
-pub(crate) struct Clock {
+pub(crate) struct LogicalClock {
     nanoseconds: Arc<AtomicU64>,
+    /// Where the time comes from.
+    source: Clock,
     /// Whether it goes on only when the component sleeps, which takes no time.
     pub(crate) scripted: bool,
 }
 
-impl Clock {
+impl LogicalClock {
     /// A clock that shows 1970.
-    pub(crate) fn new(scripted: bool) -> Self {
-        Self { nanoseconds: Arc::default(), scripted }
+    pub(crate) fn new(source: Clock, scripted: bool) -> Self {
+        Self { nanoseconds: Arc::default(), source, scripted }
     }
 
     /// Sets the time to now. Called when a host call that waited returns.
     pub(crate) fn advance(&self) {
         if !self.scripted {
-            self.set(since_1970());
+            self.set(self.source.since_1970());
         }
     }
 
     /// Sets the time, since 1970; it never goes back.
     pub(crate) fn set(&self, time: Duration) {
-        self.nanoseconds.fetch_max(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.nanoseconds.fetch_max(nanoseconds(time), Ordering::Relaxed);
+    }
+
+    /// The time that timers go by, since 1970: the server's, or a script's.
+    pub(crate) fn now(&self) -> Duration {
+        if self.scripted { Duration::from_nanos(self.nanoseconds()) } else { self.source.since_1970() }
     }
 
     /// The time, in nanoseconds since 1970.
@@ -44,7 +51,7 @@ impl Clock {
     }
 }
 
-impl HostWallClock for Clock {
+impl HostWallClock for LogicalClock {
     fn resolution(&self) -> Duration {
         Duration::from_millis(1)
     }
@@ -54,7 +61,7 @@ impl HostWallClock for Clock {
     }
 }
 
-impl HostMonotonicClock for Clock {
+impl HostMonotonicClock for LogicalClock {
     fn resolution(&self) -> u64 {
         1_000_000
     }

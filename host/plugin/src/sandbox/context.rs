@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use outlast_model::Models;
-use outlast_runtime::lease::Lease;
+use outlast_runtime::{clock::Clock, lease::Lease};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -42,6 +42,8 @@ pub struct RunContext {
     pub idle_after: Option<Duration>,
     /// What its imports have answered before, if it is executed again.
     pub entries: Vec<Entry>,
+    /// The clock of the server.
+    pub clock: Clock,
     /// When it began, in nanoseconds since 1970: the time that its clock begins with.
     pub began: u64,
     /// Where it keeps what outlives it; none when it cannot.
@@ -73,6 +75,7 @@ impl RunContext {
             lease: Lease::endless(),
             idle_after: None,
             entries: Vec::new(),
+            clock: Clock::default(),
             began: 0,
             state: None,
             log: None,

@@ -10,7 +10,7 @@ use wasmtime::component::{Resource, ResourceTable};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::{
-    clock::Clock,
+    clock::LogicalClock,
     context::RunContext,
     generations::Generations,
     granted::host_call,
@@ -35,7 +35,7 @@ pub(crate) struct RunState {
     pub(crate) limiter: Limiter,
     pub(crate) log: Arc<RunLog>,
     pub(crate) stderr: Output,
-    pub(crate) clock: Clock,
+    pub(crate) clock: LogicalClock,
     pub(crate) replay: Replay,
     /// What goes on beside the component.
     pub(crate) tasks: Tasks,
@@ -62,14 +62,15 @@ impl RunState {
         let meter = run.as_ref().map(|run| run.meter.clone()).unwrap_or_default();
         let log = Arc::new(RunLog::new(agent, id, limits, port));
         let stderr = Output::new("stderr", log.clone());
-        let clock = Clock::new(run.as_ref().is_some_and(|run| run.scripted_time.is_some()));
+        let source = run.as_ref().map(|run| run.clock.clone()).unwrap_or_default();
+        let clock = LogicalClock::new(source.clone(), run.as_ref().is_some_and(|run| run.scripted_time.is_some()));
         let entries = run.as_mut().map(|run| {
             clock.set(run.scripted_time.unwrap_or(Duration::from_nanos(run.began)));
             std::mem::take(&mut run.entries)
         });
         let (replay, answers) = Replay::new(entries.unwrap_or_default(), &meter);
         let port = run.as_ref().filter(|run| run.journaled).map(|run| run.port.clone());
-        let tasks = Tasks::new(port, answers, meter.clone());
+        let tasks = Tasks::new(port, source, answers, meter.clone());
         log.quiet(!replay.is_over() || run.as_ref().is_some_and(|run| run.port.replaying()));
         if let Some(run) = run.as_ref().filter(|_| !log.is_quiet()) {
             run.port.live();

@@ -12,7 +12,7 @@ use std::{
 };
 
 use futures::FutureExt as _;
-use outlast_runtime::clock::{nanoseconds, since_1970};
+use outlast_runtime::clock::Clock;
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::Value;
@@ -79,13 +79,21 @@ struct Answer {
 }
 
 /// Where answers are kept, as long as the instance lives.
-struct AnswerJournal(Mutex<Option<Arc<dyn RunPort>>>);
+struct AnswerJournal {
+    port: Mutex<Option<Arc<dyn RunPort>>>,
+    clock: Clock,
+}
 
 impl Tasks {
     /// No tasks. Answers go to `port`, if they are kept; `recorded` are those of an earlier life.
-    pub(crate) fn new(port: Option<Arc<dyn RunPort>>, recorded: HashMap<u64, Value>, meter: Arc<Meter>) -> Self {
+    pub(crate) fn new(
+        port: Option<Arc<dyn RunPort>>,
+        clock: Clock,
+        recorded: HashMap<u64, Value>,
+        meter: Arc<Meter>,
+    ) -> Self {
         let recorded = recorded.into_iter().map(|(number, answer)| (number, HeldAnswer::new(answer, &meter))).collect();
-        let journal = Arc::new(AnswerJournal(Mutex::new(port)));
+        let journal = Arc::new(AnswerJournal { port: Mutex::new(port), clock });
         Self { next: 0, open: BTreeMap::new(), recorded, journal, meter }
     }
 
@@ -192,7 +200,7 @@ impl Tasks {
 impl Drop for Tasks {
     fn drop(&mut self) {
         // What still goes on ends soon, and must write nothing into the journal of the next instance.
-        self.journal.0.lock().take();
+        self.journal.port.lock().take();
     }
 }
 
@@ -208,8 +216,8 @@ impl AnswerJournal {
     fn keep(&self, number: u64, answer: &impl Serialize) -> Result<Value, String> {
         let answer = serde_json::to_value(answer)
             .map_err(|error| format!("received an answer that cannot be stored: {error}"))?;
-        if let Some(port) = &*self.0.lock() {
-            let entry = line(ANSWER, &number.to_string(), nanoseconds(since_1970()), &answer)
+        if let Some(port) = &*self.port.lock() {
+            let entry = line(ANSWER, &number.to_string(), self.clock.nanoseconds(), &answer)
                 .map_err(|error| error.to_string())?;
             port.journal(&entry).map_err(|error| error.to_string())?;
         }

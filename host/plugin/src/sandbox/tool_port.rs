@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
-use outlast_runtime::lease::Lease;
+use outlast_runtime::{clock::Clock, lease::Lease};
 
 use super::{limits::ToolLimits, run_log::RunLog, secret::RunSecret};
 use crate::{
@@ -54,6 +54,8 @@ pub(crate) struct Caller {
     pub(crate) lease: Lease,
     /// What its run uses.
     pub(crate) meter: Arc<Meter>,
+    /// The clock of the server.
+    pub(crate) clock: Clock,
     /// What its clock shows, if that is a script's.
     pub(crate) scripted_time: Option<Duration>,
 }

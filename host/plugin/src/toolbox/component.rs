@@ -5,7 +5,6 @@ use std::{future::poll_fn, pin::pin, sync::Arc, time::Duration};
 use futures::future::BoxFuture;
 use outlast_metrics::ToolCalls;
 use outlast_protocol::{Emission, EmitError, Emitted, FoldError, Item, ItemIndex};
-use outlast_runtime::clock::{nanoseconds, since_1970};
 use outlast_runtime::text::is_hidden_in_prose;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -131,7 +130,8 @@ impl ToolComponent {
         let shown = format!("{}{BETWEEN}{function}", self.description.name);
         let log = Arc::new(CallerLog { log: caller.log, tool: self.description.name.clone() });
         let mut context = RunContext::new(caller.key.clone(), caller.secret, Arc::new(NoRun), CancellationToken::new());
-        context.began = nanoseconds(since_1970());
+        context.began = caller.clock.nanoseconds();
+        context.clock = caller.clock;
         context.log = Some(log);
         context.meter = caller.meter.clone();
         context.lease = caller.lease;
