@@ -13,8 +13,11 @@ mod recorder;
 mod request;
 mod upstream;
 
+/// What is done with bytes.
+pub type Target = fn(&[u8]);
+
 /// Every target, by its name.
-pub const TARGETS: [(&str, fn(&[u8])); 6] = [
+pub const TARGETS: [(&str, Target); 6] = [
     ("conversation", conversation::target),
     ("fold", fold::target),
     ("journal", journal::target),

@@ -1,8 +1,7 @@
 //! What an agent says, in any order: its events fold to its response, and a run that is executed again continues exactly
 //! where its log ends.
 
-use bytes::Bytes;
-use outlast_protocol::{ClientTool, CreateRequest, Emission, Fold, ResponseId, Usage, frames, skip_frames};
+use outlast_protocol::{ClientTool, CreateRequest, Emission, Fold, ResponseId, ToolKind, Usage, frames, skip_frames};
 use outlast_run::{Ending, OutputLimits, Recorder};
 use serde_json::json;
 use uuid::Uuid;
@@ -22,7 +21,7 @@ pub(crate) fn target(bytes: &[u8]) {
     whole.start();
     whole.begin();
     emissions.iter().for_each(|emission| say(&mut whole, *emission));
-    let said = whole.take().map(|segment| segment.frames).unwrap_or_else(Bytes::new);
+    let said = whole.take().map(|segment| segment.frames).unwrap_or_default();
     let mut fold = Fold::new();
     fold.extend(&said).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(fold.response(), Some(whole.response()));
@@ -35,7 +34,7 @@ pub(crate) fn target(bytes: &[u8]) {
     again.begin();
     emissions.iter().for_each(|emission| say(&mut again, *emission));
     assert!(!again.replaying());
-    let rest = again.take().map(|segment| segment.frames).unwrap_or_else(Bytes::new);
+    let rest = again.take().map(|segment| segment.frames).unwrap_or_default();
     assert_eq!([log, rest].concat(), said);
 
     let ending = match kind / 2 % 4 {
@@ -49,8 +48,7 @@ pub(crate) fn target(bytes: &[u8]) {
     let end = whole.take();
     assert_eq!(again.take(), end);
     assert_eq!(again.response(), whole.response());
-    fold.extend(&end.map(|segment| segment.frames).unwrap_or_else(Bytes::new))
-        .unwrap_or_else(|error| panic!("{error}"));
+    fold.extend(&end.map(|segment| segment.frames).unwrap_or_default()).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(fold.response(), Some(whole.response()));
     assert_eq!(json!(fold.response()), json!(whole.response()));
 }
@@ -70,7 +68,8 @@ fn read(mut bytes: &[u8]) -> Vec<(u8, usize, &str)> {
 
 /// Refused emissions are part of it: they must leave no trace.
 fn say(recorder: &mut Recorder, (kind, item, text): (u8, usize, &str)) {
-    let tool = ClientTool { custom: kind & 16 != 0, ..ClientTool::function("f") };
+    let takes = if kind & 16 == 0 { ToolKind::Function } else { ToolKind::Custom };
+    let tool = ClientTool { kind: takes, ..ClientTool::function("f") };
     let likely = [json!({"token": text})];
     let tokens = text.len() as u64;
     let _ = recorder.emit(match kind % 12 {

@@ -1,6 +1,5 @@
 //! The body of a request, from its bytes to the first event of its run.
 
-use bytes::Bytes;
 use outlast_protocol::{
     CreateConversation, CreateRequest, Fold, RequestLimits, ResponseId, check_message, half_characters, identify,
     input_tokens, parse_items, parse_metadata, read_compact, read_message,
@@ -22,7 +21,7 @@ pub(crate) fn target(bytes: &[u8]) {
     let _ = parse_items(bytes, &LIMITS);
     let _ = parse_metadata(bytes);
     if let Ok(text) = str::from_utf8(bytes) {
-        let _ = half_characters(text);
+        half_characters(text.as_bytes()).for_each(drop);
         if let Ok(fields) = read_message(text) {
             let _ = check_message(&fields);
         }
@@ -38,7 +37,7 @@ fn accepted(mut request: CreateRequest) {
     let mut recorder = Recorder::new(id.clone(), request.response(&id, 1), OutputLimits::default());
     recorder.start();
     recorder.end(Ending::Completed, 2);
-    let frames = recorder.take().map(|segment| segment.frames).unwrap_or_else(Bytes::new);
+    let frames = recorder.take().map(|segment| segment.frames).unwrap_or_default();
     let mut fold = Fold::new();
     fold.extend(&frames).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&frames)));
     assert_eq!(fold.response(), Some(recorder.response()));

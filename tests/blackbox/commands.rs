@@ -66,7 +66,7 @@ async fn the_doctor_says_what_is_wrong(database: Database) {
     assert!(well, "{findings:#?}");
     says(&findings, "listen", "warning", "is in use");
     says(&findings, "database", "ok", "can be used");
-    says(&findings, "clock", "ok", "it fits");
+    says(&findings, "clock", "ok", "it agrees");
     says(&findings, "limits", "warning", "LimitNOFILE");
     says(&findings, "configuration", "warning", "no model provider");
 

@@ -70,9 +70,9 @@ fn a_limit_beyond_what_a_server_can_hold_is_refused_with_its_maximum() {
     let most = u64::MAX.to_string();
     for key in ["connections", "max_runs", "http_connections", "tool_instances", "max_live_runs", "input_items"] {
         let variable = format!("OUTLAST_LIMITS__{}", key.to_uppercase());
-        refused(defaults().env(&variable, &most), &[&format!("limits.{key} = {most}"), "at most 1000000"]);
+        refused(defaults().env(&variable, &most), &[&format!("limits.{key}: {most} must be 1 to 1000000")]);
     }
-    refused(defaults().config("[limits]\nmemory = \"5GiB\""), &["limits.memory = 5368709120", "at most 4"]);
+    refused(defaults().config("[limits]\nmemory = \"5GiB\""), &["limits.memory: \"5GiB\" must be 1 to \"4GiB\""]);
     refused(defaults().config("drain_timeout = \"1000000000y\""), &["drain_timeout", "365d"]);
 }
 
@@ -80,7 +80,7 @@ fn a_limit_beyond_what_a_server_can_hold_is_refused_with_its_maximum() {
 fn a_bad_value_is_named_with_its_key() {
     refused(defaults().config("[limits]\nrun_timeout = \"soon\""), &["run_timeout", "soon"]);
     refused(defaults().env("OUTLAST_LIMITS__RUN_TIMEOUT", "soon"), &["run_timeout", "soon"]);
-    refused(defaults().config("[limits]\nmax_live_runs = 0"), &["max_live_runs", "0", "at least 1"]);
+    refused(defaults().config("[limits]\nmax_live_runs = 0"), &["limits.max_live_runs: 0 must be 1 to"]);
     refused(defaults().config("on_disconnect = \"maybe\""), &["on_disconnect", "maybe", "detach"]);
     refused(defaults().config("retention = \"1ms\""), &["retention", "1ms", "1s"]);
     let first = keys::entry("ann");
@@ -121,7 +121,7 @@ fn a_database_that_is_not_there_is_named_without_its_password() {
 #[tokio::test]
 async fn the_environment_wins_over_the_file() {
     let options = defaults().config("[limits]\nmax_live_runs = 7").env("OUTLAST_LIMITS__MAX_LIVE_RUNS", "9");
-    assert!(Server::start(options).stdout().contains("9 runs"));
+    assert!(Server::start(options).stdout().contains("up to 9 active runs"));
 }
 
 #[test]

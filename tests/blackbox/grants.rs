@@ -133,7 +133,7 @@ async fn an_agent_has_limits_of_its_own() {
 async fn no_run_computes_for_ever() {
     let (server, _folder) = with(sqlite(), "hostile", "[limits]\ncpu_time = \"200ms\"");
     let said = failure(&server, "spin").await;
-    assert!(said.contains("0.2 seconds (limits.cpu_time)"), "{said}");
+    assert!(said.contains("0.2 seconds of CPU time (limits.cpu_time)"), "{said}");
 }
 
 async fn an_agent_has_a_limit_of_runs_of_its_own(database: Database) {

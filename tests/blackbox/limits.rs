@@ -122,7 +122,7 @@ async fn naps_do_not_give_a_run_more_time_of_a_processor(database: Database) {
     let client = server.client();
     // Long enough to be worth leaving memory at first, which has to be paid for, and then not any more.
     let response = client.run(json!({"model": "hostile", "input": "laps 100000 5 100"})).await;
-    ended_at(&response, "0.6 seconds (limits.cpu_time)");
+    ended_at(&response, "0.6 seconds of CPU time (limits.cpu_time)");
     let seconds = cpu_seconds(&client, &response).await;
     assert!((0.6..1.0).contains(&seconds), "{seconds}");
     // What is expensive to replay stays where it is: it has half of its time left. A machine that does other things counts
@@ -155,7 +155,7 @@ async fn a_kill_does_not_give_a_run_more_time_of_a_processor(database: Database)
     server.restart();
     let client = server.client();
     let response = client.ended(&id).await;
-    ended_at(&response, "3 seconds (limits.cpu_time)");
+    ended_at(&response, "3 seconds of CPU time (limits.cpu_time)");
     let seconds = cpu_seconds(&client, &response).await;
     assert!((3.0..3.5).contains(&seconds), "{seconds}");
     // What it had to do once more is not its own.

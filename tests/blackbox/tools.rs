@@ -402,8 +402,8 @@ async fn a_tool_that_does_not_fit_is_refused() {
     let config = format!("[tools.toolbox]\nsha256 = \"{}\"", "ab".repeat(32));
     plugins::add(folder.path(), "toolbox");
     let server = Server::start(Options::new(Database::Sqlite).plugins(folder.path()).config(&config));
-    server.logged(&["units.wasm", "refused", "there is a tool component named `units` already"]);
-    server.logged(&["agents.wasm", "refused", "outlast:agent/respond@0.1.0", "which tool components do not get"]);
+    server.logged(&["units.wasm", "refused", "a tool component named `units` already exists"]);
+    server.logged(&["agents.wasm", "refused", "outlast:agent/respond@0.1.0", "which tool components do not have"]);
     server.logged(&["toolbox.wasm", "refused", "`tools.toolbox.sha256`"]);
     assert_eq!(server.client().models().await, ["chat", "echo", "hostile"]);
 }

@@ -145,7 +145,7 @@ async fn what_the_database_does_not_take_of_one_run_costs_no_other(database: Dat
     end.given_up = true;
     let last = segment(2, 2);
     let batch = Batch { segments: vec![(&refused, &last)], ended: vec![&end], ..Batch::default() };
-    assert!(writer.commit(&batch).await.unwrap().late.is_empty());
+    assert!(writer.commit(&batch).await.unwrap().superseded.is_empty());
 }
 
 async fn a_row_that_is_damaged_costs_what_comes_after_it(database: Database) {

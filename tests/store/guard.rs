@@ -72,7 +72,7 @@ async fn a_turn_that_waited_for_another_turn_does_not_begin() {
     second.conversation = Some((turn.conversation.clone(), 1));
     let batch = Batch { admitted: vec![&second], ..Batch::default() };
     let (committed, ()) = tokio::join!(writer.commit(&batch), turn.begins_meanwhile());
-    assert!(committed.unwrap().guarded.contains(&second.id));
+    assert!(committed.unwrap().conversation_conflicts.contains(&second.id));
     assert!(store.response("ann", &second.id).await.unwrap().is_none());
 }
 
@@ -125,7 +125,7 @@ async fn turns_and_items_that_meet_do_not_lock_each_other_out() {
         added
     };
     let (committed, added) = tokio::join!(writer.commit(&batch), adds);
-    let guarded = committed.unwrap().guarded;
+    let guarded = committed.unwrap().conversation_conflicts;
     for (name, added) in names.iter().zip(added) {
         let (turn, _) = turns.iter().find(|(_, other)| other == name).unwrap();
         // One of them came first, and the other one was told.

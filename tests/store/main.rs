@@ -133,14 +133,14 @@ async fn a_batch_that_is_written_again_changes_nothing(database: Database) {
     row.key = Some(IdempotencyKey { key: "k".to_owned(), fingerprint: "f".to_owned() });
     for _ in 0..2 {
         let committed = writer.commit(&Batch { admitted: vec![&row], ..Batch::default() }).await.unwrap();
-        assert!(committed.taken.is_empty() && committed.guarded.is_empty(), "{committed:?}");
+        assert!(committed.key_conflicts.is_empty() && committed.conversation_conflicts.is_empty(), "{committed:?}");
         assert!(store.response("ann", &id).await.unwrap().is_some());
     }
     let (segment, end) = (segment(0, 1), ended(&id, TerminalStatus::Completed, 1));
     let batch = Batch { segments: vec![(&id, &segment)], ended: vec![&end], ..Batch::default() };
     for _ in 0..2 {
         let committed = writer.commit(&batch).await.unwrap();
-        assert!(committed.late.is_empty());
+        assert!(committed.superseded.is_empty());
     }
     assert_eq!(store.events(&id, 0).await.unwrap(), std::slice::from_ref(&segment));
 }
@@ -152,7 +152,7 @@ async fn an_end_is_written_once(database: Database) {
     let cancelled = ended(&id, TerminalStatus::Cancelled, 1);
     writer.commit(&Batch { admitted: vec![&row(&id)], ended: vec![&cancelled], ..Batch::default() }).await.unwrap();
     let completed = ended(&id, TerminalStatus::Completed, 1);
-    let late = writer.commit(&Batch { ended: vec![&completed], ..Batch::default() }).await.unwrap().late;
+    let late = writer.commit(&Batch { ended: vec![&completed], ..Batch::default() }).await.unwrap().superseded;
     assert!(late.contains(&id));
     let stored = store.response("ann", &id).await.unwrap().unwrap();
     assert_eq!(stored.status, TerminalStatus::Cancelled.into());
@@ -167,7 +167,7 @@ async fn an_end_under_another_epoch_is_not_written(database: Database) {
     let end = ended(&id, TerminalStatus::Completed, 2);
     let row = row(&id);
     let batch = Batch { admitted: vec![&row], ended: vec![&end], ..Batch::default() };
-    assert!(writer.commit(&batch).await.unwrap().late.contains(&id));
+    assert!(writer.commit(&batch).await.unwrap().superseded.contains(&id));
     assert_eq!(store.response("ann", &id).await.unwrap().unwrap().status, Status::IN_PROGRESS);
 }
 
@@ -187,14 +187,19 @@ async fn a_key_is_reserved_once(database: Database) {
         segments: vec![(&first.id, &events), (&second.id, &events)],
         ..Batch::default()
     };
-    let taken = writer.commit(&batch).await.unwrap().taken;
+    let taken = writer.commit(&batch).await.unwrap().key_conflicts;
     assert_eq!(taken.into_iter().collect::<Vec<_>>(), std::slice::from_ref(&second.id));
     assert!(store.events(&second.id, 0).await.unwrap().is_empty());
     assert_eq!(store.response_of_key("ann", "k").await.unwrap(), Some((first.id.clone(), "f1".to_owned())));
     assert_eq!(store.response_of_key("bob", "k").await.unwrap(), Some((other.id, "f3".to_owned())));
     let late = with_key("ann", "f4");
     assert!(
-        writer.commit(&Batch { admitted: vec![&late], ..Batch::default() }).await.unwrap().taken.contains(&late.id)
+        writer
+            .commit(&Batch { admitted: vec![&late], ..Batch::default() })
+            .await
+            .unwrap()
+            .key_conflicts
+            .contains(&late.id)
     );
     assert!(store.delete_response("ann", &first.id, 3).await.unwrap());
     assert_eq!(store.response_of_key("ann", "k").await.unwrap(), None);
@@ -290,9 +295,11 @@ async fn whoever_takes_a_run_over_is_its_one_owner(database: Database) {
     assert_eq!((&one.conversation, &one.previous), (&None, &first.previous));
     assert_eq!((&one.request, one.epoch), (&first.request, 2));
     let late = ended(&first.id, TerminalStatus::Completed, 1);
-    assert!(writer.commit(&Batch { ended: vec![&late], ..Batch::default() }).await.unwrap().late.contains(&first.id));
+    assert!(
+        writer.commit(&Batch { ended: vec![&late], ..Batch::default() }).await.unwrap().superseded.contains(&first.id)
+    );
     let end = ended(&first.id, TerminalStatus::Failed, 2);
-    assert!(writer.commit(&Batch { ended: vec![&end], ..Batch::default() }).await.unwrap().late.is_empty());
+    assert!(writer.commit(&Batch { ended: vec![&end], ..Batch::default() }).await.unwrap().superseded.is_empty());
 }
 
 async fn a_component_is_kept_while_it_is_needed(database: Database) {
@@ -344,7 +351,7 @@ async fn what_agents_keep_is_written_in_order_and_its_owners_alone(database: Dat
         ..Batch::default()
     };
     for _ in 0..2 {
-        assert!(writer.commit(&batch).await.unwrap().homeless.is_empty());
+        assert!(writer.commit(&batch).await.unwrap().without_conversation.is_empty());
         assert_eq!(store.state(&ann, &k).await.unwrap(), Some(b"3".to_vec()));
         assert_eq!(store.state(&bob, &k).await.unwrap(), Some(b"x".to_vec()));
         assert_eq!(store.state(&ann, &l).await.unwrap(), None);
@@ -365,12 +372,12 @@ async fn what_is_kept_for_a_conversation_that_is_gone_is_not_kept(database: Data
     store.create_conversation("ann", &conversation, 1, "{}", &[]).await.unwrap();
     let write = |place| StateWrite { run, owner: &ann, place, value: Some(b"1") };
     let batch = Batch { state: vec![write(&here), write(&gone)], ..Batch::default() };
-    assert!(writer.commit(&batch).await.unwrap().homeless.contains(run));
+    assert!(writer.commit(&batch).await.unwrap().without_conversation.contains(run));
     assert!(store.state(&ann, &here).await.unwrap().is_some());
     assert!(store.state(&ann, &gone).await.unwrap().is_none());
     assert!(store.delete_conversation("ann", &conversation).await.unwrap());
     assert!(store.state(&ann, &here).await.unwrap().is_none());
-    assert!(writer.commit(&batch).await.unwrap().homeless.contains(run));
+    assert!(writer.commit(&batch).await.unwrap().without_conversation.contains(run));
     assert!(!store.delete_conversation("ann", &conversation).await.unwrap());
 }
 

@@ -77,7 +77,7 @@ async fn an_active_run_of_the_version_before_goes_on(database: Database) {
     assert_eq!(frames(0).await, b"event: a\n\nevent: b\n\nevent: c\n\nevent: d\n\n");
     assert_eq!(frames(1).await, b"event: b\n\nevent: c\n\nevent: d\n\n");
     let end = ended(&run.id, TerminalStatus::Completed, 2);
-    assert!(writer.commit(&Batch { ended: vec![&end], ..Batch::default() }).await.unwrap().late.is_empty());
+    assert!(writer.commit(&Batch { ended: vec![&end], ..Batch::default() }).await.unwrap().superseded.is_empty());
     assert_eq!(frames(2).await, b"event: c\n\nevent: d\n\n");
     assert!(store.journal(&run.id).await.unwrap().is_empty());
 }
@@ -117,7 +117,7 @@ async fn check(store: &Store, mut writer: WriteConnection) {
     let mut turn = row(&id(4));
     turn.conversation = Some((ConversationId::parse("c").unwrap(), 0));
     let committed = writer.commit(&Batch { admitted: vec![&turn], ..Batch::default() }).await.unwrap();
-    assert!(committed.guarded.is_empty());
+    assert!(committed.conversation_conflicts.is_empty());
     assert_eq!(store.remove_ended(3_000, &Swept::default()).await.unwrap().removed, 2);
     assert_eq!(store.response_of_key("ann", "k").await.unwrap(), None);
     assert!(store.events(&id(1), 0).await.unwrap().is_empty());

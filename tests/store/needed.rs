@@ -98,7 +98,7 @@ async fn a_deleted_conversation_stays_for_its_active_turn(database: Database) {
     let mut turn = row(&id());
     turn.conversation = Some((conversation.clone(), 2));
     let committed = writer.commit(&Batch { admitted: vec![&turn], ..Batch::default() }).await.unwrap();
-    assert!(committed.guarded.is_empty());
+    assert!(committed.conversation_conflicts.is_empty());
     assert!(store.delete_conversation("ann", &conversation).await.unwrap());
     assert!(store.conversation("ann", &conversation).await.unwrap().is_none());
     assert!(store.history("ann", &conversation, 9).await.unwrap().is_empty());

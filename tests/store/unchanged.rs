@@ -2,7 +2,7 @@
 
 use outlast::{
     protocol::{ConversationId, TerminalStatus},
-    store::{Batch, EndedResponse, LogSegment, NewItem, STORED_ROW, TurnItem},
+    store::{Batch, ConversationItem, EndedResponse, LogSegment, NewItem, STORED_ROW},
 };
 use sqlx::Connection as _;
 
@@ -68,11 +68,11 @@ async fn every_change_of_a_conversation_lets_its_time_begin_anew(database: Datab
         let position = store.conversation_head("ann", &conversation).await.unwrap().unwrap().position;
         turn.conversation = Some((conversation.clone(), position));
         let batch = Batch { admitted: vec![&turn], ..Batch::default() };
-        assert!(writer.commit(&batch).await.unwrap().guarded.is_empty());
+        assert!(writer.commit(&batch).await.unwrap().conversation_conflicts.is_empty());
         // While a response is being made in it, it does not go.
         assert!(store.unchanged_conversations(1_000).await.unwrap().is_empty());
         assert!(!store.remove_unchanged("ann", "c", 1_000).await.unwrap());
-        let items = vec![TurnItem { id: "msg_2".to_owned(), item: "{}".to_owned() }];
+        let items = vec![ConversationItem { id: "msg_2".to_owned(), item: "{}".to_owned() }];
         let end = EndedResponse { ended_at, items, ..ended(&turn.id, status, turn.epoch) };
         writer.commit(&Batch { ended: vec![&end], ..Batch::default() }).await.unwrap();
         since(ended_at).await;

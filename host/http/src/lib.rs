@@ -113,7 +113,7 @@ outlast_runtime::limits! {
 
 impl ApiLimits {
     /// What is in a body.
-    pub(crate) fn request(&self) -> RequestLimits {
+    pub fn request(&self) -> RequestLimits {
         RequestLimits { text_bytes: self.text_bytes, input_items: self.input_items }
     }
 }

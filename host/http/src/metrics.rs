@@ -8,7 +8,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
-use outlast_metrics::{CONTENT_TYPE, Kept, Metrics, Transport};
+use outlast_metrics::{CONTENT_TYPE, Metrics, StorageFigures, Transport};
 use outlast_store::{StoreError, StoreSize};
 
 use super::{Api, Caller, auth::turned_away, error::Code};
@@ -38,7 +38,7 @@ pub(super) async fn show(State(api): State<Api>, request: Request) -> Response {
     }
     let kept = async {
         let StoreSize { responses, bytes, oldest } = api.manager.store().size().await?;
-        Ok::<_, StoreError>(Kept { responses, bytes, oldest })
+        Ok::<_, StoreError>(StorageFigures { responses, bytes, oldest })
     };
     api.metrics.storage.refresh(kept).await;
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], api.metrics.text()).into_response()

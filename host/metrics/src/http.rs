@@ -135,12 +135,12 @@ impl HttpMetrics {
         registry.register("wrong_keys", "Requests with an API key that is not known", self.wrong_keys.clone());
         registry.register(
             "key_reloads",
-            "How often the keys were read again: taken, or refused because the configuration was not valid",
+            "How often the keys were read again: accepted, or refused because the configuration was not valid",
             self.exchanges.clone(),
         );
         registry.register(
             "certificate_reloads",
-            "How often the certificate of TLS was read again: taken, or refused because it could not be used",
+            "How often the certificate of TLS was read again: accepted, or refused because it could not be used",
             self.certificates.clone(),
         );
         registry.register(

@@ -40,7 +40,7 @@ pub use log::LogMetrics;
 pub use models::{LiveCall, ModelMetrics, ProviderMetrics};
 pub use requests::{AgentRequests, LiveRequest, RequestMetrics};
 pub use runs::{AgentMetrics, LiveRun, RunMetrics};
-pub use storage::{Kept, StorageMetrics};
+pub use storage::{StorageFigures, StorageMetrics};
 pub use tools::{LiveToolCall, ServerUp, ToolCalls, ToolMetrics};
 
 /// The content type of [`Metrics::text`].

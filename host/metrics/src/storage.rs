@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How much a database holds.
 #[derive(Clone, Copy, Debug)]
-pub struct Kept {
+pub struct StorageFigures {
     /// Responses, active ones included.
     pub responses: i64,
     /// Its size in bytes.
@@ -64,7 +64,7 @@ impl StorageMetrics {
     }
 
     /// Asks the database, unless it was asked a moment ago.
-    pub async fn refresh<E: Display>(&self, ask: impl Future<Output = Result<Kept, E>>) {
+    pub async fn refresh<E: Display>(&self, ask: impl Future<Output = Result<StorageFigures, E>>) {
         let mut asked = self.asked.lock().await;
         if asked.is_some_and(|asked| asked.elapsed() < FRESH) {
             return;

@@ -24,12 +24,12 @@ use sse_stream::SseByteStream;
 use tokio::time::timeout;
 
 use super::{
+    activity::Activity,
     answer::Answer,
     config::{ProviderConfig, Secret},
-    conversation::Turn,
+    conversation::Message,
     error::ModelError,
     halves::mark,
-    heard::Heard,
     incoming::{Incoming, incoming},
     parameter::Parameter,
     piece::Piece,
@@ -96,14 +96,14 @@ impl Chat {
     }
 
     /// A request, made once for all its attempts.
-    pub(super) fn request(&self, model: &str, turns: &[Turn], settings: &Settings) -> ChatRequest {
+    pub(super) fn request(&self, model: &str, turns: &[Message], settings: &Settings) -> ChatRequest {
         let body = body(model, turns, settings, &self.takes).to_string().into();
         let logprobs = settings.logprobs && self.takes.parameters.contains(&Parameter::TopLogprobs);
         ChatRequest { body, logprobs, functions: settings.tools.iter().map(|tool| tool.name.clone()).collect() }
     }
 
     /// Sends a request and returns when the provider has accepted it. Not limited in time.
-    pub(super) async fn send(&self, request: &ChatRequest, heard: Heard) -> Result<ChatStream, ModelError> {
+    pub(super) async fn send(&self, request: &ChatRequest, activity: Activity) -> Result<ChatStream, ModelError> {
         let ChatRequest { body, functions, logprobs } = request.clone();
         let mut request = self
             .http
@@ -129,7 +129,7 @@ impl Chat {
         let json = is(b"application/json");
         // Room for what surrounds the words.
         let (held, most) = (Arc::new(AtomicUsize::new(0)), self.limits.bytes.saturating_add(ERROR_BODY));
-        let bytes = incoming(response, most, held.clone(), heard);
+        let bytes = incoming(response, most, held.clone(), activity);
         let source = if json { Source::Json(bytes, Vec::new()) } else { Source::Events(SseByteStream::new(bytes)) };
         let answer = Some(Answer::new(functions, logprobs));
         let (provider, limits) = (self.provider.clone(), self.limits);

@@ -28,7 +28,7 @@ pub struct Call {
 
 /// One turn of a conversation.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Turn {
+pub(super) enum Message {
     /// From `system` and `developer`.
     System(String),
     /// From the user. Has at least one part.
@@ -65,9 +65,9 @@ pub(super) struct FunctionCall {
 
 impl Call {
     /// The conversation, the instructions first.
-    pub(super) fn turns(&self) -> Result<Vec<Turn>, ModelError> {
+    pub(super) fn turns(&self) -> Result<Vec<Message>, ModelError> {
         let instructions = self.instructions.clone().filter(|text| !text.is_empty());
-        let mut turns: Vec<Turn> = instructions.map(Turn::System).into_iter().collect();
+        let mut turns: Vec<Message> = instructions.map(Message::System).into_iter().collect();
         let answers = offer::Answers::of(&self.input);
         let untold = offer::untold(&self.input, &answers);
         let mut thoughts = String::new();
@@ -76,7 +76,8 @@ impl Call {
                 continue;
             }
             if let Some(answered) = answers.answered(item) {
-                let output = |(id, text): (&str, _)| Turn::Output { call_id: id.to_owned(), text, parts: Vec::new() };
+                let output =
+                    |(id, text): (&str, _)| Message::Output { call_id: id.to_owned(), text, parts: Vec::new() };
                 turns.extend(answered.map(output));
                 continue;
             }
@@ -85,7 +86,7 @@ impl Call {
         }
         let mut turns = ordered(turns);
         if let Some(text) = self.partial.clone().filter(|text| !text.is_empty()) {
-            turns.push(Turn::Assistant { text, reasoning: String::new(), calls: Vec::new() });
+            turns.push(Message::Assistant { text, reasoning: String::new(), calls: Vec::new() });
         }
         if turns.is_empty() {
             return Err(ModelError::invalid("both `input` and `instructions` are empty"));
@@ -95,18 +96,18 @@ impl Call {
 }
 
 /// Adds an item. `thoughts` wait for the turn that they belong to.
-fn append(turns: &mut Vec<Turn>, thoughts: &mut String, item: &Value) -> Result<(), String> {
+fn append(turns: &mut Vec<Message>, thoughts: &mut String, item: &Value) -> Result<(), String> {
     if !item.is_object() {
         return Err("an item must be an object".to_owned());
     }
     if let Some(call) = offer::called(item) {
         let (call, thought) = (call?, std::mem::take(thoughts));
         match turns.last_mut() {
-            Some(Turn::Assistant { calls, reasoning, .. }) => {
+            Some(Message::Assistant { calls, reasoning, .. }) => {
                 reasoning.push_str(&thought);
                 calls.push(call);
             }
-            _ => turns.push(Turn::Assistant { text: String::new(), reasoning: thought, calls: vec![call] }),
+            _ => turns.push(Message::Assistant { text: String::new(), reasoning: thought, calls: vec![call] }),
         }
         return Ok(());
     }
@@ -115,7 +116,7 @@ fn append(turns: &mut Vec<Turn>, thoughts: &mut String, item: &Value) -> Result<
         "function_call_output" | "custom_tool_call_output" => {
             let (texts, parts) =
                 parts(&item["output"], "output")?.into_iter().partition(|part| matches!(part, Part::Text(_)));
-            turns.push(Turn::Output { call_id: text(item, "call_id")?, text: only_text(texts, "\n")?, parts });
+            turns.push(Message::Output { call_id: text(item, "call_id")?, text: only_text(texts, "\n")?, parts });
         }
         "reasoning" => thoughts.push_str(&reasoning(item)),
         "item_reference" => return Err("an item of type `item_reference` cannot be sent to a model".to_owned()),
@@ -132,16 +133,16 @@ fn reasoning(item: &Value) -> String {
     Some(texts("content")).filter(|text| !text.is_empty()).unwrap_or_else(|| texts("summary"))
 }
 
-fn message(turns: &mut Vec<Turn>, thoughts: &mut String, item: &Value) -> Result<(), String> {
+fn message(turns: &mut Vec<Message>, thoughts: &mut String, item: &Value) -> Result<(), String> {
     let parts = parts(&item["content"], "content")?;
     if item["role"] != "assistant" {
         // What was thought led to nothing.
         thoughts.clear();
     }
     match item["role"].as_str() {
-        Some("user") if parts.is_empty() => turns.push(Turn::User(vec![Part::Text(String::new())])),
-        Some("user") => turns.push(Turn::User(parts)),
-        Some("system" | "developer") => turns.push(Turn::System(only_text(parts, "\n")?)),
+        Some("user") if parts.is_empty() => turns.push(Message::User(vec![Part::Text(String::new())])),
+        Some("user") => turns.push(Message::User(parts)),
+        Some("system" | "developer") => turns.push(Message::System(only_text(parts, "\n")?)),
         Some("assistant") => {
             let said = only_text(parts, "")?;
             if said.is_empty() {
@@ -149,13 +150,13 @@ fn message(turns: &mut Vec<Turn>, thoughts: &mut String, item: &Value) -> Result
             }
             match turns.last_mut() {
                 // What is said between a call and its output belongs to the turn of the call.
-                Some(Turn::Assistant { text, reasoning, calls }) if !calls.is_empty() => {
+                Some(Message::Assistant { text, reasoning, calls }) if !calls.is_empty() => {
                     reasoning.push_str(&std::mem::take(thoughts));
                     text.push_str(&said);
                 }
                 _ => {
                     let reasoning = std::mem::take(thoughts);
-                    turns.push(Turn::Assistant { text: said, reasoning, calls: Vec::new() });
+                    turns.push(Message::Assistant { text: said, reasoning, calls: Vec::new() });
                 }
             }
         }
@@ -217,7 +218,7 @@ mod tests {
 
     use super::*;
 
-    fn turns(input: Value) -> Result<Vec<Turn>, ModelError> {
+    fn turns(input: Value) -> Result<Vec<Message>, ModelError> {
         Call { input: input.as_array().unwrap().clone(), ..Call::default() }.turns()
     }
 
@@ -247,8 +248,8 @@ mod tests {
         ]))
         .unwrap();
         let output =
-            |id: &str, text: &str| Turn::Output { call_id: id.to_owned(), text: text.to_owned(), parts: Vec::new() };
-        let assistant = |text: &str, reasoning: &str, calls: Vec<FunctionCall>| Turn::Assistant {
+            |id: &str, text: &str| Message::Output { call_id: id.to_owned(), text: text.to_owned(), parts: Vec::new() };
+        let assistant = |text: &str, reasoning: &str, calls: Vec<FunctionCall>| Message::Assistant {
             text: text.to_owned(),
             reasoning: reasoning.to_owned(),
             calls,
@@ -276,7 +277,7 @@ mod tests {
             (json!([thought("a"), thought("b"), call_item("x")]), "ab"),
         ] {
             let turns = turns(items).unwrap();
-            let Some(Turn::Assistant { reasoning, .. }) = turns.last() else { panic!("{turns:?}") };
+            let Some(Message::Assistant { reasoning, .. }) = turns.last() else { panic!("{turns:?}") };
             assert_eq!(reasoning, expected);
         }
     }

@@ -214,7 +214,7 @@ impl ModelError {
     }
 
     /// A limit of time, named as the configuration names it.
-    pub(super) fn late(provider: &str, limit: &str, length: Duration) -> Self {
+    pub(super) fn timed_out(provider: &str, limit: &str, length: Duration) -> Self {
         let message = format!("The model provider {provider} did not answer in time: {limit} is {length:?}.");
         Self::new(ModelErrorKind::Timeout, "upstream_timeout", message)
     }

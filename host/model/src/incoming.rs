@@ -12,18 +12,23 @@ use std::{
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, stream};
 
-use super::heard::Heard;
+use super::activity::Activity;
 
 /// Bytes that are UTF-8.
 pub(super) type Incoming = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
 
 /// The bytes of a response: an error when there are more than `most` since `held` was last 0. What is not UTF-8 comes as
 /// U+FFFD. An empty line follows the last one: some servers forget it.
-pub(super) fn incoming(response: reqwest::Response, most: usize, held: Arc<AtomicUsize>, heard: Heard) -> Incoming {
+pub(super) fn incoming(
+    response: reqwest::Response,
+    most: usize,
+    held: Arc<AtomicUsize>,
+    activity: Activity,
+) -> Incoming {
     let mut text = Text::default();
     let bytes = response.bytes_stream().map(move |bytes| {
         let bytes = bytes.map_err(io::Error::other)?;
-        heard.now();
+        activity.now();
         if held.fetch_add(bytes.len(), Ordering::Relaxed) + bytes.len() > most {
             return Err(io::ErrorKind::FileTooLarge.into());
         }

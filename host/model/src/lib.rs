@@ -29,6 +29,7 @@
 #![deny(unsafe_code)]
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
+mod activity;
 mod answer;
 mod calls;
 mod chat;
@@ -38,7 +39,6 @@ mod error;
 mod finish;
 mod generation;
 mod halves;
-mod heard;
 mod incoming;
 mod logprobs;
 mod meaning;

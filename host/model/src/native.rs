@@ -22,7 +22,7 @@ use serde_json::{Map, Value};
 
 use super::{
     config::Secret,
-    conversation::{FunctionCall, Part, Turn, data_url},
+    conversation::{FunctionCall, Message, Part, data_url},
     error::ModelError,
     finish,
     piece::{End, Piece, Usage},
@@ -76,7 +76,7 @@ impl Native {
     pub(super) fn request(
         &self,
         model: &str,
-        turns: &[Turn],
+        turns: &[Message],
         settings: &Settings,
     ) -> Result<NativeRequest, ModelError> {
         let chat = ChatRequest { tools: tools(&settings.tools), ..ChatRequest::from_messages(messages(turns)) };
@@ -170,17 +170,17 @@ fn usage(end: &StreamEnd) -> Usage {
     }
 }
 
-fn messages(turns: &[Turn]) -> Vec<ChatMessage> {
+fn messages(turns: &[Message]) -> Vec<ChatMessage> {
     // Gemini's outputs carry the name of the function.
     let mut names: BTreeMap<&str, &str> = BTreeMap::new();
     let mut messages = Vec::new();
     for turn in turns {
         messages.push(match turn {
-            Turn::System(text) => ChatMessage::system(text.as_str()),
-            Turn::User(parts) => {
+            Message::System(text) => ChatMessage::system(text.as_str()),
+            Message::User(parts) => {
                 ChatMessage::user(MessageContent::from_parts(parts.iter().map(part).collect::<Vec<_>>()))
             }
-            Turn::Assistant { text, calls, .. } => {
+            Message::Assistant { text, calls, .. } => {
                 let text = Some(text).filter(|text| !text.is_empty() || calls.is_empty());
                 let mut parts: Vec<ContentPart> = text.map(ContentPart::from_text).into_iter().collect();
                 for call in calls {
@@ -197,7 +197,7 @@ fn messages(turns: &[Turn]) -> Vec<ChatMessage> {
                 }
                 ChatMessage::assistant(MessageContent::from_parts(parts))
             }
-            Turn::Output { call_id, text, .. } => {
+            Message::Output { call_id, text, .. } => {
                 let mut response = ToolResponse::new(call_id, text);
                 response.fn_name = names.get(call_id.as_str()).map(|name| (*name).to_owned());
                 ChatMessage::from(response)

@@ -5,16 +5,16 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::conversation::{Part, Turn};
+use super::conversation::{Message, Part};
 
 /// What stands for an output that is no text.
 const NEXT: &str = "The output is in the next message.";
 
 /// The turns in order: each output directly after the turn of its call, in the order of the calls, and after them what is
 /// no text, as a message of the user. An output without its call stays where it is.
-pub(super) fn ordered(turns: Vec<Turn>) -> Vec<Turn> {
+pub(super) fn ordered(turns: Vec<Message>) -> Vec<Message> {
     let calls = turns.iter().flat_map(|turn| match turn {
-        Turn::Assistant { calls, .. } => calls.as_slice(),
+        Message::Assistant { calls, .. } => calls.as_slice(),
         _ => &[],
     });
     let mut outputs: HashMap<String, Outputs> = HashMap::new();
@@ -24,7 +24,7 @@ pub(super) fn ordered(turns: Vec<Turn>) -> Vec<Turn> {
     let mut others = Vec::with_capacity(turns.len());
     for turn in turns {
         match &turn {
-            Turn::Output { call_id, .. } => match outputs.get_mut(call_id) {
+            Message::Output { call_id, .. } => match outputs.get_mut(call_id) {
                 Some(known) => known.turns.push_back(turn),
                 None => others.push(turn),
             },
@@ -34,23 +34,23 @@ pub(super) fn ordered(turns: Vec<Turn>) -> Vec<Turn> {
     let mut ordered = Vec::with_capacity(others.len());
     for turn in others {
         let ids: Vec<String> = match &turn {
-            Turn::Assistant { calls, .. } => calls.iter().map(|call| call.call_id.clone()).collect(),
+            Message::Assistant { calls, .. } => calls.iter().map(|call| call.call_id.clone()).collect(),
             _ => Vec::new(),
         };
         let mut shown = Vec::new();
         match turn {
-            Turn::Output { call_id, text, parts } => ordered.push(plain(call_id, text, parts, &mut shown)),
+            Message::Output { call_id, text, parts } => ordered.push(plain(call_id, text, parts, &mut shown)),
             other => ordered.push(other),
         }
         for id in ids {
             for output in outputs.get_mut(&id).map(Outputs::next).into_iter().flatten() {
-                if let Turn::Output { call_id, text, parts } = output {
+                if let Message::Output { call_id, text, parts } = output {
                     ordered.push(plain(call_id, text, parts, &mut shown));
                 }
             }
         }
         if !shown.is_empty() {
-            ordered.push(Turn::User(shown));
+            ordered.push(Message::User(shown));
         }
     }
     ordered
@@ -61,12 +61,12 @@ pub(super) fn ordered(turns: Vec<Turn>) -> Vec<Turn> {
 struct Outputs {
     /// The calls whose outputs were not taken.
     calls: usize,
-    turns: VecDeque<Turn>,
+    turns: VecDeque<Message>,
 }
 
 impl Outputs {
     /// The outputs of the next call.
-    fn next(&mut self) -> Vec<Turn> {
+    fn next(&mut self) -> Vec<Message> {
         self.calls = self.calls.saturating_sub(1);
         let count = if self.calls == 0 { self.turns.len() } else { self.turns.len().min(1) };
         self.turns.drain(..count).collect()
@@ -74,28 +74,28 @@ impl Outputs {
 }
 
 /// An output with text alone. What else it has is added to what is `shown` after it.
-fn plain(call_id: String, text: String, parts: Vec<Part>, shown: &mut Vec<Part>) -> Turn {
+fn plain(call_id: String, text: String, parts: Vec<Part>, shown: &mut Vec<Part>) -> Message {
     if parts.is_empty() {
-        return Turn::Output { call_id, text, parts };
+        return Message::Output { call_id, text, parts };
     }
     shown.push(Part::Text(format!("The output of the function call {call_id}:")));
     shown.extend(parts);
     let text = if text.is_empty() { NEXT.to_owned() } else { text };
-    Turn::Output { call_id, text, parts: Vec::new() }
+    Message::Output { call_id, text, parts: Vec::new() }
 }
 
 /// The same with all instructions in one turn, the first.
-pub(super) fn instructed(turns: &[Turn]) -> Vec<Turn> {
+pub(super) fn instructed(turns: &[Message]) -> Vec<Message> {
     let mut instructions = Vec::new();
     let mut others = Vec::with_capacity(turns.len());
     for turn in turns {
         match turn {
-            Turn::System(text) => instructions.push(text.as_str()),
+            Message::System(text) => instructions.push(text.as_str()),
             other => others.push(other.clone()),
         }
     }
     if !instructions.is_empty() {
-        others.insert(0, Turn::System(instructions.join("\n\n")));
+        others.insert(0, Message::System(instructions.join("\n\n")));
     }
     others
 }
@@ -105,17 +105,17 @@ mod tests {
     use super::*;
     use crate::conversation::FunctionCall;
 
-    fn user(text: &str) -> Turn {
-        Turn::User(vec![Part::Text(text.to_owned())])
+    fn user(text: &str) -> Message {
+        Message::User(vec![Part::Text(text.to_owned())])
     }
 
-    fn calls(ids: &[&str]) -> Turn {
+    fn calls(ids: &[&str]) -> Message {
         let call = |id: &&str| FunctionCall { call_id: (*id).to_owned(), ..FunctionCall::default() };
-        Turn::Assistant { text: String::new(), reasoning: String::new(), calls: ids.iter().map(call).collect() }
+        Message::Assistant { text: String::new(), reasoning: String::new(), calls: ids.iter().map(call).collect() }
     }
 
-    fn output(id: &str) -> Turn {
-        Turn::Output { call_id: id.to_owned(), text: "x".to_owned(), parts: Vec::new() }
+    fn output(id: &str) -> Message {
+        Message::Output { call_id: id.to_owned(), text: "x".to_owned(), parts: Vec::new() }
     }
 
     #[test]
@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn what_is_no_text_follows_all_outputs_of_a_turn() {
         let image = Part::Image { url: "https://x/y.png".to_owned(), detail: None };
-        let with = |id: &str, text: &str, parts: &[Part]| Turn::Output {
+        let with = |id: &str, text: &str, parts: &[Part]| Message::Output {
             call_id: id.to_owned(),
             text: text.to_owned(),
             parts: parts.to_vec(),
@@ -159,13 +159,19 @@ mod tests {
         let said = Part::Text("The output of the function call 1:".to_owned());
         assert_eq!(
             ordered(turns),
-            [calls(&["1", "2"]), with("1", NEXT, &[]), with("2", "x", &[]), Turn::User(vec![said, image]), user("b")]
+            [
+                calls(&["1", "2"]),
+                with("1", NEXT, &[]),
+                with("2", "x", &[]),
+                Message::User(vec![said, image]),
+                user("b")
+            ]
         );
     }
 
     #[test]
     fn instructions_are_one_turn() {
-        let system = |text: &str| Turn::System(text.to_owned());
+        let system = |text: &str| Message::System(text.to_owned());
         let turns = [system("a"), user("b"), system("c")];
         assert_eq!(instructed(&turns), [system("a\n\nc"), user("b")]);
         assert_eq!(instructed(&[user("b")]), [user("b")]);

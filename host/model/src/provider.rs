@@ -14,12 +14,12 @@ use tokio::time::{Instant, timeout_at};
 use tracing::info;
 
 use super::{
+    activity::Activity,
     chat::{Chat, ChatRequest},
     config::{Dialect, ModelConfigError, ProviderConfig},
-    conversation::Turn,
+    conversation::Message,
     error::ModelError,
     generation::Generation,
-    heard::Heard,
     native::{Native, NativeRequest},
     piece::Piece,
     script::{self, Script},
@@ -106,7 +106,7 @@ impl Provider {
     }
 
     /// Writes the request of a call, once for all its attempts.
-    pub(super) fn request(&self, model: &str, turns: &[Turn], settings: &Settings) -> Result<Request, ModelError> {
+    pub(super) fn request(&self, model: &str, turns: &[Message], settings: &Settings) -> Result<Request, ModelError> {
         Ok(match &self.client {
             Client::Chat(chat) => Request::Chat(chat.request(model, turns, settings)),
             Client::Native(native) => Request::Native(Box::new(native.request(model, turns, settings)?)),
@@ -130,11 +130,11 @@ impl Provider {
             .with_max_delay(config.max_retry_pause)
             .with_max_times(config.max_retries);
         let attempt = async || {
-            let late = || terms.late("first_token_timeout", config.first_token_timeout);
-            let heard = Heard::new();
-            let first = heard.within(config.first_token_timeout, self.attempt(&request, heard.clone())).await;
+            let late = || terms.timed_out("first_token_timeout", config.first_token_timeout);
+            let activity = Activity::new();
+            let first = activity.within(config.first_token_timeout, self.attempt(&request, activity.clone())).await;
             let (stream, first) = first.unwrap_or_else(|| Err(late())).map_err(|error| terms.hide(error))?;
-            Ok((stream, first, heard))
+            Ok((stream, first, activity))
         };
         let started = attempt
             .retry(pauses)
@@ -147,16 +147,16 @@ impl Provider {
                 self.metrics.retries.inc();
             });
         let started = timeout_at(deadline, started).await;
-        let started = started.unwrap_or_else(|_| Err(terms.late("total_timeout", config.total_timeout)));
-        let (stream, first, heard) = started.inspect_err(|error| live.fail(error.code))?;
+        let started = started.unwrap_or_else(|_| Err(terms.timed_out("total_timeout", config.total_timeout)));
+        let (stream, first, activity) = started.inspect_err(|error| live.fail(error.code))?;
         live.first_token();
-        Ok(Generation::new(model, tools, Upstream::new(terms.clone(), stream, heard, deadline), first, live))
+        Ok(Generation::new(model, tools, Upstream::new(terms.clone(), stream, activity, deadline), first, live))
     }
 
     /// Sends the request and waits for the first piece.
-    async fn attempt(&self, request: &Request, heard: Heard) -> Result<(Stream, Piece), ModelError> {
+    async fn attempt(&self, request: &Request, activity: Activity) -> Result<(Stream, Piece), ModelError> {
         let mut stream = match (&self.client, request) {
-            (Client::Chat(chat), Request::Chat(request)) => Stream::Chat(Box::new(chat.send(request, heard).await?)),
+            (Client::Chat(chat), Request::Chat(request)) => Stream::Chat(Box::new(chat.send(request, activity).await?)),
             (Client::Native(native), Request::Native(request)) => {
                 Stream::Native(Box::new(native.send(request.as_ref().clone()).await?))
             }

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use serde_json::{Map, Value, json};
 
 use super::{
-    conversation::{FunctionCall, Part, Turn},
+    conversation::{FunctionCall, Message, Part},
     order::instructed,
     parameter::Parameter,
     settings::{Format, Settings, Tool, ToolChoice},
@@ -26,7 +26,7 @@ pub(super) struct Takes {
 }
 
 /// The body of a request to a model.
-pub(super) fn body(model: &str, turns: &[Turn], settings: &Settings, takes: &Takes) -> Value {
+pub(super) fn body(model: &str, turns: &[Message], settings: &Settings, takes: &Takes) -> Value {
     let openai = takes.openai;
     // OpenAI takes instructions anywhere, and a later one is meant from there on.
     let turns = if openai { Cow::Borrowed(turns) } else { Cow::Owned(instructed(turns)) };
@@ -67,9 +67,9 @@ pub(super) fn body(model: &str, turns: &[Turn], settings: &Settings, takes: &Tak
     Value::Object(body)
 }
 
-fn message(turn: &Turn, reasoning_field: Option<&str>) -> Value {
+fn message(turn: &Message, reasoning_field: Option<&str>) -> Value {
     let mut message = plain_message(turn);
-    if let (Turn::Assistant { reasoning, .. }, Some(field)) = (turn, reasoning_field)
+    if let (Message::Assistant { reasoning, .. }, Some(field)) = (turn, reasoning_field)
         && !reasoning.is_empty()
     {
         message[field] = reasoning.as_str().into();
@@ -77,20 +77,20 @@ fn message(turn: &Turn, reasoning_field: Option<&str>) -> Value {
     message
 }
 
-fn plain_message(turn: &Turn) -> Value {
+fn plain_message(turn: &Message) -> Value {
     match turn {
-        Turn::System(text) => json!({"role": "system", "content": text}),
-        Turn::User(parts) => match parts.as_slice() {
+        Message::System(text) => json!({"role": "system", "content": text}),
+        Message::User(parts) => match parts.as_slice() {
             // The form that every server takes.
             [Part::Text(text)] => json!({"role": "user", "content": text}),
             parts => json!({"role": "user", "content": parts.iter().map(part).collect::<Value>()}),
         },
-        Turn::Assistant { text, calls, .. } if calls.is_empty() => json!({"role": "assistant", "content": text}),
-        Turn::Assistant { text, calls, .. } => {
+        Message::Assistant { text, calls, .. } if calls.is_empty() => json!({"role": "assistant", "content": text}),
+        Message::Assistant { text, calls, .. } => {
             let content = if text.is_empty() { Value::Null } else { text.as_str().into() };
             json!({"role": "assistant", "content": content, "tool_calls": calls.iter().map(call).collect::<Value>()})
         }
-        Turn::Output { call_id, text, .. } => json!({"role": "tool", "tool_call_id": call_id, "content": text}),
+        Message::Output { call_id, text, .. } => json!({"role": "tool", "tool_call_id": call_id, "content": text}),
     }
 }
 

@@ -5,10 +5,10 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
+    activity::Activity,
     chat::ChatStream,
     config::{ProviderConfig, Secret},
     error::ModelError,
-    heard::Heard,
     native::NativeStream,
     piece::Piece,
     script::ScriptedStream,
@@ -26,8 +26,8 @@ pub(super) struct Terms {
 
 impl Terms {
     /// The error of a wait that was longer than its limit.
-    pub fn late(&self, limit: &str, length: Duration) -> ModelError {
-        ModelError::late(&self.provider, limit, length)
+    pub fn timed_out(&self, limit: &str, length: Duration) -> ModelError {
+        ModelError::timed_out(&self.provider, limit, length)
     }
 
     /// The error without the key.
@@ -61,14 +61,14 @@ impl Stream {
 pub(super) struct Upstream {
     terms: Arc<Terms>,
     stream: Stream,
-    heard: Heard,
+    activity: Activity,
     deadline: Instant,
 }
 
 impl Upstream {
     /// An answer that must be whole by `deadline`.
-    pub fn new(terms: Arc<Terms>, stream: Stream, heard: Heard, deadline: Instant) -> Self {
-        Self { terms, stream, heard, deadline }
+    pub fn new(terms: Arc<Terms>, stream: Stream, activity: Activity, deadline: Instant) -> Self {
+        Self { terms, stream, activity, deadline }
     }
 
     /// What the operator calls the provider.
@@ -85,12 +85,12 @@ impl Upstream {
     pub async fn next(&mut self) -> Result<Option<Piece>, ModelError> {
         let config = &self.terms.config;
         // Nobody has listened since the last piece.
-        self.heard.now();
-        let next = self.heard.within(config.idle_timeout, self.stream.next());
+        self.activity.now();
+        let next = self.activity.within(config.idle_timeout, self.stream.next());
         let next = match timeout_at(self.deadline, next).await {
             Ok(Some(next)) => next,
-            Ok(None) => Err(self.terms.late("idle_timeout", config.idle_timeout)),
-            Err(_) => Err(self.terms.late("total_timeout", config.total_timeout)),
+            Ok(None) => Err(self.terms.timed_out("idle_timeout", config.idle_timeout)),
+            Err(_) => Err(self.terms.timed_out("total_timeout", config.total_timeout)),
         };
         next.map_err(|error| self.terms.hide(error))
     }

@@ -13,7 +13,7 @@ use tracing::error;
 use super::{
     Feed, Manager, Ownership, ReasoningSeal, Recorder, Refusal, Retention, Run, Subscription,
     compaction::{opened_input, opened_past},
-    history::{History, history, turn_items},
+    history::{History, history, input_items},
     journal::Journal,
     life::{Begin, Ready},
     request::StoredRequest,
@@ -183,7 +183,7 @@ impl Manager {
         );
         let context = self.context(&run, &request, &history.items, milliseconds(now))?;
         if request.conversation.is_some() {
-            run.set_turn(turn_items(&request.input));
+            run.set_input(input_items(&request.input));
         }
         let row = NewResponse {
             id: id.clone(),

@@ -8,7 +8,7 @@ use outlast_protocol::{
     conversation_busy, conversation_not_found, is_half_call, previous_not_found, references,
 };
 use outlast_runtime::limits::{Count, MOST_BYTES, MOST_ITEMS, Size};
-use outlast_store::{ActiveRun, Store, StoreError, Turn, TurnItem};
+use outlast_store::{ActiveRun, ConversationItem, PastResponse, Store, StoreError};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::OwnedRwLockReadGuard;
@@ -154,7 +154,7 @@ async fn of_previous(
     Ok((items, turns.len()))
 }
 
-fn items_of(turns: &[Turn]) -> Result<Vec<Value>, StoreError> {
+fn items_of(turns: &[PastResponse]) -> Result<Vec<Value>, StoreError> {
     let mut items = Vec::new();
     for turn in turns {
         let request = StoredRequest::read(&turn.request)?;
@@ -189,9 +189,9 @@ pub(super) async fn again(
 }
 
 /// The input of a run, as items of a turn.
-pub(super) fn turn_items(input: &[Value]) -> Vec<TurnItem> {
+pub(super) fn input_items(input: &[Value]) -> Vec<ConversationItem> {
     let id = |item: &Value| item["id"].as_str().unwrap_or_default().to_owned();
-    input.iter().map(|item| TurnItem { id: id(item), item: super::to_json(item) }).collect()
+    input.iter().map(|item| ConversationItem { id: id(item), item: super::to_json(item) }).collect()
 }
 
 /// The items of the stored response that has the item `id`.
@@ -212,7 +212,7 @@ pub(super) fn input(request: &str) -> Result<Vec<Value>, StoreError> {
     Ok(StoredRequest::read(request)?.input.into_owned())
 }
 
-fn output(turn: &Turn) -> Result<Vec<Value>, StoreError> {
+fn output(turn: &PastResponse) -> Result<Vec<Value>, StoreError> {
     #[derive(Deserialize)]
     struct Stored {
         output: Vec<Value>,

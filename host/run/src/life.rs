@@ -20,7 +20,7 @@ use super::{
     admission::{Place, Slot},
     ending::finish,
     execution::{self, Attempt, execute},
-    replay::{Over, PAUSE, again},
+    replay::{NotResumed, PAUSE, again},
 };
 
 /// How a run goes on.
@@ -169,10 +169,10 @@ impl Manager {
         loop {
             match again(self, run).await {
                 Ok(Some(found)) => return Ok(found),
-                Err(Over::Ended(ending)) => return Err(ending),
+                Err(NotResumed::Ended(ending)) => return Err(ending),
                 // Some of it is still on its way to the database.
                 Ok(None) => {}
-                Err(Over::Store(error)) => {
+                Err(NotResumed::Store(error)) => {
                     if !std::mem::replace(&mut warned, true) {
                         warn!(response = %run.id, %error, "a run cannot wake");
                     }
@@ -242,12 +242,14 @@ mod tests {
         let request = json!({"model": "echo", "input": "one two three", "background": true,
             "metadata": {"delay_ms": pause.as_millis().to_string()}});
         let (_subscription, run) = rooms.begin(request).await;
+        let mut entries = 0;
         for _ in 0..2 {
-            eventually("the run sleeps", || run.is_passive()).await;
+            // It has answers of its own after each sleep, so it has slept again.
+            eventually("the run sleeps", || run.is_passive() && run.reached().1 > entries).await;
+            entries = run.reached().1;
             rooms.clock.advance(pause - Duration::from_millis(1));
             assert!(run.is_passive(), "it woke before its time");
             rooms.clock.advance(Duration::from_millis(1));
-            eventually("the run wakes", || !run.is_passive()).await;
         }
         let ended = run.feed.wait(|feed| feed.closed().then(|| feed.ended())).await;
         assert_eq!(ended.unwrap().status, TerminalStatus::Completed);

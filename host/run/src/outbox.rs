@@ -13,7 +13,9 @@ use std::{
 use outlast_plugin::{Held, LogLine, Meter, Used};
 use outlast_protocol::{Emission, EmitError, Emitted, Segment, TerminalStatus, Usage};
 use outlast_runtime::clock::{milliseconds, seconds};
-use outlast_store::{EndedResponse, JournalSegment, LogSegment, NewResponse, Phase, RunUsage, STORED_ROW, TurnItem};
+use outlast_store::{
+    ConversationItem, EndedResponse, JournalSegment, LogSegment, NewResponse, Phase, RunUsage, STORED_ROW,
+};
 use tokio::sync::oneshot;
 
 use super::{
@@ -40,7 +42,7 @@ pub struct Outbox {
     /// What was written last: the time of a processor, how many lines were heard, and the usage that was reported.
     accounted: (Duration, u64, Usage),
     /// The input of the run, where it is a turn of a conversation.
-    turn: Option<Vec<TurnItem>>,
+    turn: Option<Vec<ConversationItem>>,
     queued: bool,
     /// Whether what is said now is written together: nothing is taken meanwhile.
     pub(super) together: bool,
@@ -212,7 +214,7 @@ impl Run {
     }
 
     /// The run is a turn of a conversation, with this input.
-    pub fn set_turn(&self, input: Vec<TurnItem>) {
+    pub fn set_input(&self, input: Vec<ConversationItem>) {
         self.outbox.lock().turn = Some(input);
     }
 
@@ -329,7 +331,7 @@ impl Run {
         let output: Vec<_> = output
             .iter()
             .filter(|item| !item.is_half_call())
-            .map(|item| TurnItem { id: item.id().to_owned(), item: super::to_json(item) })
+            .map(|item| ConversationItem { id: item.id().to_owned(), item: super::to_json(item) })
             .collect();
         let items = outbox.turn.take().map(|input| input.into_iter().chain(output).collect());
         self.write_end(&mut outbox, status, response, items.unwrap_or_default(), false, now);
@@ -347,7 +349,7 @@ impl Run {
         outbox: &mut Outbox,
         status: TerminalStatus,
         response: String,
-        items: Vec<TurnItem>,
+        items: Vec<ConversationItem>,
         given_up: bool,
         now: SystemTime,
     ) {

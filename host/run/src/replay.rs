@@ -11,7 +11,7 @@ use super::{
     Ending, Manager, ReasoningSeal, Recorder, Run,
     compaction::opened_past,
     events::log,
-    history::{self, turn_items},
+    history::{self, input_items},
     journal::{Journal, is_cancelled},
     logs::KeptLog,
     request::StoredRequest,
@@ -23,7 +23,7 @@ pub(super) const PAUSE: Duration = Duration::from_millis(500);
 const SETTLE: Duration = Duration::from_millis(20);
 
 /// Why a run is not executed again.
-pub(super) enum Over {
+pub(super) enum NotResumed {
     /// It ends.
     Ended(Ending),
     /// The database does not answer.
@@ -34,12 +34,12 @@ pub(super) enum Over {
 pub(super) struct Unreadable(pub String);
 
 /// What is kept of a run.
-struct Kept {
+struct StoredRun {
     row: ActiveRun,
     journal: Vec<JournalSegment>,
 }
 
-impl Kept {
+impl StoredRun {
     /// Reads it, and puts the run back to what is committed; none while some of it is not. Only a few are read at once.
     async fn read(manager: &Manager, run: &Arc<Run>) -> Result<Option<Self>, StoreError> {
         let (_turn, store, limits) = (manager.reading().await, manager.store(), manager.limits());
@@ -64,7 +64,7 @@ impl Kept {
 /// Puts the run back to what is committed, for its end. Waits for a database that does not answer.
 pub(super) async fn reread(manager: &Manager, run: &Arc<Run>) -> Result<(), Unreadable> {
     loop {
-        match Kept::read(manager, run).await {
+        match StoredRun::read(manager, run).await {
             Ok(Some(_)) => return Ok(()),
             Ok(None) => tokio::time::sleep(SETTLE).await,
             Err(error) if error.is_temporary() => tokio::time::sleep(PAUSE).await,
@@ -75,8 +75,8 @@ pub(super) async fn reread(manager: &Manager, run: &Arc<Run>) -> Result<(), Unre
 
 /// What a run needs to be executed again from its beginning; none while some of it is not committed. The run is at its
 /// beginning after this.
-pub(super) async fn again(manager: &Manager, run: &Arc<Run>) -> Result<Option<(Arc<Agent>, RunContext)>, Over> {
-    match Kept::read(manager, run).await? {
+pub(super) async fn again(manager: &Manager, run: &Arc<Run>) -> Result<Option<(Arc<Agent>, RunContext)>, NotResumed> {
+    match StoredRun::read(manager, run).await? {
         Some(kept) => prepare(manager, kept, run).await.map(Some),
         None => Ok(None),
     }
@@ -85,20 +85,20 @@ pub(super) async fn again(manager: &Manager, run: &Arc<Run>) -> Result<Option<(A
 /// What the run needs to be executed again.
 async fn prepare(
     manager: &Manager,
-    Kept { row, journal }: Kept,
+    StoredRun { row, journal }: StoredRun,
     run: &Arc<Run>,
-) -> Result<(Arc<Agent>, RunContext), Over> {
-    let entries = entries(&journal).ok_or_else(|| Over::unable("its journal is damaged"))?;
+) -> Result<(Arc<Agent>, RunContext), NotResumed> {
+    let entries = entries(&journal).ok_or_else(|| NotResumed::failed("its journal is damaged"))?;
     if is_cancelled(&entries) {
-        return Err(Over::Ended(Ending::Cancelled));
+        return Err(NotResumed::Ended(Ending::Cancelled));
     }
     let request = StoredRequest::read(&row.request)?.into_request(row.previous.clone(), row.conversation.clone());
     let agent = agent(manager, &row).await?;
     let past = history::again(manager.store(), &row, &request).await?;
-    let past = past.ok_or_else(|| Over::unable("the history that it continues is gone"))?;
+    let past = past.ok_or_else(|| NotResumed::failed("the history that it continues is gone"))?;
     let past = opened_past(manager.seal(), &row.principal, &request, past)?;
     if request.conversation.is_some() {
-        run.set_turn(turn_items(&request.input));
+        run.set_input(input_items(&request.input));
     }
     let mut context = manager.context(run, &request, &past, row.created_at)?;
     context.entries = entries;
@@ -106,14 +106,14 @@ async fn prepare(
 }
 
 /// The component that the run began with.
-async fn agent(manager: &Manager, row: &ActiveRun) -> Result<Arc<Agent>, Over> {
+async fn agent(manager: &Manager, row: &ActiveRun) -> Result<Arc<Agent>, NotResumed> {
     if let Some(agent) = manager.agents().by_component(&row.component) {
         return Ok(agent);
     }
     let wasm = manager.store().component(&row.component).await?;
-    let wasm = wasm.ok_or_else(|| Over::unable("its component is gone"))?;
+    let wasm = wasm.ok_or_else(|| NotResumed::failed("its component is gone"))?;
     let loaded = manager.agents().load_retired(&row.component, wasm, row.created_at / 1_000).await;
-    loaded.map_err(|why| Over::unable(format!("its component can no longer be loaded: {why}")))
+    loaded.map_err(|why| NotResumed::failed(format!("its component can no longer be loaded: {why}")))
 }
 
 /// The entries of a journal; none when one of them is missing or cannot be read.
@@ -147,32 +147,32 @@ async fn used(store: &Store, id: &ResponseId) -> Result<(Used, Usage, KeptLog), 
     Ok((used, usage.reported, KeptLog { next: whole(shown.log_lines), heard: whole(usage.heard), bytes }))
 }
 
-impl Over {
-    fn unable(why: impl std::fmt::Display) -> Self {
-        Self::Ended(unable(why))
+impl NotResumed {
+    fn failed(why: impl std::fmt::Display) -> Self {
+        Self::Ended(not_resumed(why))
     }
 }
 
-impl From<StoreError> for Over {
+impl From<StoreError> for NotResumed {
     fn from(error: StoreError) -> Self {
         match error {
             error if error.is_temporary() => Self::Store(error),
             error => {
                 error!(%error, "a run cannot be resumed");
-                Self::unable("what is stored of it is damaged")
+                Self::failed("what is stored of it is damaged")
             }
         }
     }
 }
 
-impl From<ApiError> for Over {
+impl From<ApiError> for NotResumed {
     fn from(error: ApiError) -> Self {
-        Self::unable(error.message.trim_end_matches('.'))
+        Self::failed(error.message.trim_end_matches('.'))
     }
 }
 
 /// The end of a run that is not resumed. `why` is in the client's words.
-pub(super) fn unable(why: impl std::fmt::Display) -> Ending {
+pub(super) fn not_resumed(why: impl std::fmt::Display) -> Ending {
     Ending::failed(format!("The run could not be resumed: {why}."))
 }
 

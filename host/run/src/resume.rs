@@ -18,7 +18,7 @@ use super::{
     ending::failed,
     life::{Begin, Later},
     probation,
-    replay::{PAUSE, unable},
+    replay::{PAUSE, not_resumed},
 };
 
 /// How often a run is resumed without getting on before it is given up, unless it does no harm for a while in between.
@@ -39,7 +39,7 @@ pub fn resume(manager: &Arc<Manager>, TakenOver { runs, unreadable }: TakenOver)
             let times = if attempts > ATTEMPTS { ATTEMPTS } else { CRASHES };
             let why = format!("it was resumed {times} times without making progress");
             info!(response = %run.id, why, "this run is not resumed");
-            Begin::Never(unable(why))
+            Begin::Never(not_resumed(why))
         } else if let Some(wake_at) = wake_at.filter(|wake_at| *wake_at > now) {
             asleep += 1;
             let until = Duration::from_millis(wake_at.unsigned_abs());

@@ -18,7 +18,7 @@ use outlast_plugin::{STATE_ENTRY, StateChange, StateError, StatePort, StateSpot}
 use outlast_protocol::{ConversationId, ResponseId};
 use outlast_store::{StateOwner, StatePlace, StateWrite, Store};
 use parking_lot::Mutex;
-use tokio::sync::{Mutex as Turn, Notify};
+use tokio::sync::Notify;
 use tracing::{error, warn};
 
 use super::Run;
@@ -82,7 +82,7 @@ impl Spaces {
         let space = Arc::new(Space {
             owner: owner.clone(),
             store: self.store.clone(),
-            used: Turn::default(),
+            used: tokio::sync::Mutex::default(),
             pending: Mutex::default(),
             settled: Notify::new(),
         });
@@ -106,7 +106,7 @@ struct Space {
     owner: StateOwner,
     store: Store,
     /// How much there is with what is pending, in bytes; none before it was counted. Locked by whoever writes.
-    used: Turn<Option<usize>>,
+    used: tokio::sync::Mutex<Option<usize>>,
     pending: Mutex<Pending>,
     /// Something is not pending any more.
     settled: Notify,

@@ -37,13 +37,13 @@ impl Quotas {
 /// How much principals keep that have a quota and were asked for it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Stored {
-    principals: Arc<Mutex<HashMap<String, Kept>>>,
+    principals: Arc<Mutex<HashMap<String, Amount>>>,
     /// Held while the database counts: one at a time.
     counting: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
+struct Amount {
     bytes: u64,
     /// When it was counted last; none while it is for the first time.
     counted: Option<Instant>,

@@ -1,4 +1,4 @@
-//! Conversations that are compacted by themselves, once they are long enough.
+//! Conversations that are compacted automatically, once they are long enough.
 //!
 //! A request may say with `context_management` how many tokens a conversation may have. A run whose conversation has more
 //! compacts it before its agent begins, as [`compaction`](super::compaction) does, and shows the item in its output. The item
@@ -19,7 +19,7 @@ use outlast_protocol::{
 };
 use serde_json::{Map, Value};
 
-use super::{Ending, Manager, Refusal, Run, replay::unable, to_json};
+use super::{Ending, Manager, Refusal, Run, replay::not_resumed, to_json};
 
 /// What is summarised has at least this part of the threshold: less is not worth a call of a model each time.
 const PART: u64 = 10;
@@ -29,7 +29,7 @@ impl Manager {
     ///
     /// # Errors
     ///
-    /// The run has done so already, and what it made cannot be opened any more.
+    /// The run has done so already, and what it made can no longer be opened.
     pub(super) async fn shorten(
         self: &Arc<Self>,
         run: &Arc<Run>,
@@ -43,8 +43,9 @@ impl Manager {
         let Some(threshold) = compact_threshold(&fields) else { return Ok(()) };
         if let Some(sealed) = run.recorder(|recorder| recorder.recorded_compaction()).flatten() {
             let opened = self.seal().open(&run.principal, &sealed).and_then(AllOf::read);
-            let all = opened.ok_or_else(|| unable("its conversation was compacted, and cannot be opened any more"))?;
-            show(run, &sealed, all.usage).map_err(|error| unable(error.to_string().trim_end_matches('.')))?;
+            let all =
+                opened.ok_or_else(|| not_resumed("its conversation was compacted, and can no longer be opened"))?;
+            show(run, &sealed, all.usage).map_err(|error| not_resumed(error.to_string().trim_end_matches('.')))?;
             put(context, all);
             return Ok(());
         }

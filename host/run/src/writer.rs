@@ -333,10 +333,10 @@ impl Failures {
 fn publish(writes: Vec<Write>, committed: &Committed, published: &Published) {
     let (mut events, mut bytes) = (0, 0);
     for Write { run, admission, segment, entries, state, phase, ended, suspended, .. } in writes {
-        let refusal = if committed.taken.contains(&run.id) {
+        let refusal = if committed.key_conflicts.contains(&run.id) {
             Some(Refusal::KeyTaken)
         } else {
-            committed.guarded.contains(&run.id).then_some(Refusal::ConversationMoved)
+            committed.conversation_conflicts.contains(&run.id).then_some(Refusal::ConversationMoved)
         };
         if let Some(refusal) = refusal {
             if let Some(admission) = admission {
@@ -345,14 +345,14 @@ fn publish(writes: Vec<Write>, committed: &Committed, published: &Published) {
             continue;
         }
         let contradicted = committed.contradicted.contains(&run.id);
-        let homeless = contradicted || committed.homeless.contains(&run.id);
-        state.iter().for_each(|state| state.settle(homeless));
+        let unwritable = contradicted || committed.without_conversation.contains(&run.id);
+        state.iter().for_each(|state| state.settle(unwritable));
         if contradicted {
             error!(response = %run.id, "the database has other events or entries of this run; the run ends");
             run.break_off();
             continue;
         }
-        let lost = committed.late.contains(&run.id);
+        let lost = committed.superseded.contains(&run.id);
         if let Some(entries) = entries.filter(|_| !lost) {
             run.has_committed(entries.last);
         }

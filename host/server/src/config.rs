@@ -39,7 +39,6 @@ mod tests;
 pub use database::{DatabaseConfig, DatabaseFile};
 use environment::Environment;
 pub use limits::Limits;
-pub(crate) use rooms::default_cache;
 
 /// The configuration of a server.
 #[derive(Clone, Debug, Deserialize)]

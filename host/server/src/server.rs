@@ -11,7 +11,6 @@ use outlast_plugin::{
 };
 use outlast_run::{Manager, Queues, RunSecrets, Seal, Services, Writer};
 use outlast_runtime::clock::Clock;
-use outlast_runtime::units::bytes;
 use outlast_store::{ServedPlugin, Store, StoreError};
 use tokio::{
     net::TcpListener,

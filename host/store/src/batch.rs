@@ -28,7 +28,7 @@ pub struct NewResponse {
     /// The conversation that it is a turn of, and the version of the history that the request was checked against.
     /// Nothing else must be going on in it.
     pub conversation: Option<(ConversationId, i64)>,
-    /// The client's idempotency key, which must not be taken.
+    /// The client's idempotency key, which must not be in use.
     pub key: Option<IdempotencyKey>,
     /// In milliseconds since 1970.
     pub created_at: i64,
@@ -40,15 +40,15 @@ pub struct NewResponse {
 #[derive(Debug, Default)]
 pub struct Committed {
     /// Admissions that were not made: the idempotency key names another response.
-    pub taken: HashSet<ResponseId>,
+    pub key_conflicts: HashSet<ResponseId>,
     /// Admissions that were not made: the conversation has another active response, or has changed, or is gone.
-    pub guarded: HashSet<ResponseId>,
+    pub conversation_conflicts: HashSet<ResponseId>,
     /// Endings that came too late: the response had ended already, or belongs to another epoch.
-    pub late: HashSet<ResponseId>,
+    pub superseded: HashSet<ResponseId>,
     /// Runs that have other events or entries in the place of those that were to be added.
     pub contradicted: HashSet<ResponseId>,
     /// Runs whose conversation is gone, and with it what they kept for it.
-    pub homeless: HashSet<ResponseId>,
+    pub without_conversation: HashSet<ResponseId>,
 }
 
 /// A batch that is not in the database, as far as is known.
@@ -64,7 +64,7 @@ pub struct Uncommitted {
 impl Committed {
     /// Whether the admission of this response was not made.
     pub(super) fn refused(&self, id: &ResponseId) -> bool {
-        self.taken.contains(id) || self.guarded.contains(id)
+        self.key_conflicts.contains(id) || self.conversation_conflicts.contains(id)
     }
 }
 
@@ -89,12 +89,12 @@ pub struct EndedResponse {
     /// Whether it has slept, waited or been resumed: what says so goes now.
     pub lived: bool,
     /// The items that it adds to its conversation when it has completed.
-    pub items: Vec<TurnItem>,
+    pub items: Vec<ConversationItem>,
 }
 
 /// An item of a turn.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TurnItem {
+pub struct ConversationItem {
     /// Its id.
     pub id: String,
     /// The item, JSON.

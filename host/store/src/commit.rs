@@ -9,8 +9,8 @@ use outlast_protocol::{ResponseId, Segment, TerminalStatus};
 use sqlx::{AnyConnection, Connection as _, Row as _};
 
 use super::{
-    Batch, Committed, EndedResponse, JournalSegment, LogSegment, NewItem, NewResponse, Phase, Store, StoreError,
-    TurnItem, Uncommitted,
+    Batch, Committed, ConversationItem, EndedResponse, JournalSegment, LogSegment, NewItem, NewResponse, Phase, Store,
+    StoreError, Uncommitted,
     commit_log::{Kind, Piece, Plan, Wanted},
     conversations::{self, GUARDED},
     lives,
@@ -129,11 +129,11 @@ impl WriteConnection {
         }
         let (mut committed, mut known) = (Committed::default(), HashSet::new());
         for rows in batches(&batch.admitted) {
-            admit(&mut transaction, rows, &mut committed.taken, &mut known).await?;
+            admit(&mut transaction, rows, &mut committed.key_conflicts, &mut known).await?;
         }
         let turns = batch.admitted.iter().copied().filter(|row| row.conversation.is_some());
         let turns: Vec<_> =
-            turns.filter(|row| !committed.taken.contains(&row.id) && !known.contains(&row.id)).collect();
+            turns.filter(|row| !committed.key_conflicts.contains(&row.id) && !known.contains(&row.id)).collect();
         conversations::begin_named(&mut transaction, &turns).await?;
         let places: Vec<_> = turns
             .iter()
@@ -141,9 +141,9 @@ impl WriteConnection {
             .collect();
         conversations::lock(&mut transaction, backend, &places).await?;
         for rows in batches(&turns) {
-            let guarded = guard(&mut transaction, rows).await?;
-            delete(&mut transaction, "responses", "id", &guarded.iter().collect::<Vec<_>>()).await?;
-            committed.guarded.extend(guarded);
+            let conflicts = guard(&mut transaction, rows).await?;
+            delete(&mut transaction, "responses", "id", &conflicts.iter().collect::<Vec<_>>()).await?;
+            committed.conversation_conflicts.extend(conflicts);
         }
         let mut plan = commit_log.lock().plan(&wanted(batch, &committed));
         committed.contradicted.extend(plan.contradicted.iter().cloned());
@@ -156,7 +156,7 @@ impl WriteConnection {
         }
         let writes: Vec<_> = batch.state.iter().filter(|write| !committed.refused(write.run)).copied().collect();
         if !writes.is_empty() {
-            committed.homeless = state::keep(&mut transaction, backend, &writes).await?;
+            committed.without_conversation = state::keep(&mut transaction, backend, &writes).await?;
         }
         for rows in batches(&batch.phases) {
             lives::set_phases(&mut transaction, rows).await?;
@@ -164,8 +164,8 @@ impl WriteConnection {
         let ended: Vec<_> =
             batch.ended.iter().copied().filter(|row| !committed.contradicted.contains(&row.id)).collect();
         for rows in batches(&ended) {
-            committed.late.extend(end(&mut transaction, rows).await?);
-            let over: Vec<_> = rows.iter().filter(|row| !committed.late.contains(&row.id)).collect();
+            committed.superseded.extend(end(&mut transaction, rows).await?);
+            let over: Vec<_> = rows.iter().filter(|row| !committed.superseded.contains(&row.id)).collect();
             let journaled = over.iter().filter(|row| row.journaled && !plan.unjournaled.contains(&row.id));
             let journaled: Vec<_> = journaled.map(|row| &row.id).collect();
             delete(&mut transaction, "journal", "response_id", &journaled).await?;
@@ -372,7 +372,7 @@ async fn end_turn(
         .await?;
         return Ok(());
     }
-    let items: Vec<_> = ended.items.iter().map(|TurnItem { id, item }| NewItem { id, item }).collect();
+    let items: Vec<_> = ended.items.iter().map(|ConversationItem { id, item }| NewItem { id, item }).collect();
     let count = conversations::count(&items);
     let row = sqlx::query(
         "UPDATE conversations SET active_response_id = NULL, latest_completed_response_id = CASE WHEN $6 = 'completed' \

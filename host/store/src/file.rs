@@ -189,7 +189,7 @@ fn absolute(path: &Path) -> Result<PathBuf, String> {
 fn hold(shown: &str, path: &Path) -> Result<(Held, PathBuf), Refused> {
     let reason = |error: io::Error| Refused::Reason(in_words(&error));
     let owned = || Refused::Owned(StoreError::Owned(shown.to_owned()));
-    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut kept = OPEN_FILES.lock().unwrap_or_else(PoisonError::into_inner);
     kept.retain(|kept| kept.held || kept.file.metadata().is_ok_and(|metadata| metadata.nlink() > 0));
     // Before it is opened: to close it again would take away the locks that SQLite has in this process.
     let there = match std::fs::metadata(path) {
@@ -204,7 +204,7 @@ fn hold(shown: &str, path: &Path) -> Result<(Held, PathBuf), Refused> {
         None => {
             let file = private::open(path).map_err(reason)?;
             let identity = identity(&file.metadata().map_err(reason)?);
-            kept.push(Kept { identity, file: file.into(), held: false });
+            kept.push(OpenFile { identity, file: file.into(), held: false });
             kept.len() - 1
         }
     };
@@ -284,7 +284,7 @@ fn locks_are_apart(_file: &File) -> bool {
 
 /// A file that this process has opened, open until the process ends.
 #[derive(Debug)]
-struct Kept {
+struct OpenFile {
     identity: Identity,
     file: Arc<File>,
     /// Whether a store has it.
@@ -292,7 +292,7 @@ struct Kept {
 }
 
 /// As many as there are databases that this process has opened, and that have not been deleted.
-static KEPT: Mutex<Vec<Kept>> = Mutex::new(Vec::new());
+static OPEN_FILES: Mutex<Vec<OpenFile>> = Mutex::new(Vec::new());
 
 /// The lock on a file. Dropped, the lock is free; the descriptor stays open.
 #[derive(Debug)]
@@ -303,7 +303,7 @@ struct Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = OPEN_FILES.lock().unwrap_or_else(PoisonError::into_inner);
         let _ = self.file.unlock();
         for kept in kept.iter_mut().filter(|kept| kept.identity == self.identity) {
             kept.held = false;

@@ -39,7 +39,7 @@ mod transaction;
 mod wal;
 
 pub use backup::{BackupError, Copied, backup, restore};
-pub use batch::{Batch, Committed, EndedResponse, NewResponse, TurnItem, Uncommitted};
+pub use batch::{Batch, Committed, ConversationItem, EndedResponse, NewResponse, Uncommitted};
 pub use commit::WriteConnection;
 pub use conversations::{ConversationHead, ItemRange, NewItem, Written};
 pub use diagnose::{Diagnosis, diagnose};
@@ -47,7 +47,7 @@ pub use error::{Outage, StoreError};
 pub use journal::JournalSegment;
 pub use lives::{ActiveRun, Phase, TakenOver, TakenRun};
 pub use open::{Backend, LEASE, Store};
-pub use responses::{StoredResponse, Swept, Turn};
+pub use responses::{PastResponse, StoredResponse, Swept};
 pub use runs::{LogSegment, RunFilter, RunRow, RunUsage};
 pub use served::ServedPlugin;
 pub use size::{STORED_ROW, StoreSize};

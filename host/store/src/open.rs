@@ -20,7 +20,7 @@ use super::{
     connect::{PostgresUrl, backend_of, prepare, sqlite_in_words},
     file::{DatabaseFile, sqlite_path},
     pool::Pool,
-    transaction::Turns,
+    transaction::WriteLock,
     wal,
 };
 
@@ -76,7 +76,7 @@ pub struct Store {
     /// Held while a transaction is committed, until what it has committed is in the commit log's memory.
     pub(super) committing: Arc<RwLock<()>>,
     /// Whose turn it is to write to an SQLite database.
-    pub(super) turn: Turns,
+    pub(super) turn: WriteLock,
     /// Whether this server still is the owner. Endless on SQLite, where a lock on a file decides.
     pub(super) held: Lease,
 }

@@ -34,7 +34,7 @@ pub struct StoredResponse {
 
 /// One response as a turn of a conversation.
 #[derive(Clone, Debug)]
-pub struct Turn {
+pub struct PastResponse {
     /// How far it is.
     pub status: Status,
     /// The request as it was accepted, JSON.
@@ -74,7 +74,7 @@ impl Store {
 
     /// A response and those that it goes on from, oldest first; empty when there is no such response for this
     /// principal. The chain ends where a response is gone or deleted, and after `most` responses.
-    pub async fn turns(&self, principal: &str, id: &ResponseId, most: i64) -> Result<Vec<Turn>, StoreError> {
+    pub async fn turns(&self, principal: &str, id: &ResponseId, most: i64) -> Result<Vec<PastResponse>, StoreError> {
         self.chain(principal, id, most, "deleted_at IS NULL").await
     }
 
@@ -85,7 +85,7 @@ impl Store {
         principal: &str,
         previous: &ResponseId,
         turns: Option<i64>,
-    ) -> Result<Vec<Turn>, StoreError> {
+    ) -> Result<Vec<PastResponse>, StoreError> {
         self.chain(principal, previous, turns.unwrap_or(i64::MAX), "1 = 1").await
     }
 
@@ -106,7 +106,7 @@ impl Store {
         id: &ResponseId,
         most: i64,
         condition: &'static str,
-    ) -> Result<Vec<Turn>, StoreError> {
+    ) -> Result<Vec<PastResponse>, StoreError> {
         let sql = format!(
             "{} SELECT {} AS status, {} AS request, {} AS response FROM chain ORDER BY depth DESC",
             chain_of(condition),
@@ -119,7 +119,7 @@ impl Store {
         rows.iter()
             .map(|row| {
                 let status: String = row.try_get("status")?;
-                Ok(Turn {
+                Ok(PastResponse {
                     status: Status::parse(&status).ok_or_else(|| StoreError::Damaged(format!("status `{status}`")))?,
                     request: row.try_get("request")?,
                     response: row.try_get("response")?,

@@ -112,14 +112,14 @@ pub(super) async fn keep(
     backend: Backend,
     writes: &[StateWrite<'_>],
 ) -> Result<HashSet<ResponseId>, StoreError> {
-    let (mut homeless, mut last) = (HashSet::new(), BTreeMap::new());
+    let (mut without_conversation, mut last) = (HashSet::new(), BTreeMap::new());
     let there = conversations(connection, backend, writes).await?;
     for write in writes {
         let conversation = &write.place.conversation;
         if conversation.is_empty() || there.contains(&(write.owner.principal.clone(), conversation.clone())) {
             last.insert((write.owner, write.place), write.value);
         } else {
-            homeless.insert(write.run.clone());
+            without_conversation.insert(write.run.clone());
         }
     }
     let (set, removed): (Vec<_>, Vec<_>) = last.into_iter().partition(|(_, value)| value.is_some());
@@ -155,7 +155,7 @@ pub(super) async fn keep(
         }
         query.execute(&mut *connection).await?;
     }
-    Ok(homeless)
+    Ok(without_conversation)
 }
 
 /// The conversations of these writes that are there, and stay until the transaction ends.

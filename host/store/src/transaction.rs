@@ -18,14 +18,14 @@ const AT_ONCE: &str = "BEGIN IMMEDIATE";
 
 /// Whose turn it is.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Turns(Arc<Mutex<()>>);
+pub(super) struct WriteLock(Arc<Mutex<()>>);
 
 /// Somebody's turn, until it is dropped.
-pub(super) type Turn = OwnedMutexGuard<()>;
+pub(super) type WriteGuard = OwnedMutexGuard<()>;
 
-impl Turns {
+impl WriteLock {
     /// Waits for a turn; there is none to wait for on PostgreSQL.
-    pub async fn wait(&self, backend: Backend) -> Option<Turn> {
+    pub async fn wait(&self, backend: Backend) -> Option<WriteGuard> {
         match backend {
             Backend::Sqlite => Some(self.0.clone().lock_owned().await),
             Backend::Postgres => None,
@@ -47,7 +47,7 @@ pub(super) async fn begin(
 /// A transaction that writes. It is rolled back when it is dropped.
 pub(super) struct WriteTransaction {
     transaction: Transaction<'static, Any>,
-    _turn: Option<Turn>,
+    _turn: Option<WriteGuard>,
 }
 
 impl WriteTransaction {

@@ -135,8 +135,8 @@ mod tests {
         for (expression, says) in [
             ("", "a number is missing"),
             ("1 +", "a number is missing (at character 4"),
-            ("2 apples", "`a` is no operator (at character 3"),
-            ("1.2.3", "`1.2.3` is no number"),
+            ("2 apples", "`a` is not an operator (at character 3"),
+            ("1.2.3", "`1.2.3` is not a number"),
             ("(1 + 2", "`)` is missing"),
             ("1 / 0", "division by zero"),
             ("10 ^ 1000", "has no finite value"),

@@ -146,7 +146,7 @@ mod tests {
             .answer("I cannot.")
             .run::<Assistant>();
         assert_eq!(run.text(), "I cannot.");
-        assert_eq!(told(&run.model_calls[1]), ["Error: `x` is no number (at character 5 of `1 / x`)"]);
+        assert_eq!(told(&run.model_calls[1]), ["Error: `x` is not a number (at character 5 of `1 / x`)"]);
     }
 
     #[test]

@@ -22,7 +22,7 @@ use super::{
     super::{Access, Api, auth::not_valid, connections::Connection},
     LINGER,
     memory::{Chain, Memory},
-    wire::{Close, Gone, Received, Receiver, Sender, feed, receive, send, send_error},
+    wire::{Close, Disconnected, Received, Receiver, Sender, feed, receive, send, send_error},
 };
 
 /// The close of a server that stops.
@@ -41,7 +41,7 @@ pub(super) struct Session {
 }
 
 /// One turn on a socket.
-struct Turn {
+struct Exchange {
     answer: Answer,
     /// For a response that is not kept: what it goes on from, and its input.
     remembered: Option<(Chain, Vec<Value>)>,
@@ -71,7 +71,7 @@ impl Session {
             // What is on its way are whole messages: the error comes after one of them.
             () = revoked.cancelled() => {
                 let told = tokio::time::timeout(LINGER, send_error(&mut sender, &not_valid())).await;
-                told.unwrap_or(Err(Gone)).map(|()| REVOKED)
+                told.unwrap_or(Err(Disconnected)).map(|()| REVOKED)
             }
         };
         let Ok(Close(code, reason)) = closed else {
@@ -95,7 +95,7 @@ impl Session {
     }
 
     /// Does one turn after the other, until the socket is to be closed.
-    async fn turns(&mut self, sender: &mut Sender, receiver: &mut Receiver) -> Result<Close, Gone> {
+    async fn turns(&mut self, sender: &mut Sender, receiver: &mut Receiver) -> Result<Close, Disconnected> {
         let old = tokio::time::sleep(self.api.limits.websocket.lifetime);
         tokio::pin!(old);
         let mut silence = silence(self.api.limits.keep_alive);
@@ -138,7 +138,7 @@ impl Session {
     }
 
     /// Begins what a message asks for.
-    async fn begin(&mut self, text: &str) -> Result<Turn, ApiError> {
+    async fn begin(&mut self, text: &str) -> Result<Exchange, ApiError> {
         let fields = self.api.bodies.parse(text.as_bytes(), |_| read_message(text)).await?;
         let previous = fields.get("previous_response_id").and_then(Value::as_str).map(str::to_owned);
         let begun = self.create(fields).await;
@@ -148,7 +148,7 @@ impl Session {
         begun
     }
 
-    async fn create(&self, mut fields: Map<String, Value>) -> Result<Turn, ApiError> {
+    async fn create(&self, mut fields: Map<String, Value>) -> Result<Exchange, ApiError> {
         check_message(&fields)?;
         let generate = match fields.remove("generate") {
             None | Some(Value::Bool(true)) => true,
@@ -177,10 +177,10 @@ impl Session {
             remembered = Some((chain, request.input.clone()));
         }
         if !generate {
-            return Ok(Turn { answer: self.warm_up(&request)?, remembered });
+            return Ok(Exchange { answer: self.warm_up(&request)?, remembered });
         }
         match manager.create(&self.principal, request, None).await? {
-            Created::Now(subscription) => Ok(Turn { answer: Answer::Run(subscription), remembered }),
+            Created::Now(subscription) => Ok(Exchange { answer: Answer::Run(subscription), remembered }),
             // Only an idempotency key names an earlier response.
             Created::Before(_) => Err(Refusal::Defect.into()),
         }
@@ -207,11 +207,11 @@ impl Session {
     /// Sends the events of a turn to its end, and refuses whatever the client asks for meanwhile.
     async fn follow(
         &mut self,
-        turn: Turn,
+        turn: Exchange,
         sender: &mut Sender,
         receiver: &mut Receiver,
-    ) -> Result<Option<Close>, Gone> {
-        let Turn { answer, remembered } = turn;
+    ) -> Result<Option<Close>, Disconnected> {
+        let Exchange { answer, remembered } = turn;
         let mut subscription = match answer {
             Answer::Run(subscription) => subscription,
             Answer::Warm(id, frames) => {
@@ -264,7 +264,7 @@ async fn deliver(
     subscription: &mut Subscription,
     errors: &mut mpsc::Receiver<ApiError>,
     keep_alive: Duration,
-) -> Result<Option<Close>, Gone> {
+) -> Result<Option<Close>, Disconnected> {
     let mut silence = silence(keep_alive);
     loop {
         tokio::select! {
@@ -291,7 +291,7 @@ async fn deliver(
 }
 
 /// Reads what comes during a turn: every message is refused. Returns when nothing more can be read.
-async fn refuse(receiver: &mut Receiver, errors: mpsc::Sender<ApiError>) -> Result<(ApiError, Close), Gone> {
+async fn refuse(receiver: &mut Receiver, errors: mpsc::Sender<ApiError>) -> Result<(ApiError, Close), Disconnected> {
     loop {
         let error = match receive(receiver).await? {
             Received::Text(_) => {

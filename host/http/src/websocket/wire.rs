@@ -30,7 +30,7 @@ pub(super) struct Receiver {
 }
 
 /// The client is gone.
-pub(super) struct Gone;
+pub(super) struct Disconnected;
 
 /// Why a socket is closed.
 pub(super) struct Close(pub CloseCode, pub &'static str);
@@ -46,7 +46,7 @@ pub(super) enum Received {
 }
 
 /// The next message that means something.
-pub(super) async fn receive(receiver: &mut Receiver) -> Result<Received, Gone> {
+pub(super) async fn receive(receiver: &mut Receiver) -> Result<Received, Disconnected> {
     loop {
         let (wire, room) = (&receiver.connection.wire, &mut receiver.room);
         if wire.unfinished() == 0 {
@@ -72,7 +72,7 @@ pub(super) async fn receive(receiver: &mut Receiver) -> Result<Received, Gone> {
                 Ok(Received::Refused(ApiError::new(ErrorKind::InvalidRequest, "invalid_message", message)))
             }
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
-            Some(Ok(Message::Close(_))) | None => Err(Gone),
+            Some(Ok(Message::Close(_))) | None => Err(Disconnected),
             Some(Err(error)) => broken(error),
         };
     }
@@ -91,9 +91,9 @@ fn overdue() -> Received {
 }
 
 /// What a socket's error means for the client.
-fn broken(error: axum::Error) -> Result<Received, Gone> {
+fn broken(error: axum::Error) -> Result<Received, Disconnected> {
     use tungstenite::Error;
-    let Ok(error) = error.into_inner().downcast::<Error>() else { return Err(Gone) };
+    let Ok(error) = error.into_inner().downcast::<Error>() else { return Err(Disconnected) };
     match *error {
         Error::Capacity(_) => {
             let message = "The message is larger than limits.body_bytes.";
@@ -110,7 +110,7 @@ fn broken(error: axum::Error) -> Result<Received, Gone> {
                 ApiError::new(ErrorKind::InvalidRequest, "invalid_message", "This is not a valid WebSocket message.");
             Ok(Received::Broken(error, Close(close_code::PROTOCOL, "not a valid WebSocket message")))
         }
-        _ => Err(Gone),
+        _ => Err(Disconnected),
     }
 }
 
@@ -119,20 +119,20 @@ const ERROR: &[u8] = b"{\"type\":\"error\",";
 
 /// Sends each event in `frames` as a message. The event `error` is left out: here, a message of this type is the whole answer
 /// to a turn, and whoever stops reading at it would take `response.failed` for an event of the next turn.
-pub(super) async fn feed(sender: &mut Sender, frames: &Bytes) -> Result<(), Gone> {
+pub(super) async fn feed(sender: &mut Sender, frames: &Bytes) -> Result<(), Disconnected> {
     for json in payloads(frames).filter(|json| !json.starts_with(ERROR)) {
         // Events are made of strings.
         let Ok(text) = Utf8Bytes::try_from(json) else { continue };
-        sender.sink.feed(Message::Text(text)).await.map_err(|_| Gone)?;
+        sender.sink.feed(Message::Text(text)).await.map_err(|_| Disconnected)?;
     }
-    sender.sink.flush().await.map_err(|_| Gone)
+    sender.sink.flush().await.map_err(|_| Disconnected)
 }
 
-pub(super) async fn send_error(sender: &mut Sender, error: &ApiError) -> Result<(), Gone> {
+pub(super) async fn send_error(sender: &mut Sender, error: &ApiError) -> Result<(), Disconnected> {
     sender.metrics.http.refused(Transport::WebSocket, error.code);
     send(sender, Message::Text(error_message(error).into())).await
 }
 
-pub(super) async fn send(sender: &mut Sender, message: Message) -> Result<(), Gone> {
-    sender.sink.send(message).await.map_err(|_| Gone)
+pub(super) async fn send(sender: &mut Sender, message: Message) -> Result<(), Disconnected> {
+    sender.sink.send(message).await.map_err(|_| Disconnected)
 }

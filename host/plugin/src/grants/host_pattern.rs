@@ -221,7 +221,7 @@ mod tests {
             "a.test:80:81",
         ] {
             let error = wrong.parse::<HostPattern>().unwrap_err();
-            assert!(error.contains("is no host"), "{wrong}: {error}");
+            assert!(error.contains("is not a host"), "{wrong}: {error}");
         }
     }
 }

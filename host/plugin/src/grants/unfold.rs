@@ -270,7 +270,7 @@ mod tests {
         for reference in ["#/$defs/a59", "#/%24defs/a59", "#top", "https://example.com/a.json#/$defs/a59"] {
             assert!(hidden(reference).unwrap_err().contains("keywords"), "{reference}");
         }
-        assert!(hidden("b.json").unwrap_err().contains("not in it"));
+        assert!(hidden("b.json").unwrap_err().contains("does not contain"));
         assert!(check(&json!({"allOf": [{"$id": "x"}]})).unwrap_err().contains("$id"));
     }
 }

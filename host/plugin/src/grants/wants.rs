@@ -304,7 +304,7 @@ mod tests {
         for (wants, named) in [
             (r#"{"why": "harmless\nserved    yes"}"#, "`wants.why` contains the character U+000A"),
             (r#"{"why": "\u001b[2A"}"#, "U+001B"),
-            (r#"{"later": [{"x\u202e": 1}]}"#, "`wants.later` has the character U+202E"),
+            (r#"{"later": [{"x\u202e": 1}]}"#, "`wants.later` contains the character U+202E"),
             (r#"{"http": [{"host": "api.example.\ncom"}]}"#, "`wants.http` contains the character U+000A"),
             (r#"{"http": [{"host": "a.test", "headers": ["x = 1"]}]}"#, "`x = 1` is not the name of a header"),
             (r#"{"http": [{"host": "a.test", "methods": ["GET\"]"]}]}"#, "is not a method"),

@@ -338,7 +338,7 @@ mod tests {
             ("oci://ghcr.io/x/y:1", "https://auth.docker.io/token", "registry_realms"),
             ("oci://ghcr.io/x/y:1", "http://ghcr.io/token", "not https"),
             ("oci://localhost:5000/x:1", "http://10.0.0.1/token", "registry_realms"),
-            ("oci://ghcr.io/x/y:1", "/token", "no URL"),
+            ("oci://ghcr.io/x/y:1", "/token", "not a URL"),
         ] {
             let why = asked(reference, url).await.unwrap_err();
             assert!(why.contains(words), "{url}: {why}");

@@ -150,9 +150,9 @@ async fn database(config: &Config) -> Vec<Finding> {
     };
     let Diagnosis { shown, schema, known, bytes, in_use, .. } = &found;
     let size = ByteSize::b(*bytes).display().iec();
-    let server = if *in_use { ", and a server uses it now" } else { "" };
+    let server = if *in_use { ", and a server is using it" } else { "" };
     let mut findings = vec![match schema {
-        None => ok("database", format!("{shown} is empty: the server makes its tables{server}")),
+        None => ok("database", format!("{shown} is empty: the server creates its tables{server}")),
         Some(schema) if schema < known => warning(
             "database",
             format!(
@@ -201,7 +201,7 @@ fn clock(found: &Diagnosis, now: i64) -> Finding {
                 Duration::from_secs(apart(clock).as_secs())
             ),
         ),
-        _ => ok("clock", "it fits to the database"),
+        _ => ok("clock", "it agrees with the database"),
     }
 }
 
@@ -209,7 +209,7 @@ fn clock(found: &Diagnosis, now: i64) -> Finding {
 fn space(about: &'static str, folder: &Path) -> Option<Finding> {
     let shown = folder.display();
     Some(match statvfs(folder) {
-        Err(error) => problem(about, format!("the folder {shown} cannot be looked at: {error}")),
+        Err(error) => problem(about, format!("the folder {shown} cannot be examined: {error}")),
         Ok(_) if access(folder, Access::WRITE_OK | Access::EXEC_OK).is_err() => {
             problem(about, format!("the folder {shown} cannot be written to by this user"))
         }
@@ -233,7 +233,8 @@ fn plugins(source: &Source) -> Option<Finding> {
         Ok(metadata) if metadata.mode() & 0o002 != 0 => problem(
             "plugins",
             format!(
-                "{shown} can be written by every user of this machine, so each of them can bring an agent; chmod o-w"
+                "{shown} can be written by every user of this machine, so each of them can add an agent; run `chmod \
+                 o-w`"
             ),
         ),
         Ok(_) if fs::File::open(path).is_err() => problem("plugins", format!("{shown} cannot be read by this user")),
@@ -245,12 +246,13 @@ fn cache(config: &Config) -> Option<Finding> {
     let folder = config.cache_folder()?;
     Some(match folder.ancestors().find(|folder| folder.is_dir()) {
         Some(there) if access(there, Access::WRITE_OK | Access::EXEC_OK).is_ok() => {
-            ok("cache", format!("compiled code is kept in {}", folder.display()))
+            ok("cache", format!("compiled code is stored in {}", folder.display()))
         }
         _ => warning(
             "cache",
             format!(
-                "compiled code cannot be kept in {}: each start compiles all plugins again; `cache` names another folder",
+                "compiled code cannot be stored in {}: each start compiles all plugins again; `cache` names another \
+                 folder",
                 folder.display()
             ),
         ),
@@ -261,7 +263,7 @@ fn cache(config: &Config) -> Option<Finding> {
 fn limits(config: &Config) -> Vec<Finding> {
     let live = config.live_runs();
     let mut findings = vec![ok("limits", live.to_string())];
-    let wanted = config.limits.connections as u64 + DESCRIPTORS;
+    let wanted = config.limits.connections.connections as u64 + DESCRIPTORS;
     let allowed = getrlimit(Resource::Nofile).maximum;
     if let Some(allowed) = allowed.filter(|allowed| *allowed < wanted) {
         findings.push(warning(
@@ -269,7 +271,7 @@ fn limits(config: &Config) -> Vec<Finding> {
             format!(
                 "limits.connections = {} needs {wanted} open files, and this user may have {allowed}: raise it (`ulimit \
                  -n`, LimitNOFILE= of systemd), or lower the limit",
-                config.limits.connections
+                config.limits.connections.connections
             ),
         ));
     }

@@ -35,9 +35,9 @@ impl Restore {
                 return say!("{}", database::json(&copied));
             }
             let size = ByteSize::b(copied.bytes).display().iec();
-            say!("{database} is {} now: {size}, {} responses", self.file.display(), copied.responses)?;
+            say!("{database} was restored from {}: {size}, {} responses", self.file.display(), copied.responses)?;
             match copied.before {
-                Some(before) => say!("what was there before is {}; remove it when all is well", before.display()),
+                Some(before) => say!("the previous database is {}; remove it when all is well", before.display()),
                 None => Ok(()),
             }
         })

@@ -125,7 +125,7 @@ impl Config {
 }
 
 /// The folder for compiled code that is used when none is named: `outlast` in `$XDG_CACHE_HOME` or `~/.cache`.
-pub(crate) fn default_cache(lookup: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+pub(super) fn default_cache(lookup: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     // A path that is not absolute is to be ignored, says the XDG Base Directory Specification.
     let folder = |name| lookup(name).map(PathBuf::from).filter(|folder| folder.is_absolute());
     let caches = folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")));

@@ -6,7 +6,7 @@ use bytesize::ByteSize;
 use figment::Jail;
 use outlast_runtime::limits::Section as _;
 
-use super::*;
+use super::{rooms::default_cache, *};
 
 /// The tables of the book that have every key with its default.
 const LIMITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/src/operating/limits.md");

@@ -193,7 +193,7 @@ mod tests {
             ("Hub", "url = \"https://a.test\"", "configuration: mcp.Hub: a name must be"),
             ("hub", "", "configuration: mcp.hub.url or mcp.hub.command must be set"),
             ("hub", "url = \"a\"\ncommand = [\"b\"]", "not both"),
-            ("hub", "url = \"file:///a\"", "mcp.hub.url is none of"),
+            ("hub", "url = \"file:///a\"", "mcp.hub.url must begin with"),
             ("hub", "url = \"https://${NONE}/\"", "mcp.hub.url names the environment variable NONE"),
             ("hub", "url = \"https://a.test\"\nheaders = { accept = \"x\" }", "mcp.hub.headers.accept belongs to"),
             ("hub", "url = \"https://a.test\"\nenv = { A = \"x\" }", "mcp.hub.env.A is for a `command`"),

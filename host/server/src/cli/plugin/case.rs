@@ -151,8 +151,11 @@ mod tests {
     fn what_is_unknown_is_refused_with_what_is_known() {
         for (text, says) in [
             ("inptu = \"hi\"", "unknown field `inptu`"),
-            ("[expect]\ntxt = \"\"", "`expect.txt` is nothing that can be expected; there are: status, text"),
-            ("[[answers]]\nerror = { code = \"oops\" }", "`oops` is no failure of a model; there are: no_provider"),
+            ("[expect]\ntxt = \"\"", "`expect.txt` is not an expectation; valid ones: status, text"),
+            (
+                "[[answers]]\nerror = { code = \"oops\" }",
+                "`oops` is not an error code of a model; valid codes: no_provider",
+            ),
         ] {
             let (_folder, path) = file("a.toml", text);
             let error = Case::read(&path).unwrap_err();

@@ -227,7 +227,7 @@ pub(super) fn request(
     let name = &agent.description.name;
     let model = model.map_or_else(|| name.clone(), |model| format!("{name}/{model}"));
     fields.insert("model".to_owned(), model.into());
-    CreateRequest::from_fields(fields, &local.config().request_limits()).map_err(|error| error.message)
+    CreateRequest::from_fields(fields, &local.config().limits.api.request()).map_err(|error| error.message)
 }
 
 /// A JSON object that was given as it is, or by the name of its file.

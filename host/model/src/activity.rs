@@ -12,9 +12,9 @@ use super::upstream::after;
 
 /// When a provider was last heard of. Clones are the same.
 #[derive(Clone, Debug)]
-pub(super) struct Heard(Arc<Mutex<Instant>>);
+pub(super) struct Activity(Arc<Mutex<Instant>>);
 
-impl Heard {
+impl Activity {
     /// Now.
     pub(super) fn new() -> Self {
         Self(Arc::new(Mutex::new(Instant::now())))
