@@ -3,7 +3,7 @@
 //! - [`lease`]: whether this server may still act for its runs. Known to whoever acts.
 //! - [`aside`]: work that takes longer than a moment, beside the threads that serve.
 //! - [`clock`]: the time of day.
-//! - [`limits`]: limits that the configuration can change.
+//! - [`limits`](mod@limits): limits that the configuration can change.
 //! - [`private`]: files that are the server's own.
 //! - [`text`]: what somebody else wrote, where people read it.
 //! - [`units`]: sizes of the configuration as numbers.
