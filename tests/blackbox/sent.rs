@@ -234,7 +234,7 @@ async fn what_is_too_long_loses_its_oldest_turns_where_the_client_wants_that() {
     ]);
     let body = |truncation: &str| json!({"model": "chat/up-1", "input": input, "truncation": truncation});
     let last = |upstream: &Upstream| -> Vec<Value> { messages(upstream).into_iter().map(|(_, said)| said).collect() };
-    // Half is left out when the provider says so, once.
+    // Half is left out when the provider says so; of the last turn, nothing.
     let (server, upstream) = with(Database::Sqlite, [too_long(), fine(), too_long(), too_long(), too_long()], "").await;
     let client = server.client();
     let response = client.post(body("auto")).await.response();
@@ -254,6 +254,18 @@ async fn what_is_too_long_loses_its_oldest_turns_where_the_client_wants_that() {
         server.client().post(body(truncation)).await.response();
         assert_eq!(last(&upstream), expected);
     }
+}
+
+#[tokio::test]
+async fn what_is_still_too_long_is_halved_again() {
+    let too_long = || vec![fails(400, None, json!({"code": "context_length_exceeded", "message": "too long"}))];
+    let said = |word: &str, times: usize| json!({"role": "user", "content": format!("{word} ").repeat(times)});
+    let (server, upstream) = with(Database::Sqlite, [too_long(), too_long(), fine()], "").await;
+    let input = [said("one", 400), said("two", 200), said("three", 1)];
+    let response = server.client().post(json!({"model": "chat/up-1", "input": input, "truncation": "auto"})).await;
+    assert_eq!((&response.response()["status"], upstream.requests().len()), (&json!("completed"), 3));
+    assert_eq!(messages(&upstream), [("user".to_owned(), json!("three "))]);
+    server.logged(&["2 items of the beginning were left out"]);
 }
 
 /// An answer that was cut in a call.

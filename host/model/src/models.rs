@@ -79,6 +79,9 @@ impl Target {
     }
 }
 
+/// How often a call is made shorter because its provider says that it is too long. A 64th is then left.
+const HALVINGS: usize = 6;
+
 /// Half of a call, and how many items were left out.
 fn halved(mut call: Call) -> (Call, usize) {
     let left_out = call.halve();
@@ -165,17 +168,21 @@ impl Models {
         if !call.may_be_truncated() {
             return target.call(call).await;
         }
-        let (call, left_out) = target.fit(call).await;
-        match target.call(call.clone()).await {
-            Err(error) if error.code == "context_length_exceeded" => {
-                let (call, more) = aside(call.bytes, move || halved(call)).await;
-                if more == 0 {
-                    return Err(error);
-                }
-                Ok(target.call(call).await?.without(left_out + more))
+        let (mut call, mut left_out) = target.fit(call).await;
+        let mut answer = target.call(call.clone()).await;
+        for _ in 0..HALVINGS {
+            let too_long = matches!(&answer, Err(error) if error.code == "context_length_exceeded");
+            if !too_long {
+                break;
             }
-            answer => Ok(answer?.without(left_out)),
+            let (shorter, more) = aside(call.bytes, move || halved(call)).await;
+            if more == 0 {
+                break;
+            }
+            (call, left_out) = (shorter, left_out + more);
+            answer = target.call(call.clone()).await;
         }
+        Ok(answer?.without(left_out))
     }
 
     /// What happens to a call of this model that was in flight when the server stopped.
