@@ -164,7 +164,8 @@ impl ModelError {
         use ModelErrorKind::{Invalid, Limit, NotFound};
         match meant {
             Meaning::ContextLength => {
-                let message = "The input is longer than the maximum context length of the model. Shorten it, or compact \
+                // LangChain and LiteLLM recognise it by these words.
+                let message = "The prompt is too long: it exceeds the context window of the model. Shorten it, or compact \
                                the conversation.";
                 Self::new(Limit, "context_length_exceeded", message)
             }

@@ -16,6 +16,8 @@ fail("an overloaded model", 503, "The model is overloaded.");
 fail("a limited model", 429, "Slow down.", { retryAfter: 0 });
 fail("a model for tomorrow", 429, "Slow down.", { retryAfter: 86_400 });
 fail("a rejected call", 400, "No such parameter.");
+const tooLong = { message: "This model's maximum context length is 8192 tokens.", code: "context_length_exceeded" };
+mock.onMessage("a conversation without end", { error: tooLong, status: 400 });
 mock.onMessage("a silent model", { content: "Too late." }, { streamingProfile: { ttft: 600_000 } });
 
 // And after it.
@@ -36,6 +38,33 @@ const script = { name: "functions__exec", arguments: JSON.stringify({ input: "te
 mock.on({ userMessage: "run a script", hasToolResult: false }, { toolCalls: [script] });
 mock.onMessage("take your time", { content: "It is done." }, { streamingProfile: { ttft: 2_000 } });
 
+// What the model sees.
+const images = (messages) => {
+  const parts = messages.flatMap((message) => message.content);
+  return parts.filter((part) => part?.type === "image_url").map((part) => part.image_url.url);
+};
+const looks = (request) => {
+  const seen = images(request.messages);
+  return { content: `I see ${seen.length}: ${seen.join(" ")}` };
+};
+
+// A tool that must be called: its arguments are the answer.
+const forced = ({ tools, tool_choice: choice }) =>
+  tools?.map((tool) => tool.function).find(({ name }) => choice === "required" || choice?.function?.name === name);
+const answer = (request) => {
+  const { name, parameters } = forced(request);
+  const known = { city: "Bonn", celsius: 21, unit: "celsius", images: images(request.messages) };
+  const entries = Object.entries(known).filter(([key]) => key in parameters.properties);
+  return { toolCalls: [{ name, arguments: JSON.stringify(Object.fromEntries(entries)) }] };
+};
+mock.on({ predicate: forced }, answer);
+
+// A tool that takes a picture: a call of it, then what the model sees of its output.
+const shown = ({ messages }) => messages.at(-2)?.role === "tool" && images(messages.slice(-1)).length > 0;
+mock.on({ predicate: shown }, looks);
+const picture = { toolCalls: [{ name: "take_picture", arguments: "{}" }] };
+mock.on({ userMessage: "take a picture", toolName: "take_picture", hasToolResult: false }, picture);
+
 // Tools: a call for every city that is named, then what the tools said.
 const weather = (request) => ({
   toolCalls: ["Bonn", "Kiel"]
@@ -55,11 +84,7 @@ mock.on({ hasToolResult: true }, (request) => ({ content: `The tools say: ${said
 // Structured output, reasoning, images, memory.
 mock.on({ responseFormat: "json_schema" }, { content: JSON.stringify({ city: "Bonn", celsius: 21 }) });
 mock.onMessage("six times seven", { content: "It is 42.", reasoning: "Six times seven is forty-two." });
-mock.onMessage("how many images", (request) => {
-  const parts = request.messages.flatMap((message) => message.content);
-  const images = parts.filter((part) => part?.type === "image_url").map((part) => part.image_url.url);
-  return { content: `I see ${images.length}: ${images.join(" ")}` };
-});
+mock.onMessage("how many images", looks);
 mock.onMessage("what have I said", (request) => ({
   content: said(request, "user").slice(0, -1).join(" | ") || "Nothing.",
 }));

@@ -16,6 +16,15 @@ UPSTREAM = os.environ["UPSTREAM_URL"]
 # A client that waits for longer has found a defect.
 TIMEOUT = 30
 
+# What `chat` says when nothing else is asked of it.
+ANSWER = "Every run outlives its client."
+# A red dot.
+PNG = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAUAAAAFCAYAAACNbyblAAAAHElEQVQI12P4//8/w38GIAXDIBKE0DHx"
+    "gljNBAAO9TXL0Y4OHwAAAABJRU5ErkJggg=="
+)
+IMAGE = f"data:image/png;base64,{PNG}"
+
 
 @pytest.fixture
 def anyio_backend():

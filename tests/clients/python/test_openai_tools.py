@@ -4,6 +4,7 @@ import json
 from typing import Literal
 
 import openai
+from conftest import IMAGE
 from pydantic import BaseModel
 
 PARAMETERS = {
@@ -13,12 +14,6 @@ PARAMETERS = {
     "additionalProperties": False,
 }
 TOOL = {"type": "function", "name": "get_weather", "parameters": PARAMETERS, "strict": True}
-
-# A red dot.
-IMAGE = (
-    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAUAAAAFCAYAAACNbyblAAAAHElEQVQI12P4//8/w38GIAXDIBKE0DHx"
-    "gljNBAAO9TXL0Y4OHwAAAABJRU5ErkJggg=="
-)
 
 
 class Weather(BaseModel):

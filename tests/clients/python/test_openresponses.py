@@ -12,8 +12,7 @@ import pytest
 import requests
 import websockets.sync.client
 
-from conftest import KEY, TIMEOUT, URL
-from test_openai_tools import IMAGE
+from conftest import IMAGE, KEY, TIMEOUT, URL
 
 MODEL = "chat/gpt-4o"
 HEADERS = {"Authorization": f"Bearer {KEY}"}
