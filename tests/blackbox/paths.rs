@@ -19,7 +19,21 @@ async fn a_path_may_have_a_slash_too_many_or_lack_its_version() {
     assert_eq!(client.get_path("/models/echo/").await.ok()["id"], "echo");
     // What is not of the API has one path.
     for path in ["//admin/runs", "/admin/runs/", "//healthz"] {
-        client.get_path(path).await.refused(404, "unknown_url");
+        let answer = client.get_path(path).await;
+        answer.refused(404, "unknown_url");
+        assert!(answer.message().contains("GET /openapi.json"), "{}", answer.message());
+    }
+}
+
+#[tokio::test]
+async fn a_client_of_chat_completions_learns_what_there_is_instead() {
+    let server = Server::start(Database::Sqlite);
+    let client = server.client();
+    for path in ["/v1/chat/completions", "/chat/completions/", "/v1/completions"] {
+        let request = client.request(Method::POST, path).json(&json!({"model": "echo", "messages": []}));
+        let answer = client.send(request).await;
+        answer.refused(404, "unknown_url");
+        assert!(answer.message().contains("POST /v1/responses"), "{}", answer.message());
     }
 }
 

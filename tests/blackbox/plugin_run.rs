@@ -33,6 +33,15 @@ fn the_text_goes_to_standard_output_and_nothing_else_does() {
 }
 
 #[test]
+fn the_log_says_what_a_component_says_and_does_not_obey_it() {
+    let ended = outlast(run(plugins::component("keeper"), &["log a\u{202e}b\u{9b}2J\n INFO plugin: c"]));
+    assert!(ended.stderr.contains(r"a\u202eb"), "{:?}", ended.stderr);
+    let hidden = |character: char| character == '\u{202e}' || (character.is_control() && character != '\n');
+    assert!(!ended.stderr.chars().any(hidden), "{:?}", ended.stderr);
+    assert!(!ended.stderr.contains("\n INFO plugin: c"), "{:?}", ended.stderr);
+}
+
+#[test]
 fn a_trace_shows_every_call_with_its_answer() {
     let ended = outlast(run(echo(), &["a b", "--trace", "--request", r#"{"metadata": {"delay_ms": "1"}}"#]));
     assert_eq!(ended.stdout, "a b\n");

@@ -175,7 +175,13 @@ pub fn router(api: Api) -> Router {
 
 async fn unknown_route(method: axum::http::Method, uri: axum::http::Uri) -> Failure {
     let path: String = uri.path().chars().take(200).collect();
-    let message = format!("Unknown request URL: {method} {path}.");
+    // Clients made for Chat Completions or Completions begin here.
+    let instead = if path.trim_end_matches('/').ends_with("/completions") {
+        "This server has the Responses API instead: POST /v1/responses. Most clients can be set to use it."
+    } else {
+        "GET /openapi.json lists what there is."
+    };
+    let message = format!("Unknown request URL: {method} {path}. {instead}");
     Failure(ApiError::new(ErrorKind::NotFound, "unknown_url", message))
 }
 

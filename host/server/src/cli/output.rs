@@ -65,6 +65,26 @@ pub(super) fn note_text(text: fmt::Arguments<'_>) {
     let _ = io::stderr().write_all(text::lines(&text.to_string()).as_bytes());
 }
 
+/// Where a command's log is written: standard error, each event as the log of a server has it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Events {
+    /// Whether the log puts the colours of a terminal in.
+    pub coloured: bool,
+}
+
+impl io::Write for Events {
+    /// Writes what one event says.
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let shown = String::from_utf8_lossy(event);
+        io::stderr().write_all(text::entry(&shown, self.coloured).as_bytes())?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
 /// Shows on standard error how far something is, in place of what was shown there before.
 pub(super) fn progress(text: fmt::Arguments<'_>) {
     let _ = write!(io::stderr(), "\r{}", text::line(&text.to_string()));

@@ -17,7 +17,7 @@ use tracing_subscriber::{EnvFilter, Layer as _, layer::SubscriberExt as _};
 
 use super::trace;
 use crate::{
-    cli::output::{gone, note, print},
+    cli::output::{Events, gone, note, print},
     config::{Config, Flags},
     local::{self, Local},
 };
@@ -71,9 +71,10 @@ impl Run {
     pub(in crate::cli) fn run(self) -> Result<(), String> {
         let filter = EnvFilter::try_new(&self.log)
             .map_err(|error| format!("--log \"{}\" is not a filter like `info`: {error}", self.log))?;
-        let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).without_time().compact();
+        let coloured = std::io::stderr().is_terminal();
+        let log = tracing_subscriber::fmt::layer().with_writer(move || Events { coloured }).without_time().compact();
         // It would say on standard error that standard error cannot be written.
-        let log = log.with_ansi(std::io::stderr().is_terminal()).log_internal_errors(false);
+        let log = log.with_ansi(coloured).log_internal_errors(false);
         let calls = self.trace.then(|| trace::layer(|call| note!("{call}")));
         trace::subscribe(tracing_subscriber::registry().with(calls).with(log.with_filter(filter)))?;
         // Before Ctrl-C is heard: it must end what waits for a terminal.
