@@ -93,6 +93,16 @@ pub fn cpu_time(id: u32) -> Duration {
     Duration::from_millis(ticks * 1_000 / rustix::param::clock_ticks_per_second())
 }
 
+/// How often the threads of a process have given up their processor, or lost it. Those that have ended do not count.
+pub fn switches(id: u32) -> u64 {
+    let threads = std::fs::read_dir(format!("/proc/{id}/task")).unwrap();
+    let of = |status: String| -> u64 {
+        let lines = status.lines().filter_map(|line| line.split_once("ctxt_switches:"));
+        lines.map(|(_, count)| count.trim().parse::<u64>().unwrap()).sum()
+    };
+    threads.filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("status")).ok()).map(of).sum()
+}
+
 /// Bytes that a process has had written to disks; none where the system does not say.
 pub fn written_bytes(id: u32) -> Option<u64> {
     let io = std::fs::read_to_string(format!("/proc/{id}/io")).ok()?;

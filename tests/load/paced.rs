@@ -70,6 +70,8 @@ pub struct Paced {
     pub elapsed: Duration,
     /// Processor time of the server in it.
     pub cpu: Duration,
+    /// How often its threads were switched.
+    pub switches: u64,
     /// Transactions in it.
     pub commits: u64,
     /// Processor time of PostgreSQL, all its processes; none on SQLite.
@@ -164,6 +166,7 @@ struct Shared {
 /// What is read before the time and after it.
 struct Counters {
     cpu: Duration,
+    switches: u64,
     database_cpu: Option<Duration>,
     commits: u64,
     log_bytes: Option<u64>,
@@ -200,6 +203,7 @@ impl Load {
         assert!(running.iter().all(|client| !client.is_finished()), "a client failed");
         drop(tasks);
         paced.cpu = after.cpu - before.cpu;
+        paced.switches = after.switches - before.switches;
         paced.commits = after.commits - before.commits;
         paced.database_cpu = after.database_cpu.zip(before.database_cpu).map(|(after, before)| after - before);
         paced.log_bytes = after.log_bytes.zip(before.log_bytes).map(|(after, before)| after.saturating_sub(before));
@@ -211,9 +215,9 @@ impl Load {
 
 impl Counters {
     async fn read(id: u32, server: Option<(&Server, &Database)>) -> Self {
-        let cpu = process::cpu_time(id);
+        let (cpu, switches) = (process::cpu_time(id), process::switches(id));
         let Some((server, database)) = server else {
-            return Self { cpu, database_cpu: None, commits: 0, log_bytes: None };
+            return Self { cpu, switches, database_cpu: None, commits: 0, log_bytes: None };
         };
         let metrics: Metrics = metrics::metrics(&server.client()).await;
         let commits = metrics.value("outlast_commit_duration_seconds_count") as u64;
@@ -224,7 +228,7 @@ impl Counters {
                 (Some(postgres.cpu_time()), Some(postgres.log_bytes().await))
             }
         };
-        Self { cpu, database_cpu, commits, log_bytes }
+        Self { cpu, switches, database_cpu, commits, log_bytes }
     }
 }
 

@@ -158,17 +158,17 @@ impl Report {
     fn at_a_pace(&self, out: &mut Formatter<'_>) -> fmt::Result {
         writeln!(
             out,
-            "| a token each {} ms | streams | gap p50 · p99 | first delta p50 · p99 | bunched | server CPU per delta | of the floor | commits/s | log per delta | PostgreSQL CPU per delta |",
+            "| a token each {} ms | streams | gap p50 · p99 | first delta p50 · p99 | bunched | server CPU per delta | of the floor | switches per delta | commits/s | log per delta | PostgreSQL CPU per delta |",
             PACE.as_millis()
         )?;
-        writeln!(out, "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|")?;
+        writeln!(out, "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|")?;
         for PacedRow { what, streams, paced } in &self.paced {
             let floor = self.paced.iter().find(|row| row.streams == *streams);
             let floor = floor.map_or(f64::NAN, |row| row.paced.each(row.paced.cpu));
             let dash = || "–".to_owned();
             writeln!(
                 out,
-                "| {what} | {} | {} · {} ms | {} · {} ms | {:.0} % | {:.0} µs | {:.1} × | {:.0} | {} | {} |",
+                "| {what} | {} | {} · {} ms | {} · {} ms | {:.0} % | {:.0} µs | {:.1} × | {:.1} | {:.0} | {} | {} |",
                 thousands(*streams as f64),
                 percentile(&paced.gaps, 50).as_millis(),
                 percentile(&paced.gaps, 99).as_millis(),
@@ -177,6 +177,7 @@ impl Report {
                 paced.bunched as f64 * 100.0 / paced.deltas.max(1) as f64,
                 paced.each(paced.cpu),
                 paced.each(paced.cpu) / floor,
+                paced.switches as f64 / paced.deltas.max(1) as f64,
                 paced.commits as f64 / paced.elapsed.as_secs_f64(),
                 paced.log_bytes.map_or_else(dash, |bytes| format!("{} B", bytes / paced.deltas.max(1))),
                 paced.database_cpu.map_or_else(dash, |cpu| format!("{:.0} µs", paced.each(cpu))),
