@@ -25,6 +25,11 @@ impl Activity {
         *self.0.lock() = Instant::now();
     }
 
+    /// When it was heard of last.
+    pub(super) fn last(&self) -> Instant {
+        *self.0.lock()
+    }
+
     /// Waits for a future, as long as there is no silence longer than this; none when there is.
     pub(super) async fn within<T>(&self, silence: Duration, future: impl Future<Output = T>) -> Option<T> {
         let mut future = pin!(future);

@@ -16,6 +16,7 @@ use super::{
     halves::Half,
     logprobs::logprobs,
     piece::{End, Piece, Usage},
+    plain::Plain,
     reported::reported,
     usage::usage,
 };
@@ -50,6 +51,22 @@ impl Answer {
     /// Nothing yet; the model was told of these functions, and perhaps asked how likely its tokens are.
     pub(super) fn new(functions: Arc<[String]>, logprobs: bool) -> Self {
         Self { calls: Calls::new(functions), logprobs, ..Self::default() }
+    }
+
+    /// Takes in a chunk that says a piece of the text and nothing else, and says what is new in it. False when it is another
+    /// one.
+    pub(super) fn take_plain(&mut self, chunk: &str, pieces: &mut impl Extend<Piece>) -> bool {
+        if self.logprobs {
+            return false;
+        }
+        let Some(Plain { model, text }) = Plain::read(chunk) else { return false };
+        if self.model.is_none() {
+            self.model = model.filter(|model| !model.is_empty()).map(str::to_owned);
+        }
+        let piece = self.join(Piece::Text(text));
+        self.said |= piece.is_some();
+        pieces.extend(piece);
+        true
     }
 
     /// Takes in one chunk and says what is new in it. A whole completion is a chunk as well.

@@ -189,28 +189,33 @@ impl ChatStream {
                 return Ok(Some(piece));
             }
             let Some(answer) = &mut self.answer else { return Ok(None) };
-            let chunk = match &mut self.source {
+            let over = match &mut self.source {
                 Source::Events(events) => {
                     match next_event(events, answer.is_finished(), self.limits.last_words).await {
                         Some(Ok(event)) => {
                             self.held.store(0, Ordering::Relaxed);
                             match event.data.as_deref().map(str::trim) {
-                                None | Some("") => continue,
+                                None | Some("") => false,
                                 Some(data) if event.event.as_deref() == Some("error") => {
                                     return Err(ModelError::reported(&self.provider, &read_error(data)));
                                 }
-                                Some(data) if data.trim_matches('"').eq_ignore_ascii_case("[done]") => None,
-                                Some(data) => Some(data.to_owned()),
+                                Some(data) if data.trim_matches('"').eq_ignore_ascii_case("[done]") => true,
+                                Some(data) => {
+                                    if !answer.take_plain(data, &mut self.pieces) {
+                                        self.take(data)?;
+                                    }
+                                    false
+                                }
                             }
                         }
                         // What broke after the end of the answer did not break the answer.
-                        _ if answer.is_finished() => None,
+                        _ if answer.is_finished() => true,
                         None => return Err(ModelError::cut(&self.provider, "")),
                         Some(Err(sse_stream::Error::Body(error))) => return Err(self.broken(error.as_ref())),
                         Some(Err(error)) => return Err(ModelError::unreadable(&self.provider, &error.to_string())),
                     }
                 }
-                Source::Json(..) if answer.is_finished() => None,
+                Source::Json(..) if answer.is_finished() => true,
                 Source::Json(bytes, body) => {
                     let failed = loop {
                         match bytes.next().await {
@@ -223,16 +228,12 @@ impl ChatStream {
                     if let Some(error) = failed {
                         return Err(self.broken(&error));
                     }
-                    Some(String::from_utf8_lossy(&body).into_owned())
+                    self.take(&String::from_utf8_lossy(&body))?;
+                    false
                 }
             };
-            match chunk {
-                Some(chunk) => self.take(&chunk)?,
-                None => {
-                    if let Some(answer) = self.answer.take() {
-                        self.pieces.extend(answer.end(&self.provider)?);
-                    }
-                }
+            if over && let Some(answer) = self.answer.take() {
+                self.pieces.extend(answer.end(&self.provider)?);
             }
         }
     }

@@ -32,6 +32,15 @@ pub enum Delta {
 }
 
 impl Delta {
+    /// The length of its text, in bytes.
+    fn length(&self) -> usize {
+        match self {
+            Self::Logprobs(_) => 0,
+            Self::Text(text) | Self::Reasoning(text) | Self::Refusal(text) => text.len(),
+            Self::Call(CallDelta { arguments, .. }) => arguments.len(),
+        }
+    }
+
     /// The same in deltas whose texts have at most `longest` bytes.
     fn split(self, longest: usize) -> VecDeque<Self> {
         let (text, like): (_, Box<dyn Fn(String) -> Self>) = match self {
@@ -43,9 +52,6 @@ impl Delta {
                 (arguments, Box::new(move |arguments| Self::Call(CallDelta { place, name: name.clone(), arguments })))
             }
         };
-        if text.len() <= longest {
-            return [like(text)].into();
-        }
         let (mut deltas, mut rest) = (VecDeque::new(), text.as_str());
         while !rest.is_empty() {
             let (piece, after) = rest.split_at(rest.floor_char_boundary(longest));
@@ -215,9 +221,13 @@ impl Generation {
             if self.text.len() + self.refusal.len() + self.reasoning.len() + self.other_bytes > most {
                 return Err(ModelError::too_large(self.upstream.provider(), most));
             }
-            if let Some(delta) = delta {
-                self.rest = delta.split(self.longest);
-                return Ok(self.rest.pop_front());
+            match delta {
+                Some(delta) if delta.length() <= self.longest => return Ok(Some(delta)),
+                Some(delta) => {
+                    self.rest = delta.split(self.longest);
+                    return Ok(self.rest.pop_front());
+                }
+                None => {}
             }
         }
     }

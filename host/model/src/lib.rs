@@ -48,6 +48,7 @@ mod offer;
 mod order;
 mod parameter;
 mod piece;
+mod plain;
 mod provider;
 mod reported;
 mod request;

@@ -1,8 +1,14 @@
 //! An answer that is coming in, within the limits of its provider.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Poll, ready},
+    time::Duration,
+};
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
     activity::Activity,
@@ -63,12 +69,14 @@ pub(super) struct Upstream {
     stream: Stream,
     activity: Activity,
     deadline: Instant,
+    /// Set anew only when it has gone off: a piece sets no timer.
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Upstream {
     /// An answer that must be whole by `deadline`.
     pub fn new(terms: Arc<Terms>, stream: Stream, activity: Activity, deadline: Instant) -> Self {
-        Self { terms, stream, activity, deadline }
+        Self { terms, stream, activity, deadline, timer: None }
     }
 
     /// What the operator calls the provider.
@@ -83,16 +91,30 @@ impl Upstream {
 
     /// The next piece, within the limits of time.
     pub async fn next(&mut self) -> Result<Option<Piece>, ModelError> {
-        let config = &self.terms.config;
+        let Self { terms, stream, activity, deadline, timer } = self;
         // Nobody has listened since the last piece.
-        self.activity.now();
-        let next = self.activity.within(config.idle_timeout, self.stream.next());
-        let next = match timeout_at(self.deadline, next).await {
-            Ok(Some(next)) => next,
-            Ok(None) => Err(self.terms.timed_out("idle_timeout", config.idle_timeout)),
-            Err(_) => Err(self.terms.timed_out("total_timeout", config.total_timeout)),
-        };
-        next.map_err(|error| self.terms.hide(error))
+        activity.now();
+        let mut next = pin!(stream.next());
+        let next = poll_fn(|context| {
+            if let Poll::Ready(next) = next.as_mut().poll(context) {
+                return Poll::Ready(next);
+            }
+            loop {
+                let silent = after(activity.last(), terms.config.idle_timeout);
+                let until = silent.min(*deadline);
+                let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
+                ready!(timer.as_mut().poll(context));
+                // Since it was set, something may have been heard.
+                if until <= Instant::now() {
+                    return Poll::Ready(Err(match until < silent {
+                        true => terms.timed_out("total_timeout", terms.config.total_timeout),
+                        false => terms.timed_out("idle_timeout", terms.config.idle_timeout),
+                    }));
+                }
+                timer.as_mut().reset(until);
+            }
+        });
+        next.await.map_err(|error| terms.hide(error))
     }
 }
 
