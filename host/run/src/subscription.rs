@@ -8,10 +8,14 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use outlast_protocol::{Event, Frame, Response, ResponseId, Segment, frames};
-use outlast_store::{Store, StoreError};
+use outlast_store::{MOST_SEGMENTS, Store, StoreError};
 use tracing::{error, warn};
 
 use super::{Ended, Next, Run, StopReason};
+
+/// About how much of the log a reader holds, in bytes: a page has more segments after one that was small, and fewer after
+/// one that was large. Between the two, one segment alone may be larger.
+const PAGE_BYTES: usize = 64 << 10;
 
 /// The pause before the log is asked again when the database does not answer.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -38,6 +42,8 @@ pub struct Subscription {
     store: Option<Store>,
     /// What was read of the log and not given out.
     page: VecDeque<Segment>,
+    /// The most segments of the next page.
+    segments: usize,
     /// Whether the run is this reader's: it ends when the reader goes.
     owner: bool,
 }
@@ -47,12 +53,12 @@ impl Subscription {
     ///
     /// An `owner` takes the run with it when it goes.
     pub(super) fn live(run: Arc<Run>, cursor: u64, store: Option<Store>, owner: bool) -> Self {
-        Self { id: run.id.clone(), cursor, run: Some(run), store, page: VecDeque::new(), owner }
+        Self { id: run.id.clone(), cursor, run: Some(run), store, page: VecDeque::new(), segments: 1, owner }
     }
 
     /// A reader of the log of a run that has ended.
     pub(super) fn stored(id: ResponseId, cursor: u64, store: Store) -> Self {
-        Self { id, cursor, run: None, store: Some(store), page: VecDeque::new(), owner: false }
+        Self { id, cursor, run: None, store: Some(store), page: VecDeque::new(), segments: 1, owner: false }
     }
 
     /// The id of the response.
@@ -147,8 +153,13 @@ impl Subscription {
         let Some(store) = &self.store else { return Ok(false) };
         let mut warned = false;
         loop {
-            match store.events(&self.id, self.cursor).await {
+            match store.some_events(&self.id, self.cursor, self.segments).await {
                 Ok(page) => {
+                    let bytes: usize = page.iter().map(|segment| segment.frames.len()).sum();
+                    self.segments = match bytes {
+                        ..PAGE_BYTES => (self.segments * 2).min(MOST_SEGMENTS),
+                        PAGE_BYTES.. => (self.segments / 2).max(1),
+                    };
                     self.page = page.into();
                     return Ok(!self.page.is_empty());
                 }
@@ -174,5 +185,34 @@ impl Drop for Subscription {
             run.stop(StopReason::Disconnected);
             run.has_read();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use outlast_store::Batch;
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_reader_of_the_log_holds_a_bounded_part_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path().join("a.db").to_str().unwrap()).await.unwrap();
+        let mut connection = store.writer().await.unwrap();
+        let id = ResponseId::new(Uuid::now_v7());
+        let frame = Bytes::from(format!("event: x\ndata: {}\n\n", "y".repeat(2 * PAGE_BYTES)));
+        for number in 0..20 {
+            let segment = Segment { first: number, last: number, frames: frame.clone() };
+            connection.commit(&Batch { segments: vec![(&id, &segment)], ..Batch::default() }).await.unwrap();
+        }
+        let mut reader = Subscription::stored(id, 0, store);
+        let mut read = 0;
+        while let Some(frames) = reader.next().await.unwrap() {
+            read += frames.len();
+            let held: usize = reader.page.iter().map(|segment| segment.frames.len()).sum();
+            assert!(held <= frame.len(), "{held} bytes are held");
+        }
+        assert_eq!(read, 20 * frame.len());
     }
 }

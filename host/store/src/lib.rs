@@ -44,6 +44,7 @@ pub use commit::WriteConnection;
 pub use conversations::{ConversationHead, ItemRange, NewItem, Written};
 pub use diagnose::{Diagnosis, diagnose};
 pub use error::{Outage, StoreError};
+pub use events::MOST_SEGMENTS;
 pub use journal::JournalSegment;
 pub use lives::{ActiveRun, Phase, TakenOver, TakenRun};
 pub use open::{Backend, LEASE, Store};
