@@ -144,23 +144,34 @@ impl Manager {
                 let _ = turn.await;
             }
             self.clock().until(until).await;
-            // The place first: what a run needs is larger than what it is.
-            let served = self.agents().get(&run.agent).map_or(1, |agent| agent.places());
-            let mut slot = self.slot_again(served).await;
-            let (agent, context) = self.recall(run).await?;
-            // It began with another version.
-            if agent.places() != served {
-                drop(slot);
-                slot = self.slot_again(agent.places()).await;
-            }
-            // It must be known before the agent does anything: should the server not survive it, it is counted.
-            let _ = run.unshelve().await;
-            if let Some(began) = began {
-                let _ = began.send(());
-            }
-            Ok(Box::new(Ready { agent, context, slot, repeating: until.is_zero() }))
+            // Boxed: a run that sleeps is no larger than its timer.
+            Box::pin(self.rouse(run, until.is_zero(), began)).await
         });
         ready.await.unwrap_or_else(|| Err(execution::stopped(run)))
+    }
+
+    /// Waits for all that a run needs whose time has come.
+    async fn rouse(
+        &self,
+        run: &Arc<Run>,
+        repeating: bool,
+        began: Option<oneshot::Sender<()>>,
+    ) -> Result<Box<Ready>, Ending> {
+        // The place first: what a run needs is larger than what it is.
+        let served = self.agents().get(&run.agent).map_or(1, |agent| agent.places());
+        let mut slot = self.slot_again(served).await;
+        let (agent, context) = self.recall(run).await?;
+        // It began with another version.
+        if agent.places() != served {
+            drop(slot);
+            slot = self.slot_again(agent.places()).await;
+        }
+        // It must be known before the agent does anything: should the server not survive it, it is counted.
+        let _ = run.unshelve().await;
+        if let Some(began) = began {
+            let _ = began.send(());
+        }
+        Ok(Box::new(Ready { agent, context, slot, repeating }))
     }
 
     /// What the run needs to be executed again. Waits for a database that does not answer.

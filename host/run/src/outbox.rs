@@ -162,6 +162,8 @@ pub struct Write {
     pub ended: Option<(EndedResponse, Ended)>,
     /// Whether nothing more will come before the next start.
     pub suspended: bool,
+    /// Whether the run has no instance any more, and nothing more comes for long.
+    pub shelved: bool,
 }
 
 impl Write {
@@ -386,7 +388,8 @@ impl Run {
         } else {
             (None, None)
         };
-        if std::mem::take(&mut outbox.shelving) {
+        let shelved = std::mem::take(&mut outbox.shelving);
+        if shelved {
             outbox.events = outbox.recorder.take().map_or(outbox.events, |recorder| recorder.next());
             outbox.turn = None;
             outbox.said.resize(0);
@@ -398,7 +401,7 @@ impl Run {
             state.iter().for_each(|state| state.settle(true));
             return Write::nothing(self);
         }
-        Write { run: self, admission, segment, entries, logs, usage, state, phase, ended, suspended }
+        Write { run: self, admission, segment, entries, logs, usage, state, phase, ended, suspended, shelved }
     }
 
     /// What the run has used so far, if it has to be written. It is, when lines of the log are: `heard` belongs to them.
@@ -485,6 +488,7 @@ impl Write {
             phase: None,
             ended: None,
             suspended: false,
+            shelved: false,
         }
     }
 }

@@ -332,7 +332,7 @@ impl Failures {
 
 fn publish(writes: Vec<Write>, committed: &Committed, published: &Published) {
     let (mut events, mut bytes) = (0, 0);
-    for Write { run, admission, segment, entries, state, phase, ended, suspended, .. } in writes {
+    for Write { run, admission, segment, entries, state, phase, ended, suspended, shelved, .. } in writes {
         let refusal = if committed.key_conflicts.contains(&run.id) {
             Some(Refusal::KeyTaken)
         } else {
@@ -360,6 +360,9 @@ fn publish(writes: Vec<Write>, committed: &Committed, published: &Published) {
             events += segment.events();
             bytes += segment.frames.len() as u64;
             run.feed.publish(segment);
+        }
+        if shelved {
+            run.feed.forget();
         }
         if let Some(admission) = admission {
             admission.answer(Ok(()));

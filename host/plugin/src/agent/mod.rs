@@ -208,7 +208,8 @@ impl Agent {
         let _held = context.meter.hold(held);
         let state = RunState::new(&self.description.name, &id, &self.limits, Some(context));
         let mut store = self.engine.store(state);
-        let called = match self.pre.instantiate_async(&mut store).await {
+        // Boxed: a run that waits is no larger than it must be.
+        let called = match Box::pin(self.pre.instantiate_async(&mut store)).await {
             Ok(agent) => agent.call_run(&mut store, &turn).await,
             Err(error) => Err(error),
         };
