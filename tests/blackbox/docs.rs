@@ -123,10 +123,12 @@ fn commands_are_those_of_the_program() {
 fn every_key_of_the_configuration_is_in_its_table() {
     let page = read(CONFIGURATION);
     // Each has a table of its own.
-    let sections = ["keys", "providers", "agents", "tools", "mcp", "limits"].map(str::to_owned);
+    let sections = ["keys", "providers", "agents", "tools", "mcp", "limits", "webhooks"].map(str::to_owned);
     let all = known("").into_iter().filter(|key| !sections.contains(key)).collect();
     assert_eq!(table(&part(&page, "Server")), all, "{CONFIGURATION}, Server");
-    for (heading, section) in [("Keys", "[[keys]]"), ("Providers", "[providers.a]"), ("Agents", "[agents.a]")] {
+    for (heading, section) in
+        [("Keys", "[[keys]]"), ("Providers", "[providers.a]"), ("Agents", "[agents.a]"), ("Webhooks", "[[webhooks]]")]
+    {
         assert_eq!(table(&part(&page, heading)), known(section), "{CONFIGURATION}, {heading}");
     }
     assert_eq!(table(&read(LIMITS)), known("[limits]"), "{LIMITS}");

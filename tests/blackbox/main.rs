@@ -89,4 +89,5 @@ mod threshold;
 mod tls;
 mod tools;
 mod trust;
+mod webhooks;
 mod websocket;

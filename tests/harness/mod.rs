@@ -25,6 +25,7 @@
 //! | [`nginx`] | nginx in front of a server |
 //! | [`page`] | a page in a real browser |
 //! | [`plugins`] | components for the plugin folder |
+//! | [`receiver`] | whoever is told by webhooks |
 //! | [`registry`] | a throw-away OCI registry |
 //! | [`tls`] | certificates, and clients that trust them |
 //! | [`upstream`] | a model provider with a script |
@@ -56,6 +57,7 @@ pub mod postgres;
 pub mod process;
 pub mod proxy;
 pub mod raw;
+pub mod receiver;
 pub mod registry;
 pub mod schema;
 pub mod scratch;

@@ -14,6 +14,7 @@ mod outage;
 mod ownership;
 mod shrink;
 mod unchanged;
+mod webhooks;
 
 use std::time::Duration;
 
@@ -96,6 +97,7 @@ fn ended(id: &ResponseId, status: TerminalStatus, epoch: i64) -> EndedResponse {
         status,
         ended_at: 2,
         response,
+        background: true,
         journaled: true,
         given_up: false,
         lived: true,

@@ -295,11 +295,11 @@ fn parse(id: &str) -> Result<ResponseId, ApiError> {
     ResponseId::parse(id).ok_or_else(|| ApiError::response_not_found(id))
 }
 
-fn get<'a>(query: &'a [(String, String)], name: &str) -> Option<&'a str> {
+pub(super) fn get<'a>(query: &'a [(String, String)], name: &str) -> Option<&'a str> {
     query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
 }
 
-fn number(
+pub(super) fn number(
     query: &[(String, String)],
     name: &'static str,
     default: u64,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::{body::Body, extract::Request, http::header};
 use bytes::Bytes;
 use futures::StreamExt as _;
+use http_body::Body as _;
 use outlast_protocol::{ApiError, ErrorKind};
 
 use super::{
@@ -45,6 +46,19 @@ pub(super) async fn read_json(request: Request, api: &Api) -> Result<ReadBody, A
             Err(ApiError::new(ErrorKind::RequestTimeout, "request_timeout", message))
         }
     }
+}
+
+/// The same, of a request that may have no body: that is an empty one.
+///
+/// # Errors
+///
+/// As above.
+pub(super) async fn read_json_or_nothing(request: Request, api: &Api) -> Result<ReadBody, ApiError> {
+    if !request.headers().contains_key(header::CONTENT_TYPE) && request.body().is_end_stream() {
+        let room = api.bodies.room("");
+        return Ok(ReadBody { bytes: Bytes::new(), room });
+    }
+    read_json(request, api).await
 }
 
 /// The whole body, of at most `most` bytes in its plain form.

@@ -8,6 +8,7 @@
 
 mod access;
 mod admin;
+mod admin_webhooks;
 mod auth;
 mod bodies;
 mod body;
@@ -36,6 +37,7 @@ mod sse;
 mod stream;
 mod tls;
 mod transport;
+mod webhooks;
 mod websocket;
 
 use std::{sync::Arc, time::Duration};
@@ -49,7 +51,7 @@ use axum::{
 };
 use outlast_metrics::Metrics;
 use outlast_protocol::{ApiError, ErrorKind, MAX_INPUT_ITEMS, RequestLimits};
-use outlast_run::Manager;
+use outlast_run::{Manager, Webhooks};
 use outlast_runtime::limits::{Count, HOUR, MOMENT, MOST_BYTES, MOST_ITEMS, Size, Time};
 use tower_http::{
     catch_panic::CatchPanicLayer,
@@ -74,6 +76,8 @@ pub use websocket::WebSocketLimits;
 pub struct Api {
     /// The runs.
     pub manager: Arc<Manager>,
+    /// Who is told when they end.
+    pub webhooks: Arc<Webhooks>,
     /// Who may come in.
     pub keys: Arc<Keys>,
     /// The names that it is called by.
@@ -131,6 +135,11 @@ pub fn router(api: Api) -> Router {
         .routes(routes!(conversations::retrieve, conversations::update, conversations::delete))
         .routes(routes!(conversations::items, conversations::create_items))
         .routes(routes!(conversations::item, conversations::delete_item))
+        .routes(routes!(webhooks::create, webhooks::list))
+        .routes(routes!(webhooks::retrieve, webhooks::update, webhooks::delete))
+        .routes(routes!(webhooks::rotate_secret))
+        .routes(routes!(webhooks::test))
+        .routes(routes!(webhooks::event_types))
         .routes(routes!(models::list))
         .routes(routes!(models::retrieve))
         .route_layer(middleware::from_fn_with_state(api.clone(), auth::authenticate));
@@ -139,6 +148,10 @@ pub fn router(api: Api) -> Router {
         .routes(routes!(admin::show))
         .routes(routes!(admin::logs))
         .routes(routes!(admin::cancel))
+        .routes(routes!(admin_webhooks::list))
+        .routes(routes!(admin_webhooks::test))
+        .routes(routes!(admin_webhooks::deliveries))
+        .routes(routes!(admin_webhooks::redeliver))
         .route_layer(middleware::from_fn_with_state(api.clone(), admin::authenticate));
     let (routes, description) = OpenApiRouter::with_openapi(openapi::Description::openapi())
         .merge(authenticated)

@@ -37,8 +37,9 @@ pub(super) async fn show(State(api): State<Api>, request: Request) -> Response {
         return turned_away(error);
     }
     let kept = async {
-        let StoreSize { responses, bytes, oldest } = api.manager.store().size().await?;
-        Ok::<_, StoreError>(StorageFigures { responses, bytes, oldest })
+        let size = api.manager.store().size().await?;
+        let StoreSize { responses, bytes, oldest, pending_deliveries, oldest_delivery } = size;
+        Ok::<_, StoreError>(StorageFigures { responses, bytes, oldest, pending_deliveries, oldest_delivery })
     };
     api.metrics.storage.refresh(kept).await;
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], api.metrics.text()).into_response()

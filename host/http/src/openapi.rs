@@ -50,8 +50,9 @@ pub(super) struct Snapshot {
     tags(
         (name = "Responses", description = "Responses, and the runs that produce them."),
         (name = "Conversations", description = "Items that many responses share."),
+        (name = "Webhooks", description = "Who is told when responses end."),
         (name = "Models", description = "The agents."),
-        (name = "Operator", description = "The runs of all principals. A key needs the right to them."),
+        (name = "Operator", description = "The runs and webhooks of all principals. A key needs the right to them."),
         (name = "Server", description = "Health, metrics and this description."),
     ),
     security(("key" = [])),

@@ -21,6 +21,7 @@ mod requests;
 mod runs;
 mod storage;
 mod tools;
+mod webhooks;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -42,6 +43,7 @@ pub use requests::{AgentRequests, LiveRequest, RequestMetrics};
 pub use runs::{AgentMetrics, LiveRun, RunMetrics};
 pub use storage::{StorageFigures, StorageMetrics};
 pub use tools::{LiveToolCall, ServerUp, ToolCalls, ToolMetrics};
+pub use webhooks::{WebhookMetrics, WebhookTry};
 
 /// The content type of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -68,6 +70,8 @@ pub struct Metrics {
     pub tools: ToolMetrics,
     /// Requests, connections and subscribers.
     pub http: HttpMetrics,
+    /// Deliveries to webhooks.
+    pub webhooks: WebhookMetrics,
     /// What is kept.
     pub storage: StorageMetrics,
     /// The log.
@@ -104,10 +108,12 @@ impl Metrics {
         let tools = ToolMetrics::default();
         tools.register(own);
         http.register(own);
+        let webhooks = WebhookMetrics::default();
+        webhooks.register(own);
         storage.register(own);
         let log = LogMetrics::default();
         log.register(own);
-        Self { runs, commits, models, requests, tools, http, storage, log, registry }
+        Self { runs, commits, models, requests, tools, http, webhooks, storage, log, registry }
     }
 
     /// All metrics in Prometheus' text format, version 0.0.4.

@@ -26,6 +26,10 @@ pub struct StorageFigures {
     pub bytes: i64,
     /// When the oldest response was made, in milliseconds since 1970.
     pub oldest: Option<i64>,
+    /// Deliveries to webhooks that wait.
+    pub pending_deliveries: i64,
+    /// Since when the oldest of them waits, in milliseconds since 1970.
+    pub oldest_delivery: Option<i64>,
 }
 
 /// What the database holds.
@@ -35,6 +39,8 @@ pub struct StorageMetrics {
     responses: Gauge,
     bytes: Gauge,
     oldest: Gauge,
+    pending_deliveries: Gauge,
+    oldest_delivery: Gauge,
     /// When the database was asked last. Whoever asks holds it: one at a time.
     asked: Mutex<Option<Instant>>,
 }
@@ -61,6 +67,16 @@ impl StorageMetrics {
             "How long ago the oldest response was made; 0 when there is none",
             self.oldest.clone(),
         );
+        registry.register(
+            "webhook_deliveries_pending",
+            "Deliveries to webhooks that wait, those that are being tried included",
+            self.pending_deliveries.clone(),
+        );
+        registry.register(
+            "webhook_oldest_pending_age_seconds",
+            "How long the oldest delivery to a webhook has waited; 0 when there is none",
+            self.oldest_delivery.clone(),
+        );
     }
 
     /// Asks the database, unless it was asked a moment ago.
@@ -81,7 +97,10 @@ impl StorageMetrics {
                 self.up.set(1);
                 self.responses.set(size.responses);
                 self.bytes.set(size.bytes);
-                self.oldest.set(size.oldest.map_or(0, |created_at| (now - created_at).max(0) / 1_000));
+                let age = |since: Option<i64>| since.map_or(0, |since| (now - since).max(0) / 1_000);
+                self.oldest.set(age(size.oldest));
+                self.pending_deliveries.set(size.pending_deliveries);
+                self.oldest_delivery.set(age(size.oldest_delivery));
             }
             Err(error) => {
                 if self.up.set(0) == 1 {

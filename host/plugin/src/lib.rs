@@ -13,7 +13,7 @@
 //! - `engine`: compiles and instantiates components, and asks them what they are.
 //! - `imports`: the host's side of `wit/`, one file or folder per interface, named as there.
 //! - `sandbox`: one instance: its data, limits and replay, and the ports to its run, its log, its state and its tools.
-//! - `outbound`: HTTP requests of components, as far as the operator allows.
+//! - `outbound`: HTTP requests of components, and webhooks, as far as the operator allows.
 //! - `grants`: what the operator says, and what a component wants.
 //! - `bindings`: generated from `wit/`, with what is behind the handles.
 //!
@@ -52,7 +52,7 @@ pub use grants::{
     Section, StateSize, Template, ToolConfig, ToolPattern, WantedHost, Wants,
 };
 pub use meter::{Held, Meter, Used, thread_time};
-pub use outbound::HttpLimits;
+pub use outbound::{Courier, HttpLimits, NoReply, Reply, WrongUrl};
 pub use refused::Refused;
 pub use sandbox::{
     CallLimits, Entry, LogLine, LogPort, PluginLimits, RunContext, RunPort, RunSecret, STATE_ENTRY, StateChange,

@@ -29,6 +29,7 @@ mod status;
 mod surrogates;
 mod tokens;
 mod tools;
+mod webhook;
 mod websocket;
 
 pub use built_in::BuiltIn;
@@ -58,4 +59,8 @@ pub use status::{ActiveStatus, Status, TerminalStatus};
 pub use surrogates::half_characters;
 pub use tokens::{input_tokens, tokens};
 pub use tools::{ClientTool, ClientTools, ToolKind, brings_tools, callable, chosen, flat_name};
+pub use webhook::{
+    CreateWebhook, UpdateWebhook, WEBHOOK_EVENT_TYPES, WebhookEndpoint, WebhookEvent, check_event_types, event_id,
+    is_id, parse_rotation, parse_webhook_test, read_runs, sample, webhook_id, webhook_not_found,
+};
 pub use websocket::{check_message, error_message, read_message};

@@ -5,6 +5,7 @@
 
 mod items;
 mod tools;
+mod webhooks;
 
 use std::collections::HashMap;
 
@@ -14,7 +15,7 @@ use utoipa::{
     openapi::{ObjectBuilder, RefOr, Schema, Type},
 };
 
-pub use self::{items::*, tools::*};
+pub use self::{items::*, tools::*, webhooks::*};
 
 /// A request for a response. Fields that are null are absent; fields that the API does not know are ignored.
 #[derive(Debug, ToSchema)]

@@ -15,7 +15,6 @@ use super::{
     events::fold,
     replay::{PAUSE, Unreadable, reread},
     request::StoredRequest,
-    to_json,
 };
 
 /// Ends a run, or leaves it to the next start if that is why it was stopped. Returns once that is committed.
@@ -24,7 +23,7 @@ pub(super) async fn finish(manager: &Manager, run: &Arc<Run>, ending: Ending) {
         let message = "The run could not be ended properly: its events cannot be read or not be completed.";
         let response = failed(manager, &run.id, message).await;
         run.feed.mend();
-        run.end_unrecorded(response, manager.clock().now());
+        run.end_unrecorded(&response, manager.clock().now());
         if !settled(run).await {
             error!(response = %run.id, "the end of this run cannot be written; the next start tries again");
             run.feed.close(None);
@@ -74,8 +73,8 @@ async fn settled(run: &Run) -> bool {
     run.feed.wait(|feed| (feed.closed() || feed.is_broken()).then(|| feed.closed())).await
 }
 
-/// The response of a run that ends without an event, JSON: what can be read of it.
-pub(super) async fn failed(manager: &Manager, id: &ResponseId, message: &str) -> String {
+/// The response of a run that ends without an event: what can be read of it.
+pub(super) async fn failed(manager: &Manager, id: &ResponseId, message: &str) -> Response {
     let store = manager.store();
     let folded = answered(|| Box::pin(fold(store, id))).await.and_then(|fold| fold.into_parts().0);
     let row = answered(|| Box::pin(store.active_run(id))).await.flatten();
@@ -88,7 +87,7 @@ pub(super) async fn failed(manager: &Manager, id: &ResponseId, message: &str) ->
     response.error = Some(ResponseError::new("server_error", message));
     let used = answered(|| Box::pin(store.run(id))).await.flatten();
     response.usage = Some(used.map(|run| run.usage.reported).unwrap_or_default());
-    to_json(&response)
+    response
 }
 
 /// The response as it was accepted, as far as that can be read.

@@ -1,4 +1,4 @@
-//! What has been kept long enough goes: responses, and with them their events and idempotency keys.
+//! What has been kept long enough goes: responses, and with them their events and idempotency keys; deliveries to webhooks.
 //!
 //! A response's time counts from its end, so an active one never goes, nor does one that an active one goes on from.
 //! Conversations stay until they are deleted, unless they have a time of their own: it counts from their last change, and
@@ -21,7 +21,7 @@ const PERIOD: (Duration, Duration) = (Duration::from_millis(50), Duration::from_
 /// How long what is kept.
 #[derive(Clone, Copy, Debug)]
 pub struct Retentions {
-    /// A response after its end: `retention`.
+    /// A response after its end, and a delivery to a webhook after its own: `retention`.
     pub responses: Duration,
     /// A conversation after its last change: `conversation_retention`. None: until it is deleted.
     pub conversations: Option<Duration>,
@@ -62,6 +62,14 @@ async fn sweep_all(manager: &Manager, retentions: Retentions, dated: &mut bool) 
     Ok((responses, conversations))
 }
 
+async fn sweep_deliveries(manager: &Manager, retention: Duration) -> Result<(), StoreError> {
+    let before = manager.clock().now().checked_sub(retention).map_or(0, milliseconds);
+    while manager.store().remove_deliveries(before).await? > 0 {
+        tokio::time::sleep(BREATH).await;
+    }
+    Ok(())
+}
+
 async fn sweep_conversations(manager: &Manager, retention: Duration) -> Result<u64, StoreError> {
     let before = manager.clock().now().checked_sub(retention).map_or(0, milliseconds);
     let mut removed = 0;
@@ -79,6 +87,7 @@ async fn sweep_conversations(manager: &Manager, retention: Duration) -> Result<u
 
 async fn sweep(manager: &Manager, retention: Duration) -> Result<u64, StoreError> {
     manager.store().remove_deleted().await?;
+    sweep_deliveries(manager, retention).await?;
     let before = manager.clock().now().checked_sub(retention).map_or(0, milliseconds);
     let (mut removed, mut swept) = (0, Swept::default());
     loop {

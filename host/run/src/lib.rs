@@ -21,6 +21,7 @@
 //!   so for a run whose request asks for it.
 //! - [`secret`](RunSecrets) is behind the random numbers and the keys of runs.
 //! - [`stored`](Quotas) knows how much principals keep.
+//! - [`webhooks`](Webhooks) tells whoever wants to know that responses have ended.
 
 #![deny(unsafe_code)]
 #![warn(clippy::print_stdout, clippy::print_stderr)]
@@ -57,6 +58,7 @@ mod subscription;
 mod testing;
 mod threshold;
 mod together;
+mod webhooks;
 mod writer;
 
 pub use admission::{Refusal, RunLimits, Shares};
@@ -76,6 +78,7 @@ pub use secret::RunSecrets;
 pub use shared::{Ownership, Run, StopReason};
 pub use stored::Quotas;
 pub use subscription::{Broken, Subscription};
+pub use webhooks::{ConfiguredWebhook, WebhookLimits, Webhooks, check_secret};
 pub use writer::{Writer, WriterQueue};
 
 /// JSON text of strings, numbers and lists, which always serializes.

@@ -11,7 +11,7 @@ use std::{
 };
 
 use outlast_plugin::{Held, LogLine, Meter, Used};
-use outlast_protocol::{Emission, EmitError, Emitted, Segment, TerminalStatus, Usage};
+use outlast_protocol::{Emission, EmitError, Emitted, Response, Segment, TerminalStatus, Usage};
 use outlast_runtime::clock::{milliseconds, seconds};
 use outlast_store::{
     ConversationItem, EndedResponse, JournalSegment, LogSegment, NewResponse, Phase, RunUsage, STORED_ROW,
@@ -189,6 +189,15 @@ impl Write {
     }
 }
 
+/// The end of a run, as it is to be written: see [`EndedResponse`].
+struct End {
+    status: TerminalStatus,
+    response: String,
+    background: bool,
+    items: Vec<ConversationItem>,
+    given_up: bool,
+}
+
 /// How much of a run is held.
 #[derive(Clone, Copy, Debug)]
 pub struct RunBytes {
@@ -325,7 +334,7 @@ impl Run {
         let mut outbox = self.outbox.lock();
         let Some(recorder) = &mut outbox.recorder else { return };
         let Some(status) = recorder.end(ending, seconds(now)) else { return };
-        let response = super::to_json(recorder.response());
+        let (response, background) = (super::to_json(recorder.response()), recorder.response().background);
         let output = match status {
             TerminalStatus::Completed | TerminalStatus::Incomplete => recorder.response().output.as_slice(),
             _ => &[],
@@ -336,29 +345,26 @@ impl Run {
             .map(|item| ConversationItem { id: item.id().to_owned(), item: super::to_json(item) })
             .collect();
         let items = outbox.turn.take().map(|input| input.into_iter().chain(output).collect());
-        self.write_end(&mut outbox, status, response, items.unwrap_or_default(), false, now);
+        let end = End { status, response, background, items: items.unwrap_or_default(), given_up: false };
+        self.write_end(&mut outbox, end, now);
     }
 
     /// Ends the run without an event that says so: what it has said cannot be read, or nothing more of it can be written.
-    pub fn end_unrecorded(self: &Arc<Self>, response: String, now: SystemTime) {
+    pub fn end_unrecorded(self: &Arc<Self>, response: &Response, now: SystemTime) {
         let mut outbox = self.outbox.lock();
         outbox.broken = false;
-        self.write_end(&mut outbox, TerminalStatus::Failed, response, Vec::new(), true, now);
+        let (background, response) = (response.background, super::to_json(response));
+        let end = End { status: TerminalStatus::Failed, response, background, items: Vec::new(), given_up: true };
+        self.write_end(&mut outbox, end, now);
     }
 
-    fn write_end(
-        self: &Arc<Self>,
-        outbox: &mut Outbox,
-        status: TerminalStatus,
-        response: String,
-        items: Vec<ConversationItem>,
-        given_up: bool,
-        now: SystemTime,
-    ) {
+    fn write_end(self: &Arc<Self>, outbox: &mut Outbox, end: End, now: SystemTime) {
+        let End { status, response, background, items, given_up } = end;
         let ended = Ended { status, response: response.clone().into() };
         let (journaled, lived) = (outbox.journal.is_used(), outbox.lived);
         let (id, epoch, ended_at) = (self.id.clone(), self.epoch, milliseconds(now));
-        let row = EndedResponse { id, epoch, status, ended_at, response, journaled, given_up, lived, items };
+        let row =
+            EndedResponse { id, epoch, status, ended_at, response, background, journaled, given_up, lived, items };
         outbox.ended = Some((row, ended));
         self.queue(outbox);
     }

@@ -42,7 +42,7 @@ impl StoredRequest<'_> {
             input: self.input.into_owned(),
             store: true,
             stream: false,
-            background: false,
+            background: fields.get("background") == Some(&Value::Bool(true)),
             previous,
             conversation,
             earlier: self.earlier.into_owned(),

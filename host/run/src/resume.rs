@@ -19,6 +19,7 @@ use super::{
     life::{Begin, Later},
     probation,
     replay::{PAUSE, not_resumed},
+    to_json,
 };
 
 /// How often a run is resumed without getting on before it is given up, unless it does no harm for a while in between.
@@ -68,8 +69,10 @@ fn end_unreadable(manager: &Arc<Manager>, ids: Vec<ResponseId>) {
         tokio::spawn(async move {
             let message = "The run could not be resumed: what is stored of it is damaged.";
             let response = failed(&manager, &id, message).await;
-            while let Err(error) = manager.store().end_unreadable(&id, &response, manager.clock().milliseconds()).await
-            {
+            let (json, background) = (to_json(&response), response.background);
+            let end =
+                async || manager.store().end_unreadable(&id, &json, background, manager.clock().milliseconds()).await;
+            while let Err(error) = end().await {
                 warn!(response = %id, %error, "a run that cannot be read cannot be ended yet");
                 tokio::time::sleep(PAUSE).await;
             }

@@ -3,7 +3,7 @@
 //! The content of a `compaction` item, and that of a `reasoning` item whose client asks for it, is the server's, and the
 //! client keeps it: it must not be read, changed or made by anybody else. It is encrypted and authenticated (AES-256-GCM),
 //! with a key that is kept in the database, so that it can be opened after a restart, and bound to its principal, so that
-//! nobody else can use it.
+//! nobody else can use it. The same key seals what the database keeps and nobody may read there: the secrets of webhooks.
 //!
 //! The nonce of a compaction is random. That of reasoning is made of what is sealed: a run that is executed again must
 //! say the same bytes.
@@ -93,11 +93,9 @@ impl Seal {
 
     /// Seals items for a principal.
     pub fn seal(&self, principal: &str, items: &[Value]) -> Result<String, NoRandomness> {
-        let mut nonce = [0; NONCE_LEN];
-        self.random.fill(&mut nonce).map_err(|_| NoRandomness)?;
         // Strings, numbers and lists: they always serialize.
         let content = serde_json::to_vec(items).unwrap_or_default();
-        self.close(nonce, aad(principal), content)
+        self.close(self.random()?, aad(principal), content)
     }
 
     fn close(&self, nonce: [u8; NONCE_LEN], aad: String, mut content: Vec<u8>) -> Result<String, NoRandomness> {
@@ -118,6 +116,24 @@ impl Seal {
         let content: Value =
             serde_json::from_slice(&self.opened(format!("outlast reasoning\n{principal}"), sealed)?).ok()?;
         content["text"].as_str().map(str::to_owned)
+    }
+
+    /// Seals what is kept in the database and must not be read there. `place` is where it stands, and nowhere else can it be
+    /// opened.
+    pub(super) fn seal_secret(&self, place: &str, content: Vec<u8>) -> Result<String, NoRandomness> {
+        self.close(self.random()?, format!("outlast secret\n{place}"), content)
+    }
+
+    /// Opens what was sealed for this place.
+    pub(super) fn open_secret(&self, place: &str, sealed: &str) -> Option<Vec<u8>> {
+        self.opened(format!("outlast secret\n{place}"), sealed)
+    }
+
+    /// Random bytes.
+    pub(super) fn random<const LENGTH: usize>(&self) -> Result<[u8; LENGTH], NoRandomness> {
+        let mut bytes = [0; LENGTH];
+        self.random.fill(&mut bytes).map_err(|_| NoRandomness)?;
+        Ok(bytes)
     }
 
     fn opened(&self, aad: String, sealed: &str) -> Option<Vec<u8>> {
@@ -141,6 +157,14 @@ mod tests {
 
     fn seal(byte: u8) -> Seal {
         Seal::new(&[byte; 32]).unwrap()
+    }
+
+    #[test]
+    fn a_secret_is_opened_at_its_place_alone() {
+        let sealed = seal(1).seal_secret("a", b"hush".to_vec()).unwrap();
+        assert_eq!(seal(1).open_secret("a", &sealed).as_deref(), Some(&b"hush"[..]));
+        assert_eq!(seal(1).open_secret("b", &sealed), None);
+        assert_eq!(seal(2).open_secret("a", &sealed), None);
     }
 
     #[test]

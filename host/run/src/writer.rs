@@ -26,7 +26,7 @@ use outlast_protocol::ResponseId;
 use outlast_runtime::clock::Clock;
 use outlast_store::{Batch, Committed, StoreError, Uncommitted, WriteConnection};
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
@@ -54,6 +54,7 @@ pub struct WriterQueue {
     clock: Clock,
     /// How much principals keep.
     pub(super) stored: Stored,
+    deliveries: Arc<Notify>,
 }
 
 impl WriterQueue {
@@ -76,6 +77,11 @@ impl WriterQueue {
     pub fn health(&self) -> &Health {
         &self.health
     }
+
+    /// Is notified when webhooks are to be told of the ends of responses.
+    pub fn deliveries(&self) -> Arc<Notify> {
+        self.deliveries.clone()
+    }
 }
 
 /// Admissions that were given up when it was not known whether they were made: removed with the next transaction.
@@ -94,6 +100,7 @@ pub struct Writer {
     health: Health,
     clock: Clock,
     stored: Stored,
+    deliveries: Arc<Notify>,
     metrics: CommitMetrics,
     published: Published,
 }
@@ -105,14 +112,17 @@ impl Writer {
         let kind = if connection.is_some() { WriterKind::Durable } else { WriterKind::Ephemeral };
         let (metrics, published) = (metrics.clone(), metrics.published(kind));
         let (abandoned, health, stored) = (Arc::<Abandoned>::default(), Health::default(), Stored::default());
+        let deliveries = Arc::<Notify>::default();
         let front = WriterQueue {
             runs: sender,
             abandoned: abandoned.clone(),
             health: health.clone(),
             clock: clock.clone(),
             stored: stored.clone(),
+            deliveries: deliveries.clone(),
         };
-        (Self { queue, connection, abandoned, deferred: Vec::new(), health, clock, stored, metrics, published }, front)
+        let deferred = Vec::new();
+        (Self { queue, connection, abandoned, deferred, health, clock, stored, deliveries, metrics, published }, front)
     }
 
     /// Writes until `stop`, and then what is left in the queue; closes its connection. In silence, keeps the database this
@@ -185,6 +195,9 @@ impl Writer {
                 Ok(committed) => {
                     self.health.succeeded();
                     self.stored.wrote(&writes);
+                    if committed.deliveries > 0 {
+                        self.deliveries.notify_one();
+                    }
                     publish(writes, &committed, &self.published);
                     return Ok(());
                 }

@@ -21,7 +21,7 @@ use figment::{
 };
 use outlast_http::{Key, TlsConfig};
 use outlast_model::ProviderConfig;
-use outlast_plugin::{AgentConfig, Allocator, McpConfig, PublicKey, Source, ToolConfig, one_or_many};
+use outlast_plugin::{AgentConfig, Allocator, McpConfig, PrivateNetworks, PublicKey, Source, ToolConfig, one_or_many};
 use outlast_runtime::limits::DAY;
 use outlast_store::LEASE;
 use serde::{Deserialize, Serialize};
@@ -35,10 +35,12 @@ mod limits;
 mod rooms;
 #[cfg(test)]
 mod tests;
+mod webhooks;
 
 pub use database::{DatabaseConfig, DatabaseFile};
 use environment::Environment;
 pub use limits::Limits;
+pub use webhooks::WebhookConfig;
 
 /// The configuration of a server.
 #[derive(Clone, Debug, Deserialize)]
@@ -105,6 +107,11 @@ pub struct Config {
     pub conversation_retention: Option<Duration>,
     /// Who may use the server. Default: nobody needs a key, and only loopback is served.
     pub keys: Vec<Key>,
+    /// Who is told when responses end, beside those that clients name. Default: nobody.
+    pub webhooks: Vec<WebhookConfig>,
+    /// The networks that webhooks may be sent to although they are not public, also over `http`; or true for all. Default:
+    /// false.
+    pub webhook_private: PrivateNetworks,
     /// The model that agents get when nothing names one: `provider/model`. Default: none.
     pub default_model: Option<String>,
     /// Upstream model providers, by name. Default: those whose environment variables are set.
@@ -183,6 +190,8 @@ impl Default for Config {
             retention: DAY * 30,
             conversation_retention: None,
             keys: Vec::new(),
+            webhooks: Vec::new(),
+            webhook_private: PrivateNetworks::default(),
             default_model: None,
             providers: BTreeMap::new(),
             agents: BTreeMap::new(),

@@ -6,10 +6,10 @@ use outlast_http::{Api, Bodies, Certificates, Hosts, Keys};
 use outlast_metrics::Metrics;
 use outlast_model::{ModelConfigError, Models};
 use outlast_plugin::{
-    Allocator, CacheError, Engine, Fetched, Folder, FolderError, GrantError, Grants, PluginVersion, Refused, Registry,
-    Source, Trust,
+    Allocator, CacheError, Courier, Engine, Fetched, Folder, FolderError, GrantError, Grants, PluginVersion, Refused,
+    Registry, Source, Trust,
 };
-use outlast_run::{Manager, Queues, RunSecrets, Seal, Services, Writer};
+use outlast_run::{Manager, Queues, RunSecrets, Seal, Services, Webhooks, Writer};
 use outlast_runtime::clock::Clock;
 use outlast_store::{ServedPlugin, Store, StoreError};
 use tokio::{
@@ -72,6 +72,9 @@ pub enum StartError {
     /// The folder for compiled code.
     #[error(transparent)]
     Cache(#[from] CacheError),
+    /// Who is told when responses end.
+    #[error("webhooks: {0}")]
+    Webhooks(String),
     /// The WebAssembly engine.
     #[error("cannot run WebAssembly on this machine: {0}")]
     Engine(String),
@@ -164,6 +167,12 @@ impl Server {
 
         let seal = Seal::of(&store).await?;
         let secrets = RunSecrets::of(&store, clock.milliseconds()).await?;
+        let courier = Courier::new(config.webhook_private.clone()).map_err(StartError::Webhooks)?;
+        let (limit, bell) = (config.limits.webhooks, durable_queue.deliveries());
+        let webhooks =
+            Webhooks::new(store.clone(), seal.clone(), courier, limit, metrics.webhooks.clone(), clock.clone(), bell);
+        let configured = config.webhooks().map_err(StartError::Webhooks)?;
+        webhooks.configure(&configured).await.map_err(|error| StartError::Webhooks(error.message))?;
         let manager = Manager::new(
             store,
             registry,
@@ -180,6 +189,7 @@ impl Server {
         metrics.runs.resumed.inc_by(outlast_run::resume(&manager, active) as u64);
         let api = Api {
             manager: manager.clone(),
+            webhooks,
             keys: Arc::new(Keys::new(&config.keys, clock, metrics.http.clone())),
             hosts: if config.keys.is_empty() { Hosts::local(&config.allowed_hosts) } else { Hosts::any() },
             origins: config.origins().map_err(StartError::Origins)?,
@@ -234,16 +244,22 @@ impl Server {
         let tls = certificates.clone();
         let exchange = Exchange { keys, certificates, manager: manager.clone(), metrics: metrics.clone(), reread };
         let exchanging = AbortOnDropHandle::new(tokio::spawn(exchange.follow(hangup, look.clone())));
-        let routes = outlast_http::router(api);
+        let routes = outlast_http::router(api.clone());
         let mut connections =
             tokio::spawn(outlast_http::serve(listener, tls, routes, limits, metrics, closing.clone()));
         let expiry = tokio::spawn(outlast_run::expire(manager.clone(), config.retentions(), stop.clone()));
         let reload = tokio::spawn(reload::follow(manager.clone(), folder, missing, look));
+        let told = CancellationToken::new();
+        let mut delivering = AbortOnDropHandle::new(tokio::spawn(api.webhooks.clone().deliver(told.clone())));
         let stopped = async {
             stop.cancelled().await;
             info!("shutting down");
             reload.abort();
             manager.drain(config.drain_timeout).await;
+            told.cancel();
+            if let Err(error) = (&mut delivering).await {
+                warn!(%error, "the task that delivers to webhooks has panicked");
+            }
             manager.agents().toolbox().stop().await;
         };
         let watched = async {

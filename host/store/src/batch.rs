@@ -49,6 +49,8 @@ pub struct Committed {
     pub contradicted: HashSet<ResponseId>,
     /// Runs whose conversation is gone, and with it what they kept for it.
     pub without_conversation: HashSet<ResponseId>,
+    /// How many deliveries to webhooks were written with the ends of responses.
+    pub deliveries: u64,
 }
 
 /// A batch that is not in the database, as far as is known.
@@ -81,6 +83,8 @@ pub struct EndedResponse {
     pub ended_at: i64,
     /// The final response object, JSON.
     pub response: String,
+    /// Whether it was asked for in the background.
+    pub background: bool,
     /// Whether it has a journal, which goes now.
     pub journaled: bool,
     /// Whether it ends without an event that says so, because the database does not take what it has said: then that is no

@@ -18,7 +18,7 @@ use super::{
     recovery, runs,
     segments::{self, Part, Row},
     sql::{RESPONSE_TABLES, batches, delete, missing, placeholders, query, query_of, rows_of},
-    state, transaction,
+    state, transaction, webhooks,
 };
 
 /// How long a connection that is given up may take to say so.
@@ -164,7 +164,9 @@ impl WriteConnection {
         let ended: Vec<_> =
             batch.ended.iter().copied().filter(|row| !committed.contradicted.contains(&row.id)).collect();
         for rows in batches(&ended) {
-            committed.superseded.extend(end(&mut transaction, rows).await?);
+            let Ends { superseded, deliveries } = end(&mut transaction, rows).await?;
+            committed.superseded.extend(superseded);
+            committed.deliveries += deliveries;
             let over: Vec<_> = rows.iter().filter(|row| !committed.superseded.contains(&row.id)).collect();
             let journaled = over.iter().filter(|row| row.journaled && !plan.unjournaled.contains(&row.id));
             let journaled: Vec<_> = journaled.map(|row| &row.id).collect();
@@ -321,8 +323,16 @@ async fn guard(connection: &mut AnyConnection, rows: &[&NewResponse]) -> Result<
     missing(&query.fetch_all(connection).await?, rows.iter().map(|row| &row.id))
 }
 
-/// Ends responses by compare-and-set and returns those that had ended otherwise already.
-async fn end(connection: &mut AnyConnection, rows: &[&EndedResponse]) -> Result<Vec<ResponseId>, StoreError> {
+/// What became of the ends of responses.
+struct Ends {
+    /// Those that had ended otherwise already.
+    superseded: Vec<ResponseId>,
+    /// How many deliveries to webhooks were written.
+    deliveries: u64,
+}
+
+/// Ends responses by compare-and-set, and writes whom that is told.
+async fn end(connection: &mut AnyConnection, rows: &[&EndedResponse]) -> Result<Ends, StoreError> {
     let sql = format!(
         "WITH ending (id, epoch, status, ended_at, response) AS (VALUES {}) \
          UPDATE responses SET status = ending.status, ended_at = ending.ended_at, response = ending.response, \
@@ -341,14 +351,17 @@ async fn end(connection: &mut AnyConnection, rows: &[&EndedResponse]) -> Result<
             .bind(row.response.clone());
     }
     let written = query.fetch_all(&mut *connection).await?;
+    let mut told = Vec::with_capacity(written.len());
     for row in &written {
-        let Some(conversation) = row.try_get::<Option<String>, _>("conversation")? else { continue };
         let (id, principal): (String, String) = (row.try_get("id")?, row.try_get("principal")?);
-        if let Some(ended) = rows.iter().find(|ended| ended.id.as_str() == id) {
+        let Some(ended) = rows.iter().find(|ended| ended.id.as_str() == id) else { continue };
+        if let Some(conversation) = row.try_get::<Option<String>, _>("conversation")? {
             end_turn(connection, &principal, &conversation, ended).await?;
         }
+        told.push((&ended.id, principal, ended.status, ended.ended_at, ended.background));
     }
-    missing(&written, rows.iter().map(|row| &row.id))
+    let deliveries = webhooks::write_for(connection, &told).await?;
+    Ok(Ends { superseded: missing(&written, rows.iter().map(|row| &row.id))?, deliveries })
 }
 
 /// Clears the write guard of a conversation, and adds the turn to it if the response is completed or incomplete. Nothing happens

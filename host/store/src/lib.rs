@@ -37,6 +37,7 @@ mod sql;
 mod state;
 mod transaction;
 mod wal;
+mod webhooks;
 
 pub use backup::{BackupError, Copied, backup, restore};
 pub use batch::{Batch, Committed, ConversationItem, EndedResponse, NewResponse, Uncommitted};
@@ -53,6 +54,7 @@ pub use runs::{LogSegment, RunFilter, RunRow, RunUsage};
 pub use served::ServedPlugin;
 pub use size::{STORED_ROW, StoreSize};
 pub use state::{StateOwner, StatePlace, StateWrite};
+pub use webhooks::{Claim, Claimed, DeliveryFilter, DeliveryRow, DeliveryState, Tried, TryOutcome, WebhookRow};
 
 #[cfg(test)]
 mod tests;

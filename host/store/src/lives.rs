@@ -4,13 +4,14 @@
 //! before a run is executed its row says so, and a start that finds such a row counts: that run had an instance when a
 //! life ended badly. One that sleeps, waits for its turn, or was stopped in order is not counted.
 
-use outlast_protocol::{ConversationId, ResponseId};
+use outlast_protocol::{ConversationId, ResponseId, TerminalStatus};
 use sqlx::{AnyConnection, Row as _, any::AnyRow};
 use tracing::error;
 
 use super::{
     Store, StoreError, WriteConnection,
     sql::{batches, delete, placeholders, query, query_of, response_id, rows_of},
+    webhooks,
 };
 
 /// The columns of an [`ActiveRun`].
@@ -143,18 +144,28 @@ impl Store {
     }
 
     /// Ends a run whose row cannot be read as failed, with this response, JSON. `now` is in milliseconds since 1970.
-    pub async fn end_unreadable(&self, id: &ResponseId, response: &str, now: i64) -> Result<(), StoreError> {
+    pub async fn end_unreadable(
+        &self,
+        id: &ResponseId,
+        response: &str,
+        background: bool,
+        now: i64,
+    ) -> Result<(), StoreError> {
         let mut transaction = self.begin().await?;
         // Its times are written anew: they may be what cannot be read.
-        sqlx::query(
+        let ended = sqlx::query(
             "UPDATE responses SET status = 'failed', created_at = $2, ended_at = $2, response = $3, history = NULL \
-             WHERE id = $1 AND ended_at IS NULL",
+             WHERE id = $1 AND ended_at IS NULL RETURNING principal",
         )
         .bind(id.as_str().to_owned())
         .bind(now)
         .bind(response.to_owned())
-        .execute(&mut *transaction)
+        .fetch_optional(&mut *transaction)
         .await?;
+        if let Some(principal) = ended.and_then(|row| row.try_get("principal").ok()) {
+            let told = (id, principal, TerminalStatus::Failed, now, background);
+            webhooks::write_for(&mut transaction, &[told]).await?;
+        }
         for table in ["journal", "lives"] {
             delete(&mut transaction, table, "response_id", &[id]).await?;
         }

@@ -31,7 +31,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 pub const LEASE: Duration = Duration::from_secs(15);
 
 /// The schema, version by version. A released version is never edited.
-const MIGRATIONS: [(i64, &str, &str); 11] = [
+const MIGRATIONS: [(i64, &str, &str); 12] = [
     (1, "responses", include_str!("../migrations/0001_responses.sql")),
     (2, "conversations", include_str!("../migrations/0002_conversations.sql")),
     (3, "secrets", include_str!("../migrations/0003_secrets.sql")),
@@ -43,6 +43,7 @@ const MIGRATIONS: [(i64, &str, &str); 11] = [
     (9, "conversations changed", include_str!("../migrations/0009_conversations_changed.sql")),
     (10, "served", include_str!("../migrations/0010_served.sql")),
     (11, "commit log", include_str!("../migrations/0011_commit_log.sql")),
+    (12, "webhooks", include_str!("../migrations/0012_webhooks.sql")),
 ];
 
 /// The last version of the schema.

@@ -23,6 +23,10 @@ pub struct StoreSize {
     pub bytes: i64,
     /// When the oldest response was made, in milliseconds since 1970; none when there is no response.
     pub oldest: Option<i64>,
+    /// Deliveries to webhooks that wait.
+    pub pending_deliveries: i64,
+    /// Since when the oldest of them waits, in milliseconds since 1970.
+    pub oldest_delivery: Option<i64>,
 }
 
 impl Store {
@@ -85,6 +89,10 @@ impl Store {
         let row =
             sqlx::query("SELECT created_at FROM responses ORDER BY id LIMIT 1").fetch_optional(&self.pool).await?;
         let oldest = row.map(|row| row.try_get("created_at")).transpose()?;
-        Ok(StoreSize { responses, bytes, oldest })
+        let pending = "SELECT COUNT(*) AS pending, MIN(queued_at) AS oldest FROM webhook_deliveries \
+                       WHERE state = 'pending'";
+        let pending = sqlx::query(pending).fetch_one(&self.pool).await?;
+        let (pending_deliveries, oldest_delivery) = (pending.try_get("pending")?, pending.try_get("oldest")?);
+        Ok(StoreSize { responses, bytes, oldest, pending_deliveries, oldest_delivery })
     }
 }

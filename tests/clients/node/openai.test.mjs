@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
+import { createServer } from "node:http";
 import { describe, test } from "node:test";
 import OpenAI from "openai";
 import { ResponsesWS } from "openai/resources/responses/ws";
@@ -294,4 +295,44 @@ test("turns over a WebSocket, and an error between them", async () => {
 test("models", async () => {
   const names = (await collect(client.models.list())).map((one) => one.id);
   assert.ok(names.includes("echo") && names.includes("chat"));
+});
+
+test("webhooks", async () => {
+  const events = [];
+  let came;
+  const next = () => new Promise((resolve) => (came = resolve));
+  const receiver = createServer(async (request, response) => {
+    let body = "";
+    for await (const piece of request) body += piece;
+    events.push({ headers: request.headers, body });
+    response.writeHead(204).end();
+    came?.();
+  });
+  await new Promise((resolve) => receiver.listen(0, "127.0.0.1", resolve));
+  const url = `http://127.0.0.1:${receiver.address().port}/hook`;
+  const event_types = ["response.completed"];
+  const endpoint = await client.webhooks.create({ name: "mine", url, event_types });
+  try {
+    assert.equal((await client.webhooks.retrieve(endpoint.id)).url, url);
+    assert.equal((await client.webhooks.update(endpoint.id, { name: "ours" })).name, "ours");
+    assert.ok((await collect(client.webhooks.list())).some((one) => one.id === endpoint.id));
+    assert.ok((await client.webhooks.eventTypes.list()).data.includes("response.completed"));
+    let arrives = next();
+    const { id } = await client.responses.create({ model: "echo", input: "hello", background: true });
+    await arrives;
+    const event = await client.webhooks.unwrap(events[0].body, events[0].headers, endpoint.signing_secret);
+    assert.deepEqual([event.type, event.data.id], ["response.completed", id]);
+    const rotated = await client.webhooks.rotateSecret(endpoint.id);
+    arrives = next();
+    const sample = await client.webhooks.test(endpoint.id, { event_type: "response.failed" });
+    assert.equal(sample.status_code, 204);
+    await arrives;
+    await client.webhooks.verifySignature(events[1].body, events[1].headers, rotated.signing_secret);
+    const old = client.webhooks.verifySignature(events[1].body, events[1].headers, endpoint.signing_secret);
+    await assert.rejects(old, OpenAI.InvalidWebhookSignatureError);
+  } finally {
+    await client.webhooks.delete(endpoint.id);
+    receiver.close();
+  }
+  assert.equal((await failure(client.webhooks.retrieve(endpoint.id))).status, 404);
 });

@@ -12,11 +12,16 @@ pub struct PrivateNetworks(Vec<IpNet>);
 impl PrivateNetworks {
     /// Whether an address may be reached: it is public, or in one of the networks.
     pub(crate) fn allow(&self, address: IpAddr) -> bool {
+        is_public(address) || self.contain(address)
+    }
+
+    /// Whether an address is in one of the networks.
+    pub(crate) fn contain(&self, address: IpAddr) -> bool {
         let meant = match address {
             IpAddr::V6(v6) => embedded(v6).map_or(address, IpAddr::V4),
             IpAddr::V4(_) => address,
         };
-        is_public(address) || self.0.iter().any(|network| network.contains(&meant))
+        self.0.iter().any(|network| network.contains(&meant))
     }
 }
 

@@ -1,39 +1,36 @@
 //! What one agent or tool component may reach, and the way there.
 //!
 //! Every hop of a request is checked alone: the method and the host against what the operator allows, the address
-//! against what is public. A name is checked by the resolver of the agent's own client, so that the address that was
-//! checked is the one that is connected to; connections are shared with no other agent. No proxy is used, whatever the
-//! environment says: through one, no address could be checked.
+//! against what is public, by the agent's own `client`; connections are shared with no other agent.
 //!
 //! Redirects are followed here, not in the client. What the component sent as its credentials stays at the origin it
 //! was sent to, and whatever may be one: to another origin go only headers that say what a request is about. What the operator
 //! put in is decided anew for every hop.
 
-use std::{io, net::IpAddr, sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
 use outlast_metrics::{AgentRequests, LiveRequest};
 use reqwest::{
     Client, Method, Response, StatusCode, Url,
-    dns::{Addrs, Name, Resolve, Resolving},
     header::{self, HeaderMap, HeaderName, HeaderValue},
 };
 use tokio::sync::Semaphore;
 
-use super::{HttpLimits, answer::Answer, request::CheckedRequest, secrets::Secrets};
+use super::{
+    HttpLimits,
+    answer::Answer,
+    client::{NotAllowed, Reach, Resolver, client, literal},
+    request::CheckedRequest,
+    secrets::Secrets,
+};
 use crate::{
     bindings::types::{Failure, FailureKind},
     failure::{failure, shorten},
-    grants::{GrantError, HttpGrant, PrivateNetworks, Section, pattern_of},
+    grants::{GrantError, HttpGrant, Section, pattern_of},
 };
 
-/// How long a connection may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a connection is kept that nobody uses, and how many of them for each host.
-const IDLE: (Duration, usize) = (Duration::from_secs(30), 4);
-/// How many names an agent may look up at once.
-const SEARCHES: usize = 16;
 /// The header that makes a repeated request known to the other side.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -96,7 +93,10 @@ impl Access {
         let secrets = Secrets::new(grant, lookup).map_err(wrong)?;
         let client = match grant.hosts.is_empty() {
             true => None,
-            false => Some(client(grant.private.clone(), &limits).map_err(|error| wrong(format!("hosts: {error}")))?),
+            false => {
+                let resolver = Resolver::new(Reach::Public(grant.private.clone()));
+                Some(client(resolver, limits.headers).map_err(|error| wrong(format!("hosts: {error}")))?)
+            }
         };
         let (grant, permits) = (grant.clone(), permits(&limits));
         Ok(Self { section, grant, secrets, client, limits, permits, metrics })
@@ -252,7 +252,7 @@ impl Access {
         let mut cause: &dyn std::error::Error = error;
         while let Some(source) = cause.source() {
             cause = source;
-            if cause.is::<NotPublic>() {
+            if cause.is::<NotAllowed>() {
                 return Err(self.not_public(url));
             }
             if cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse_too_large) {
@@ -340,66 +340,4 @@ fn location(response: &Response, url: &Url) -> Option<Result<Url, Failure>> {
             Err(failure(FailureKind::Unavailable, "invalid_redirect", message))
         }
     })
-}
-
-/// The address that a URL names, if it names one.
-fn literal(url: &Url) -> Option<IpAddr> {
-    url.host_str()?.trim_matches(['[', ']']).parse().ok()
-}
-
-fn client(private: PrivateNetworks, limits: &HttpLimits) -> Result<Client, String> {
-    let client = Client::builder()
-        .dns_resolver(Resolver { private, searches: Arc::new(Semaphore::new(SEARCHES)) })
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .referer(false)
-        // Its limits are known, and every server speaks it.
-        .http1_only()
-        .http1_max_headers(limits.headers)
-        .no_gzip()
-        .no_brotli()
-        .no_zstd()
-        .no_deflate()
-        .connect_timeout(CONNECT_TIMEOUT)
-        .pool_idle_timeout(IDLE.0)
-        .pool_max_idle_per_host(IDLE.1)
-        .user_agent(concat!("outlast/", env!("CARGO_PKG_VERSION")));
-    client.build().map_err(|error| format!("cannot create an HTTP client: {error}"))
-}
-
-/// Finds the addresses of names, and keeps those back that may not be reached.
-struct Resolver {
-    private: PrivateNetworks,
-    /// A search takes a thread until it ends, also when nobody waits for it any more.
-    searches: Arc<Semaphore>,
-}
-
-/// A name has only addresses that may not be reached.
-#[derive(Debug, thiserror::Error)]
-#[error("it has no public address")]
-struct NotPublic;
-
-impl Resolve for Resolver {
-    fn resolve(&self, name: Name) -> Resolving {
-        let (private, searches) = (self.private.clone(), self.searches.clone());
-        Box::pin(async move {
-            let place = searches.acquire_owned().await?;
-            let search = tokio::spawn(async move {
-                let found = tokio::net::lookup_host((name.as_str(), 0)).await.map(Vec::from_iter);
-                drop(place);
-                found
-            });
-            let mut found = search.await??;
-            if found.is_empty() {
-                return Err(io::Error::other("it has no address").into());
-            }
-            found.retain(|address| private.allow(address.ip()));
-            if found.is_empty() {
-                return Err(NotPublic.into());
-            }
-            let found: Addrs = Box::new(found.into_iter());
-            Ok(found)
-        })
-    }
 }

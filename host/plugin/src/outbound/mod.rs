@@ -2,11 +2,15 @@
 //!
 //! - `request` reads what a component asks for.
 //! - `access` is what a component may reach, and the way there.
+//! - `client` connects to the addresses that are allowed.
+//! - `courier` is for what the server itself sends: webhooks.
 //! - `secrets` are the headers that the operator puts in.
 //! - `answer` is what comes back, also from the journal.
 
 mod access;
 mod answer;
+mod client;
+mod courier;
 mod request;
 mod secrets;
 
@@ -15,6 +19,7 @@ use std::{sync::Arc, time::Duration};
 use outlast_metrics::RequestMetrics;
 use outlast_runtime::limits::{Count, DAY, MOMENT, MOST_BYTES, MOST_PLACES, Size, Time};
 
+pub use self::courier::{Courier, NoReply, Reply, WrongUrl};
 pub(crate) use self::{
     access::Access,
     answer::Answer,

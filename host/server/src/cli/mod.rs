@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand.
 
+mod admin;
 mod backup;
 mod check;
 mod compile;
@@ -15,6 +16,7 @@ mod plugin;
 mod restore;
 mod runs;
 mod serve;
+mod webhooks;
 
 use std::process::ExitCode;
 
@@ -52,6 +54,7 @@ enum Command {
     #[command(subcommand)]
     Key(key::Key),
     Runs(runs::Runs),
+    Webhooks(webhooks::Webhooks),
     #[command(subcommand)]
     Plugin(plugin::Plugin),
     Backup(backup::Backup),
@@ -74,6 +77,7 @@ pub fn main() -> ExitCode {
         Command::Serve(serve) => serve.run(),
         Command::Key(key) => key.run(),
         Command::Runs(runs) => runs.run(),
+        Command::Webhooks(webhooks) => webhooks.run(),
         Command::Plugin(plugin) => plugin.run(),
         Command::Backup(backup) => backup.run(),
         Command::Restore(restore) => restore.run(),

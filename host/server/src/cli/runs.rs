@@ -6,13 +6,14 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
-use outlast_runtime::clock::since_1970;
-use outlast_runtime::text::{self as foreign, entry as entry_shown};
-use reqwest::{Client, Method};
+use outlast_runtime::text::entry as entry_shown;
+use reqwest::Method;
 use serde_json::Value;
-use tokio::runtime::Builder;
 
-use super::output::{gone, print};
+use super::{
+    admin::{Access, Api, age, lines, shown, table, text},
+    output::{gone, print},
+};
 
 /// The pause between two looks at a log that goes on.
 const LOOK: Duration = Duration::from_millis(500);
@@ -25,15 +26,8 @@ const LOOK: Duration = Duration::from_millis(500);
 pub(super) struct Runs {
     #[command(subcommand)]
     command: Command,
-    /// Where the server is.
-    #[arg(long, global = true, env = "OUTLAST_URL", default_value = "http://127.0.0.1:8642")]
-    url: String,
-    /// The key.
-    #[arg(long, global = true, env = "OUTLAST_KEY", hide = true, hide_env_values = true)]
-    key: Option<String>,
-    /// Print the server's JSON answers instead of text.
-    #[arg(long, global = true)]
-    json: bool,
+    #[command(flatten)]
+    access: Access,
 }
 
 #[derive(Debug, Subcommand)]
@@ -84,13 +78,9 @@ enum Command {
 
 impl Runs {
     pub(super) fn run(self) -> Result<(), String> {
-        let Self { command, url, key, json } = self;
-        let runtime = Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| format!("cannot start a runtime: {error}"))?;
-        outlast_model::install_tls();
-        let http = Client::builder().build().map_err(|error| format!("cannot make an HTTP client: {error}"))?;
-        let api = Api { http, url: url.trim_end_matches('/').to_owned(), key };
-        runtime.block_on(command.run(&api, json))
+        let Self { command, access } = self;
+        let json = access.json;
+        access.with("runs", async |api| command.run(&api, json).await)
     }
 }
 
@@ -107,16 +97,16 @@ impl Command {
                     ("limit", limit),
                 ];
                 let query: Vec<_> = query.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
-                let list = api.ask(Method::GET, "", &query).await?;
-                print(if json { lines(&list["data"]) } else { table(&list) })
+                let list = api.ask(Method::GET, "/runs", &query).await?;
+                print(if json { lines(&list["data"]) } else { runs(&list) })
             }
             Self::Show { id } => {
-                let run = api.ask(Method::GET, &format!("/{}", part(&id)?), &[]).await?;
+                let run = api.ask(Method::GET, &format!("/runs/{}", part(&id)?), &[]).await?;
                 print(if json { format!("{run}\n") } else { card(&run) })
             }
             Self::Logs { id, follow } => logs(api, part(&id)?, follow, json).await,
             Self::Cancel { id } => {
-                let run = api.ask(Method::POST, &format!("/{}/cancel", part(&id)?), &[]).await?;
+                let run = api.ask(Method::POST, &format!("/runs/{}/cancel", part(&id)?), &[]).await?;
                 print(if json { format!("{run}\n") } else { card(&run) })
             }
         }
@@ -127,9 +117,9 @@ async fn logs(api: &Api, id: &str, follow: bool, json: bool) -> Result<(), Strin
     let mut from = 0;
     loop {
         // Asked before the lines: what an ended run has logged is all there.
-        let over = !follow || !api.ask(Method::GET, &format!("/{id}"), &[]).await?["ended_at_ms"].is_null();
+        let over = !follow || !api.ask(Method::GET, &format!("/runs/{id}"), &[]).await?["ended_at_ms"].is_null();
         loop {
-            let page = api.ask(Method::GET, &format!("/{id}/logs"), &[("from", from.to_string())]).await?;
+            let page = api.ask(Method::GET, &format!("/runs/{id}/logs"), &[("from", from.to_string())]).await?;
             from = page["next"].as_u64().unwrap_or(from);
             print(if json { lines(&page["data"]) } else { log(&page["data"]) })?;
             if page["has_more"] != true || gone() {
@@ -143,69 +133,16 @@ async fn logs(api: &Api, id: &str, follow: bool, json: bool) -> Result<(), Strin
     }
 }
 
-/// The server.
-struct Api {
-    http: Client,
-    url: String,
-    key: Option<String>,
-}
-
-impl Api {
-    async fn ask(&self, method: Method, path: &str, query: &[(&str, String)]) -> Result<Value, String> {
-        let mut url = reqwest::Url::parse(&format!("{}/admin/runs{path}", self.url))
-            .map_err(|error| format!("--url {:?} is not a URL like http://127.0.0.1:8642: {error}", self.url))?;
-        if !query.is_empty() {
-            url.query_pairs_mut().extend_pairs(query);
-        }
-        let mut request = self.http.request(method, url);
-        if let Some(key) = &self.key {
-            request = request.bearer_auth(key);
-        }
-        let cannot = |error: reqwest::Error| format!("cannot ask the server at {}: {}", self.url, cause(&error));
-        let answer = request.send().await.map_err(cannot)?;
-        let status = answer.status();
-        let body = answer.text().await.map_err(cannot)?;
-        let body: Value = serde_json::from_str(&body)
-            .map_err(|_| format!("{} answered {status} without JSON: is it an outlast server?", self.url))?;
-        if status.is_success() {
-            return Ok(body);
-        }
-        let message = body["error"]["message"].as_str().unwrap_or("no message");
-        Err(match status.as_u16() {
-            401 => format!("{message} `outlast runs` sends the key that OUTLAST_KEY holds."),
-            _ => message.to_owned(),
-        })
-    }
-}
-
 /// An id as a part of a path.
 fn part(id: &str) -> Result<&str, String> {
     let right = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
     right.then_some(id).ok_or_else(|| format!("{id:?} is not the id of a run, which looks like resp_0197…"))
 }
 
-/// The innermost cause of an error.
-fn cause(error: &dyn std::error::Error) -> String {
-    error.source().map_or_else(|| error.to_string(), cause)
-}
-
-/// The values of a list, a line each.
-fn lines(list: &Value) -> String {
-    list.as_array().into_iter().flatten().map(|value| format!("{value}\n")).collect()
-}
-
-fn text<'a>(run: &'a Value, name: &str) -> &'a str {
-    run[name].as_str().unwrap_or("-")
-}
-
 /// A list of runs, in columns.
-fn table(list: &Value) -> String {
-    let runs: Vec<_> = list["data"].as_array().into_iter().flatten().collect();
-    if runs.is_empty() {
-        return "no runs\n".to_owned();
-    }
-    let mut rows = vec![["ID", "AGENT", "PRINCIPAL", "STATUS", "AGE", "CPU", "MEMORY", "TOKENS"].map(str::to_owned)];
-    rows.extend(runs.iter().map(|run| {
+fn runs(list: &Value) -> String {
+    let columns = ["ID", "AGENT", "PRINCIPAL", "STATUS", "AGE", "CPU", "MEMORY", "TOKENS"];
+    table(list, "runs", columns, "runs list", |run| {
         let tokens = format!("{}+{}", run["input_tokens"], run["output_tokens"]);
         [
             text(run, "id").to_owned(),
@@ -217,18 +154,7 @@ fn table(list: &Value) -> String {
             memory(run),
             tokens,
         ]
-    }));
-    let widths: Vec<_> =
-        (0..8).map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
-    let mut out = String::new();
-    for row in rows {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
-        let _ = writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end());
-    }
-    if let (true, Some(last)) = (list["has_more"] == true, list["last_id"].as_str()) {
-        let _ = writeln!(out, "more: outlast runs list --after {last}");
-    }
-    out
+    })
 }
 
 /// All that is known of a run.
@@ -269,23 +195,6 @@ fn log(lines: &Value) -> String {
         let _ = writeln!(out, "{}", entry_shown(&entry, false));
     }
     out
-}
-
-/// A text of somebody else, in a line.
-fn shown(text: &str) -> String {
-    foreign::line(text).into_owned()
-}
-
-/// How long ago a run was accepted.
-fn age(run: &Value) -> String {
-    let seconds =
-        since_1970().saturating_sub(Duration::from_millis(run["created_at_ms"].as_u64().unwrap_or_default())).as_secs();
-    match seconds {
-        0..120 => format!("{seconds}s"),
-        120..7_200 => format!("{}m", seconds / 60),
-        7_200..172_800 => format!("{}h", seconds / 3_600),
-        _ => format!("{}d", seconds / 86_400),
-    }
 }
 
 fn cpu(run: &Value) -> String {

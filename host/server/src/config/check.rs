@@ -9,7 +9,7 @@ use outlast_runtime::{
     units::bytes,
 };
 
-use super::{Config, ConfigError};
+use super::{Config, ConfigError, webhooks};
 
 impl Config {
     pub(super) fn checked(self) -> Result<Self, ConfigError> {
@@ -30,6 +30,8 @@ impl Config {
         }
         self.origins().map_err(ConfigError)?;
         check_keys(&self.keys, MOST_PLACES).map_err(ConfigError)?;
+        self.webhooks().map_err(ConfigError)?;
+        webhooks::check_urls(&self.webhooks, &self.webhook_private).map_err(ConfigError)?;
         if self.require_signature && self.trusted_keys.is_empty() {
             return fail(
                 "require_signature = true needs trusted_keys: `outlast plugin keygen FILE` makes a key and prints the \

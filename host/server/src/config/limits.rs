@@ -4,7 +4,7 @@ use std::{fmt, sync::LazyLock};
 
 use outlast_http::{ApiLimits, ConnectionLimits};
 use outlast_plugin::PluginLimits;
-use outlast_run::RunLimits;
+use outlast_run::{RunLimits, WebhookLimits};
 use outlast_runtime::limits::{Count, MOST_BYTES, MOST_PLACES, Maybe, Section, Size};
 use serde::{
     Deserialize, Deserializer,
@@ -42,6 +42,8 @@ outlast_runtime::limits! {
         api: ApiLimits;
         /// Of connections.
         connections: ConnectionLimits;
+        /// Of webhooks.
+        webhooks: WebhookLimits;
     }
 }
 

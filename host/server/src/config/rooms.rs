@@ -5,10 +5,10 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use outlast_http::{ConnectionLimits, Key, Origins};
 use outlast_model::ModelsConfig;
 use outlast_plugin::{Allocator, FetchLimits, PluginLimits, Pool, Signatures, ToolsConfig};
-use outlast_run::{OutputLimits, Quotas, Retentions, RunLimits, Shares};
+use outlast_run::{ConfiguredWebhook, OutputLimits, Quotas, Retentions, RunLimits, Shares};
 use outlast_runtime::units::bytes;
 
-use super::{CacheConfig, Config, OnDisconnect};
+use super::{CacheConfig, Config, OnDisconnect, webhooks};
 use crate::machine::{self, LiveRuns};
 
 impl Config {
@@ -24,6 +24,15 @@ impl Config {
     /// The limits of connections.
     pub fn connection_limits(&self) -> ConnectionLimits {
         ConnectionLimits { keys: !self.keys.is_empty(), ..self.limits.connections }
+    }
+
+    /// The webhook endpoints of the configuration.
+    ///
+    /// # Errors
+    ///
+    /// One of them is not valid.
+    pub fn webhooks(&self) -> Result<Vec<ConfiguredWebhook>, String> {
+        webhooks::configured(&self.webhooks, &self.keys, |name| std::env::var(name).ok())
     }
 
     /// Which plugins are trusted.

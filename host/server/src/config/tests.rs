@@ -78,6 +78,38 @@ fn the_cache_is_a_folder_or_none() {
     assert_eq!(found(&[]), None);
 }
 
+/// An endpoint that is right but for this line.
+fn webhook(line: &str) -> String {
+    let key = line.split(" =").next().unwrap();
+    let secret = format!("secret = \"whsec_{}\"", "A".repeat(40));
+    let lines = ["name = \"a\"", "url = \"https://a.test/\"", &*secret];
+    let kept = lines.into_iter().filter(|kept| !kept.starts_with(&format!("{key} =")));
+    format!("[[webhooks]]\n{}\n{line}", kept.collect::<Vec<_>>().join("\n"))
+}
+
+#[test]
+fn a_webhook_needs_a_name_a_url_and_a_secret() {
+    let config = read(&webhook("")).unwrap();
+    let webhooks = config.webhooks().unwrap();
+    assert_eq!((&*webhooks[0].principal, webhooks[0].all_runs, webhooks[0].event_types.len()), ("local", false, 4));
+    assert!(!format!("{config:?}").contains("whsec_AAAA"), "a secret is shown");
+    for (toml, expected) in [
+        (webhook("name = \"\""), "must have 1 to 64 characters"),
+        (webhook("principal = \"ann\""), "principal = \"ann\" must be the name of a key"),
+        (webhook("runs = \"some\""), "'background', 'all'"),
+        (webhook("event_types = []"), "'event_types' must have at least one type"),
+        (webhook("secret = \"hush\""), "`openssl rand -base64 32`"),
+        (webhook("secret = \"${NOBODY_SETS_THIS}\""), "NOBODY_SETS_THIS, which is not set"),
+        (webhook("url = \"http://127.0.0.1:1/\""), "webhook_private"),
+        (webhook("url = \"ftp://a.test/\""), "must begin with `https://`"),
+        (format!("{0}\n{0}", webhook("")), "two have the name \"a\""),
+        ("webhook_private = 7".to_owned(), "write true, false, or a list of networks"),
+    ] {
+        let error = read(&toml).unwrap_err();
+        assert!(error.contains(expected), "{toml}: {error}");
+    }
+}
+
 #[test]
 fn what_is_wrong_is_named_with_key_and_value() {
     for (toml, expected) in [
