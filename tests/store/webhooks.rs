@@ -104,7 +104,7 @@ async fn a_delivery_is_tried_by_one_until_its_claim_is_over(database: Database) 
         store.settle_delivery(&tried).await.unwrap()
     };
     // The first is late: the second has it by then.
-    assert_eq!(claim(store, "two", 110, 8).await, [delivery.clone()]);
+    assert_eq!(claim(store, "two", 110, 8).await, std::slice::from_ref(&delivery));
     assert!(!settle("one", TryOutcome::Delivered).await);
     assert!(settle("two", TryOutcome::Again(500)).await);
     assert!(!settle("two", TryOutcome::Delivered).await);
