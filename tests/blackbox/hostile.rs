@@ -264,7 +264,7 @@ async fn handles_that_are_never_given_back_have_a_limit() {
     assert_eq!(run(&server, "leak 9000").await["status"], "completed");
     let before = process::rss(server.id());
     let message = failure(&server, "leak 100000").await;
-    assert!(message.contains("10000 handles"), "{message}");
+    assert!(message.contains("10000 open handles"), "{message}");
     assert!(process::rss(server.id()) < before + (64 << 10));
 }
 

@@ -153,6 +153,7 @@ async fn runs_are_listed_in_pages_and_by_what_they_are(database: Database) {
     assert_eq!(ids(&ops, "?status=failed").await, all[1..2]);
     assert_eq!(ids(&ops, "?principal=bob&agent=hostile&status=completed").await, all[..1]);
     assert!(ids(&ops, "?agent=none").await.is_empty());
+    ops.get_path("/admin/runs?stauts=failed").await.refused(400, "unsupported_parameter");
     let page = ops.get_path("/admin/runs?limit=3").await.ok();
     assert_eq!((&page["has_more"], &page["last_id"]), (&json!(true), &json!(all[2])));
     assert_eq!(ids(&ops, &format!("?limit=3&after={}", all[2])).await, all[3..]);

@@ -175,6 +175,7 @@ pub(super) async fn list(
     State(api): State<Api>,
     Query(query): Query<Vec<(String, String)>>,
 ) -> Result<Json<AdminRunList>, Failure> {
+    only(&query, &["agent", "principal", "status", "limit", "after"])?;
     let limit = number(&query, "limit", 20, 1..=100)?;
     let status = match get(&query, "status") {
         None => None,
@@ -297,6 +298,17 @@ fn parse(id: &str) -> Result<ResponseId, ApiError> {
 
 pub(super) fn get<'a>(query: &'a [(String, String)], name: &str) -> Option<&'a str> {
     query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+}
+
+/// Refuses a parameter that a list does not know: a filter that is misspelt would be none.
+pub(super) fn only(query: &[(String, String)], known: &[&str]) -> Result<(), ApiError> {
+    match query.iter().find(|(name, _)| !known.contains(&name.as_str())) {
+        None => Ok(()),
+        Some((name, _)) => {
+            let message = format!("There is no parameter '{name}'. Allowed are {}.", known.join(", "));
+            Err(ApiError::invalid(name.clone(), "unsupported_parameter", message))
+        }
+    }
 }
 
 pub(super) fn number(

@@ -14,7 +14,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{
     Api, Principal,
-    admin::{get, number},
+    admin::{get, number, only},
     body,
     connections::Connection,
     error::Failure,
@@ -223,6 +223,7 @@ pub(super) async fn deliveries(
     State(api): State<Api>,
     Query(query): Query<Vec<(String, String)>>,
 ) -> Result<Json<AdminDeliveryList>, Failure> {
+    only(&query, &["endpoint", "principal", "state", "response", "limit", "after"])?;
     let limit = usize::try_from(number(&query, "limit", 20, 1..=100)?).unwrap_or(100);
     let wrong =
         |name: &'static str, what: &str| ApiError::invalid(name, "invalid_value", format!("'{name}' must be {what}."));

@@ -155,8 +155,10 @@ pub(super) async fn prepare(connection: &mut AnyConnection, file: Option<&Databa
             // Not another one, that took its place.
             file.still_there().map_err(|outage| sqlx::Error::Io(std::io::Error::other(outage)))?;
             connection.execute("PRAGMA busy_timeout = 1000").await?;
-            // Of a database that is made now; one that has tables stays as it is.
-            connection.execute("PRAGMA auto_vacuum = INCREMENTAL").await?;
+            // Before anything else is in it. In one that has tables it would be a write, for nothing.
+            if file.is_empty() {
+                connection.execute("PRAGMA auto_vacuum = INCREMENTAL").await?;
+            }
             // FULL: a commit is on the disk when it returns, so it survives a power cut too. Under group commit it
             // costs next to nothing.
             connection.execute("PRAGMA journal_mode = WAL").await?;

@@ -112,6 +112,11 @@ impl DatabaseFile {
         }
     }
 
+    /// Whether nothing has been written to it yet.
+    pub fn is_empty(&self) -> bool {
+        is_empty(&self.held.file)
+    }
+
     /// Reads a part of the file as it is on the disk, without what is in the write-ahead log.
     pub fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
         self.held.file.read_exact_at(bytes, offset)

@@ -72,6 +72,9 @@ def aim(client, case):
             there = client.conversations.items.list(last["conversations"]).data[0].id
         elif kind == "models":
             there = "echo"
+        elif "webhook" in case.path:
+            # Those that are there are asked by test_openai_webhooks.py, which has somebody who answers them.
+            there = case.path_parameters[parameter.strip("{}")]
         else:
             raise AssertionError(f"{case.path}: what is {parameter}?")
         last[kind] = case.path_parameters[parameter.strip("{}*")] = there
