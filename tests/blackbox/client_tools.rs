@@ -102,7 +102,7 @@ async fn a_member_of_a_namespace_is_called_by_its_name(database: Database) {
 async fn what_nothing_serves_is_shown_and_said_to_be_ignored(database: Database) {
     let (server, upstream) = with(database, [vec![text("Hi."), end("stop")], vec![text("Hi."), end("stop")]]).await;
     let client = server.client();
-    let hosted = ["web_search", "image_generation", "computer", "shell", "mcp", "tool_search", "acme"];
+    let hosted = ["web_search", "image_generation", "computer", "shell", "tool_search", "acme"];
     let mut tools = vec![json!({"type": "function", "name": "f"})];
     tools.extend(hosted.iter().map(|kind| json!({"type": kind})));
     tools[4]["environment"] = json!({"type": "container_auto"});
@@ -111,7 +111,7 @@ async fn what_nothing_serves_is_shown_and_said_to_be_ignored(database: Database)
     let expected: Vec<_> = (1..).zip(hosted).map(|(index, kind)| format!("tools[{index}].type={kind}")).collect();
     assert_eq!(told, expected.join(", "));
     let response = answer.response();
-    assert_eq!(response["tools"].as_array().unwrap().len(), 8);
+    assert_eq!(response["tools"].as_array().unwrap().len(), 7);
     assert_eq!(response["tools"][1], json!({"type": "web_search"}));
     assert_eq!(offered(&upstream), ["f"]);
     let answer = client.post(json!({"model": "chat/up-1", "input": "hi"})).await;
@@ -119,6 +119,10 @@ async fn what_nothing_serves_is_shown_and_said_to_be_ignored(database: Database)
     let choice = json!({"model": "chat/up-1", "input": "hi", "tools": tools, "tool_choice": {"type": "web_search"}});
     let param = client.post(choice).await.refused(400, "unsupported_value").map(str::to_owned);
     assert_eq!(param.as_deref(), Some("tool_choice.type"));
+    // It would be kept and shown with its secrets.
+    let mcp = json!({"type": "mcp", "server_label": "a", "server_url": "https://a.test/secret", "authorization": "b"});
+    let param = client.post(json!({"model": "chat/up-1", "input": "hi", "tools": [mcp]})).await;
+    assert_eq!(param.refused(400, "unsupported_parameter"), Some("tools[0].type"));
 }
 
 async fn items_of_other_types_are_kept_and_no_model_is_told_of_them(database: Database) {

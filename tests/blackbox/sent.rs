@@ -265,7 +265,7 @@ async fn what_is_still_too_long_is_halved_again() {
     let response = server.client().post(json!({"model": "chat/up-1", "input": input, "truncation": "auto"})).await;
     assert_eq!((&response.response()["status"], upstream.requests().len()), (&json!("completed"), 3));
     assert_eq!(messages(&upstream), [("user".to_owned(), json!("three "))]);
-    server.logged(&["2 items of the beginning were left out"]);
+    server.logged(&["the first 2 items were left out"]);
 }
 
 /// An answer that was cut in a call.

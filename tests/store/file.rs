@@ -208,7 +208,8 @@ async fn a_large_log_begins_anew_and_counts_as_a_part_of_the_size() {
     write(&mut writer).await;
     assert!(log() > 0);
     let size = store.size().await.unwrap().bytes.cast_unsigned();
-    assert!(size >= log() + file().max(4096), "{size} {} {}", log(), file());
+    // What is in the log may take pages away from the file.
+    assert!(size >= log() + (file() / 2).max(4096), "{size} {} {}", log(), file());
 
     let (id, mut large) = (id(), segment(0, 0));
     large.frames = vec![b'x'; (LIMIT + LIMIT / 8) as usize].into();

@@ -193,6 +193,12 @@ fn check_tool(param: &str, tool: &Value) -> Result<(), ApiError> {
         None | Some(Value::Null) => return Err(missing(&at("type"))),
         Some(other) => return Err(wrong_type(&at("type"), "a string", other)),
     };
+    // It may hold the secrets of a server, and what is ignored is kept and shown.
+    if kind == "mcp" {
+        let message = "Tools of type 'mcp' are not supported by this server. Ask its operator for an MCP server in its \
+                       configuration, and leave the tool out.";
+        return Err(ApiError::invalid(at("type"), "unsupported_parameter", message));
+    }
     if !matches!(kind, "function" | "custom" | "namespace") {
         return Ok(());
     }
