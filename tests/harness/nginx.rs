@@ -4,7 +4,6 @@
 
 use std::{
     net::TcpStream,
-    path::PathBuf,
     process::{Child, Command, Stdio},
 };
 
@@ -31,7 +30,7 @@ impl Nginx {
     /// A proxy with these lines beside those of Debian in its `http`, made for the port that it listens on; none where `nginx`
     /// is not installed.
     pub fn start(lines: impl FnOnce(u16) -> String) -> Option<Self> {
-        let program = installed()?;
+        let program = notice::installed("nginx", "nginx", "the tests of proxies did nothing")?;
         let (dir, port) = (scratch::dir("nginx-"), postgres::free_port());
         let folder = dir.path().display();
         // One process, which is all there is to end.
@@ -75,15 +74,4 @@ impl Drop for Nginx {
             println!("--- log of nginx\n{}---", self.log());
         }
     }
-}
-
-fn installed() -> Option<PathBuf> {
-    let mut folders: Vec<PathBuf> = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect();
-    folders.push("/usr/sbin".into());
-    let found = folders.into_iter().map(|folder| folder.join("nginx")).find(|program| program.is_file());
-    if found.is_none() {
-        assert!(!notice::in_ci(), "nginx not found. Install it with `apt-get install nginx`.");
-        notice::once("nginx not found: the tests of proxies did nothing.");
-    }
-    found
 }

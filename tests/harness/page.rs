@@ -3,7 +3,6 @@
 //! Where `chromium` is not installed, the tests say so and end; in continuous integration that is a failure.
 
 use std::{
-    path::PathBuf,
     process::{Child, Command, Stdio},
     sync::Arc,
 };
@@ -109,7 +108,8 @@ struct Browser {
 impl Browser {
     fn open(url: &str) -> Option<Self> {
         let profile = scratch::dir("chromium-");
-        let mut command = Command::new(installed()?);
+        let mut command =
+            Command::new(notice::installed("chromium", "Chromium", "what pages can do in a browser was not tested")?);
         command.args([
             "--headless",
             // Tests may be root's, and containers have no place for its sandbox.
@@ -137,15 +137,4 @@ impl Drop for Browser {
         process::signal(&self.process, Signal::TERM);
         let _ = self.process.wait();
     }
-}
-
-fn installed() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut places = std::env::split_paths(&path).map(|folder| folder.join("chromium"));
-    let found = places.find(|program| program.is_file());
-    if found.is_none() {
-        assert!(!notice::in_ci(), "Chromium not found. Install it with `apt-get install chromium`.");
-        notice::once("Chromium not found: what pages can do in a browser was not tested.");
-    }
-    found
 }

@@ -5,7 +5,6 @@
 use std::{
     net::TcpStream,
     os::unix::{fs::chown, process::CommandExt as _},
-    path::PathBuf,
     process::{Child, Command, Stdio},
 };
 
@@ -29,7 +28,7 @@ pub struct PgBouncer {
 impl PgBouncer {
     /// A pooler with these lines in its configuration; none where `pgbouncer` is not installed.
     pub fn before(postgres: &Postgres, lines: &str) -> Option<Self> {
-        let program = installed()?;
+        let program = notice::installed("pgbouncer", "PgBouncer", "the tests of poolers did nothing")?;
         let (dir, port) = (scratch::dir("pgbouncer-"), postgres::free_port());
         let config = dir.path().join("pgbouncer.ini");
         // With `any`, everybody comes in, as the user of the database.
@@ -65,15 +64,4 @@ impl Drop for PgBouncer {
         process::signal(&self.process, Signal::KILL);
         let _ = self.process.wait();
     }
-}
-
-fn installed() -> Option<PathBuf> {
-    let mut folders: Vec<PathBuf> = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect();
-    folders.push("/usr/sbin".into());
-    let found = folders.into_iter().map(|folder| folder.join("pgbouncer")).find(|program| program.is_file());
-    if found.is_none() {
-        assert!(!notice::in_ci(), "PgBouncer not found. Install it with `apt-get install pgbouncer`.");
-        notice::once("PgBouncer not found: the tests of poolers did nothing.");
-    }
-    found
 }

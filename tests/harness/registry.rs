@@ -5,7 +5,6 @@
 use std::{
     collections::BTreeMap,
     io::{BufRead as _, BufReader},
-    path::PathBuf,
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
 };
@@ -68,7 +67,7 @@ impl Registry {
     }
 
     fn started(asks: bool) -> Option<Self> {
-        let program = installed()?;
+        let program = notice::installed("docker-registry", "docker-registry", "nothing was fetched from a registry")?;
         let dir = scratch::dir("registry-");
         let (data, users, config) =
             (dir.path().join("data"), dir.path().join("htpasswd"), dir.path().join("config.yml"));
@@ -142,14 +141,4 @@ impl Drop for Registry {
     fn drop(&mut self) {
         self.stop();
     }
-}
-
-fn installed() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|folder| folder.join("docker-registry")).find(|path| path.is_file());
-    if found.is_none() {
-        assert!(!notice::in_ci(), "docker-registry not found. Install it with `apt-get install docker-registry`.");
-        notice::once("docker-registry not found: nothing was fetched from a registry.");
-    }
-    found
 }
