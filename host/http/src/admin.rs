@@ -15,7 +15,14 @@ use serde::{Deserialize, Serialize};
 use tracing::info;
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Api, Caller, Principal, auth::turned_away, connections::Connection, error::Failure};
+use super::{
+    Api, Caller, Principal,
+    auth::turned_away,
+    connections::Connection,
+    error::Failure,
+    page::Limit,
+    query::{get, name, number, only},
+};
 
 /// A run, as an operator sees it.
 #[derive(Debug, Serialize, ToSchema)]
@@ -176,7 +183,7 @@ pub(super) async fn list(
     Query(query): Query<Vec<(String, String)>>,
 ) -> Result<Json<AdminRunList>, Failure> {
     only(&query, &["agent", "principal", "status", "limit", "after"])?;
-    let limit = number(&query, "limit", 20, 1..=100)?;
+    let limit = Limit::parse(&query)?;
     let status = match get(&query, "status") {
         None => None,
         Some(word) => Some(Status::parse(word).ok_or_else(|| {
@@ -190,18 +197,9 @@ pub(super) async fn list(
             ApiError::invalid("after", "invalid_value", "'after' must be the id of a run, as `last_id` gives it.")
         })?),
     };
-    let text = |name| match get(&query, name) {
-        // No database takes it, and no name has it.
-        Some(text) if text.contains('\0') => {
-            Err(ApiError::invalid(name, "invalid_value", format!("'{name}' must be a name.")))
-        }
-        text => Ok(text.map(str::to_owned)),
-    };
-    let (agent, principal) = (text("agent")?, text("principal")?);
-    let filter = RunFilter { agent, principal, status, after, limit: i64::try_from(limit).unwrap_or(100) + 1 };
-    let mut runs = api.manager.runs(&filter).await?;
-    let has_more = runs.len() as u64 > limit;
-    runs.truncate(usize::try_from(limit).unwrap_or(100));
+    let (agent, principal) = (name(&query, "agent")?, name(&query, "principal")?);
+    let filter = RunFilter { agent, principal, status, after, limit: limit.asked() };
+    let (runs, has_more) = limit.cut(api.manager.runs(&filter).await?);
     let last_id = runs.last().map(|run| run.id.to_string());
     Ok(Json(AdminRunList { object: "list", data: runs.into_iter().map(shown).collect(), last_id, has_more }))
 }
@@ -294,37 +292,6 @@ pub(super) async fn cancel(
 
 fn parse(id: &str) -> Result<ResponseId, ApiError> {
     ResponseId::parse(id).ok_or_else(|| ApiError::response_not_found(id))
-}
-
-pub(super) fn get<'a>(query: &'a [(String, String)], name: &str) -> Option<&'a str> {
-    query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
-}
-
-/// Refuses a parameter that a list does not know: a filter that is misspelt would be none.
-pub(super) fn only(query: &[(String, String)], known: &[&str]) -> Result<(), ApiError> {
-    match query.iter().find(|(name, _)| !known.contains(&name.as_str())) {
-        None => Ok(()),
-        Some((name, _)) => {
-            let message = format!("There is no parameter '{name}'. Allowed are {}.", known.join(", "));
-            Err(ApiError::invalid(name.clone(), "unsupported_parameter", message))
-        }
-    }
-}
-
-pub(super) fn number(
-    query: &[(String, String)],
-    name: &'static str,
-    default: u64,
-    allowed: std::ops::RangeInclusive<u64>,
-) -> Result<u64, ApiError> {
-    match get(query, name).map(str::parse) {
-        None => Ok(default),
-        Some(Ok(number)) if allowed.contains(&number) => Ok(number),
-        Some(_) => {
-            let (least, most) = (allowed.start(), allowed.end());
-            Err(ApiError::invalid(name, "invalid_value", format!("'{name}' must be {least} to {most}.")))
-        }
-    }
 }
 
 fn shown(run: RunRow) -> AdminRun {

@@ -6,18 +6,18 @@ use axum::{
     Extension, Json,
     extract::{Path, Query, Request, State},
 };
-use outlast_protocol::{ApiError, ErrorKind, ResponseId, TestWebhookShape, is_id, parse_webhook_test};
+use outlast_protocol::{ApiError, ErrorKind, ResponseId, TestWebhookShape, is_id, parse_webhook_test, shown_id};
 use outlast_store::{DeliveryFilter, DeliveryRow, DeliveryState, WebhookRow};
 use serde::Serialize;
 use tracing::info;
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
-    Api, Principal,
-    admin::{get, number, only},
-    body,
+    Api, Principal, body,
     connections::Connection,
     error::Failure,
+    page::Limit,
+    query::{get, name, only},
     webhooks::{WebhookTestResult, known},
 };
 
@@ -168,12 +168,9 @@ pub(super) async fn list(
     State(api): State<Api>,
     Query(query): Query<Vec<(String, String)>>,
 ) -> Result<Json<AdminWebhookList>, Failure> {
-    let limit = usize::try_from(number(&query, "limit", 20, 1..=100)?).unwrap_or(100);
+    let limit = Limit::parse(&query)?;
     let after = id(&query, "after", "whe_")?.unwrap_or_default();
-    let most = i64::try_from(limit).unwrap_or(i64::MAX) + 1;
-    let mut rows = api.manager.store().all_webhooks(&after, most).await?;
-    let has_more = rows.len() > limit;
-    rows.truncate(limit);
+    let (rows, has_more) = limit.cut(api.manager.store().all_webhooks(&after, limit.asked()).await?);
     let last_id = rows.last().map(|row| row.id.clone());
     Ok(Json(AdminWebhookList { object: "list", data: rows.into_iter().map(webhook).collect(), last_id, has_more }))
 }
@@ -224,7 +221,7 @@ pub(super) async fn deliveries(
     Query(query): Query<Vec<(String, String)>>,
 ) -> Result<Json<AdminDeliveryList>, Failure> {
     only(&query, &["endpoint", "principal", "state", "response", "limit", "after"])?;
-    let limit = usize::try_from(number(&query, "limit", 20, 1..=100)?).unwrap_or(100);
+    let limit = Limit::parse(&query)?;
     let wrong =
         |name: &'static str, what: &str| ApiError::invalid(name, "invalid_value", format!("'{name}' must be {what}."));
     let state = match get(&query, "state") {
@@ -235,21 +232,16 @@ pub(super) async fn deliveries(
         None => None,
         Some(id) => Some(ResponseId::parse(id).ok_or_else(|| wrong("response", "the id of a response"))?),
     };
-    let principal = get(&query, "principal");
-    if principal.is_some_and(|principal| principal.contains('\0')) {
-        return Err(wrong("principal", "a name").into());
-    }
+    let principal = name(&query, "principal")?;
     let filter = DeliveryFilter {
         endpoint: id(&query, "endpoint", "whe_")?,
-        principal: principal.map(str::to_owned),
+        principal,
         state,
         response,
         after: id(&query, "after", "whd_")?,
-        limit: i64::try_from(limit).unwrap_or(i64::MAX) + 1,
+        limit: limit.asked(),
     };
-    let mut rows = api.manager.store().deliveries(&filter).await?;
-    let has_more = rows.len() > limit;
-    rows.truncate(limit);
+    let (rows, has_more) = limit.cut(api.manager.store().deliveries(&filter).await?);
     let last_id = rows.last().map(|row| row.id.clone());
     Ok(Json(AdminDeliveryList { object: "list", data: rows.into_iter().map(delivery).collect(), last_id, has_more }))
 }
@@ -277,7 +269,7 @@ pub(super) async fn redeliver(
     Path(id): Path<String>,
 ) -> Result<Json<AdminDelivery>, Failure> {
     let not_found = || {
-        let shown: String = id.chars().take(80).collect();
+        let shown = shown_id(&id);
         let message = format!("Webhook delivery with id '{shown}' not found.");
         ApiError::new(ErrorKind::NotFound, "webhook_delivery_not_found", message)
     };

@@ -7,7 +7,7 @@ use axum::{
 use outlast_protocol::{
     ApiError, Conversation, ConversationId, CreateConversation, CreateConversationShape, CreateItemsShape, Deleted,
     ErrorKind, StoredItem, UpdateConversationShape, conversation_busy, conversation_not_found, identify, parse_items,
-    parse_metadata,
+    parse_metadata, shown_id,
 };
 use outlast_run::Refusal;
 use outlast_runtime::clock::Clock;
@@ -310,7 +310,7 @@ async fn not_written(
 }
 
 fn item_not_found(id: &str) -> ApiError {
-    let shown: String = id.chars().take(80).collect();
+    let shown = shown_id(id);
     ApiError::new(ErrorKind::NotFound, "item_not_found", format!("Item with id '{shown}' not found."))
 }
 

@@ -32,6 +32,7 @@ mod page;
 mod path;
 mod places;
 mod protocol;
+mod query;
 mod responses;
 mod sse;
 mod stream;

@@ -5,6 +5,7 @@ use axum::{
     extract::{Path, State},
 };
 use outlast_plugin::Agent;
+use outlast_protocol::shown_id;
 use outlast_run::Refusal;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -87,7 +88,7 @@ pub(super) async fn retrieve(
     };
     match agents.get(name).filter(|agent| access.sees(name) && is_there(agent)) {
         Some(agent) => Ok(Json(model(&agent, id))),
-        None => Err(Refusal::UnknownModel(id.chars().take(80).collect()).into()),
+        None => Err(Refusal::UnknownModel(shown_id(&id)).into()),
     }
 }
 

@@ -1,10 +1,12 @@
 //! Pages of a list: `limit`, `order`, `after`, `before`.
 
-use outlast_protocol::{ApiError, StoredItem};
+use outlast_protocol::{ApiError, StoredItem, shown_id};
 use outlast_store::ItemRange;
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
+
+use super::query::{get, number};
 
 /// A page of a list of items.
 #[derive(Debug, Serialize, ToSchema)]
@@ -52,10 +54,34 @@ enum Order {
     Desc,
 }
 
+/// How many a page of a list has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Limit(usize);
+
+impl Limit {
+    /// Reads the query: `limit` 1 to 100 (20).
+    pub(super) fn parse(query: &[(String, String)]) -> Result<Self, ApiError> {
+        let limit = number(query, "limit", 20, 1..=100)?;
+        Ok(Self(usize::try_from(limit).unwrap_or(usize::MAX)))
+    }
+
+    /// How many to ask the store for: one more than the page has, to see whether there are more.
+    pub(super) fn asked(self) -> i64 {
+        i64::try_from(self.0).unwrap_or(i64::MAX).saturating_add(1)
+    }
+
+    /// The page, of what was [asked](Self::asked) for, and whether the list continues after it.
+    pub(super) fn cut<T>(self, mut rows: Vec<T>) -> (Vec<T>, bool) {
+        let has_more = rows.len() > self.0;
+        rows.truncate(self.0);
+        (rows, has_more)
+    }
+}
+
 /// Which part of a list is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Page {
-    limit: usize,
+    limit: Limit,
     ascending: bool,
     after: Option<String>,
     before: Option<String>,
@@ -64,18 +90,14 @@ pub(super) struct Page {
 impl Page {
     /// Reads the query: `limit` 1 to 100 (20), `order` `asc` or `desc` (`desc`), `after` and `before` an item's id.
     pub(super) fn parse(query: &[(String, String)]) -> Result<Self, ApiError> {
-        let get = |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
-        let limit = match get("limit").map(|text| text.parse()) {
-            None => 20,
-            Some(Ok(limit @ 1..=100)) => limit,
-            Some(_) => return Err(ApiError::invalid("limit", "invalid_value", "'limit' must be 1 to 100.")),
-        };
-        let ascending = match get("order").as_deref() {
+        let limit = Limit::parse(query)?;
+        let ascending = match get(query, "order") {
             None | Some("desc") => false,
             Some("asc") => true,
             Some(_) => return Err(ApiError::invalid("order", "invalid_value", "'order' must be 'asc' or 'desc'.")),
         };
-        Ok(Self { limit, ascending, after: get("after"), before: get("before") })
+        let cursor = |name| get(query, name).map(str::to_owned);
+        Ok(Self { limit, ascending, after: cursor("after"), before: cursor("before") })
     }
 
     /// This page of `items`, which are in ascending order.
@@ -96,12 +118,12 @@ impl Page {
         };
         let start = place("after", &self.after)?.map_or(0, |place| place + 1);
         let end = place("before", &self.before)?.unwrap_or(items.len()).max(start);
-        let has_more = end - start > self.limit;
+        let has_more = end - start > self.limit.0;
         // With only `before`, the page is the one that ends there.
         let range = if self.after.is_none() && self.before.is_some() {
-            end.saturating_sub(self.limit).max(start)..end
+            end.saturating_sub(self.limit.0).max(start)..end
         } else {
-            start..end.min(start + self.limit)
+            start..end.min(start + self.limit.0)
         };
         Ok(Self::list(items.drain(range).collect(), has_more))
     }
@@ -116,10 +138,10 @@ impl Page {
         self.before.as_deref()
     }
 
-    /// What to ask the store for, when the cursors stand at these positions: one item more than the page has, to see
-    /// whether there are more. With only `before`, the page is the one that ends there, so it is read backwards.
+    /// What to ask the store for, when the cursors stand at these positions. With only `before`, the page is the one that
+    /// ends there, so it is read backwards.
     pub(super) fn range(&self, after: Option<i64>, before: Option<i64>) -> ItemRange {
-        let limit = i64::try_from(self.limit).unwrap_or(i64::MAX).saturating_add(1);
+        let limit = self.limit.asked();
         if self.backwards() {
             return ItemRange { ascending: !self.ascending, after: before, before: None, limit };
         }
@@ -127,9 +149,8 @@ impl Page {
     }
 
     /// This page of what the store has for [`range`](Self::range).
-    pub(super) fn of_range(&self, mut items: Vec<Value>) -> ItemList {
-        let has_more = items.len() > self.limit;
-        items.truncate(self.limit);
+    pub(super) fn of_range(&self, items: Vec<Value>) -> ItemList {
+        let (mut items, has_more) = self.limit.cut(items);
         if self.backwards() {
             items.reverse();
         }
@@ -149,7 +170,7 @@ impl Page {
 
     /// A 400 for a cursor that names nothing in the list.
     pub(super) fn unknown_cursor(param: &str, id: &str) -> ApiError {
-        let shown: String = id.chars().take(80).collect();
+        let shown = shown_id(id);
         ApiError::invalid(param, "invalid_value", format!("'{param}': there is no item with id '{shown}'."))
     }
 }

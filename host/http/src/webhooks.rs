@@ -12,12 +12,7 @@ use outlast_protocol::{
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
-use super::{
-    Api, Principal,
-    admin::{get, number},
-    body,
-    error::Failure,
-};
+use super::{Api, Principal, body, error::Failure, page::Limit, query::get};
 
 /// A page of webhook endpoints, the latest first.
 #[derive(Debug, Serialize, ToSchema)]
@@ -116,16 +111,13 @@ pub(super) async fn list(
     Extension(Principal(principal)): Extension<Principal>,
     Query(query): Query<Vec<(String, String)>>,
 ) -> Result<Json<WebhookEndpointList>, Failure> {
-    let limit = usize::try_from(number(&query, "limit", 20, 1..=100)?).unwrap_or(100);
+    let limit = Limit::parse(&query)?;
     let after = get(&query, "after");
     if after.is_some_and(|after| !is_id(after, "whe_")) {
         let message = "'after' must be the id of a webhook endpoint, as `last_id` gives it.";
         return Err(ApiError::invalid("after", "invalid_value", message).into());
     }
-    let most = i64::try_from(limit).unwrap_or(i64::MAX) + 1;
-    let mut data = api.webhooks.list(&principal, after, most).await?;
-    let has_more = data.len() > limit;
-    data.truncate(limit);
+    let (data, has_more) = limit.cut(api.webhooks.list(&principal, after, limit.asked()).await?);
     let id = |endpoint: Option<&WebhookEndpoint>| endpoint.map(|endpoint| endpoint.id.clone());
     let (first_id, last_id) = (id(data.first()), id(data.last()));
     Ok(Json(WebhookEndpointList { object: "list", data, first_id, last_id, has_more }))

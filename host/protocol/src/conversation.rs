@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{
     check::{Checked, RequestLimits, wrong_type},
-    error::{ApiError, ErrorKind},
+    error::{ApiError, ErrorKind, shown_id},
     input,
     schema::Metadata,
 };
@@ -150,7 +150,7 @@ fn read_items(items: Value, limits: &RequestLimits) -> Result<Vec<Value>, ApiErr
 
 /// A 404 for a conversation.
 pub fn conversation_not_found(id: &str) -> ApiError {
-    let shown: String = id.chars().take(80).collect();
+    let shown = shown_id(id);
     let message = format!("Conversation with id '{shown}' not found.");
     ApiError::new(ErrorKind::NotFound, "conversation_not_found", message)
 }

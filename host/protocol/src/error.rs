@@ -94,6 +94,14 @@ pub struct ApiError {
     pub never_retry: bool,
 }
 
+/// How much of an id is shown that names nothing, in characters.
+const SHOWN: usize = 80;
+
+/// What a message shows of an id, or another name, that a client made up.
+pub fn shown_id(id: &str) -> String {
+    id.chars().take(SHOWN).collect()
+}
+
 impl ApiError {
     /// An error of `kind` with a code and a message.
     pub fn new(kind: ErrorKind, code: &'static str, message: impl Into<String>) -> Self {
@@ -115,7 +123,7 @@ impl ApiError {
 
     /// A 404 for a response id.
     pub fn response_not_found(id: &str) -> Self {
-        let shown: String = id.chars().take(80).collect();
+        let shown = shown_id(id);
         Self::new(ErrorKind::NotFound, "response_not_found", format!("Response with id '{shown}' not found."))
     }
 

@@ -44,7 +44,7 @@ pub use conversation::{
 };
 pub use custom_input::{CustomInput, INPUT};
 pub use emission::{Emission, EmitError, Emitted, ItemIndex};
-pub use error::{ApiError, ErrorBody, ErrorEnvelope, ErrorKind};
+pub use error::{ApiError, ErrorBody, ErrorEnvelope, ErrorKind, shown_id};
 pub use event::{Event, Frame, Segment, encode, frames, is_end, payloads, skip_frames, snapshot_frame};
 pub use failed::StreamError;
 pub use fold::{Fold, FoldError};

@@ -11,7 +11,7 @@ use super::{
     check::{Checked, RequestLimits, missing, one_of, wrong_type},
     compaction,
     conversation::ConversationId,
-    error::ApiError,
+    error::{ApiError, shown_id},
     id::ResponseId,
     input,
     response::Response,
@@ -199,7 +199,7 @@ fn shown_tools(given: Option<&Value>) -> Value {
 
 /// A 400 for a `previous_response_id` that names nothing that this principal can go on from.
 pub fn previous_not_found(id: &str) -> ApiError {
-    let shown: String = id.chars().take(80).collect();
+    let shown = shown_id(id);
     let message = format!("Previous response with id '{shown}' not found.");
     ApiError::invalid("previous_response_id", "previous_response_not_found", message)
 }

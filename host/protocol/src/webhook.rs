@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{
     check::{Checked, missing, one_of, wrong_type},
-    error::{ApiError, ErrorKind},
+    error::{ApiError, ErrorKind, shown_id},
     id::ResponseId,
     status::TerminalStatus,
 };
@@ -205,7 +205,7 @@ pub fn read_runs(word: &str) -> Result<bool, ApiError> {
 
 /// A 404 for an endpoint.
 pub fn webhook_not_found(id: &str) -> ApiError {
-    let shown: String = id.chars().take(80).collect();
+    let shown = shown_id(id);
     let message = format!("Webhook endpoint with id '{shown}' not found.");
     ApiError::new(ErrorKind::NotFound, "webhook_endpoint_not_found", message)
 }

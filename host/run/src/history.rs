@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use outlast_protocol::{
     ApiError, ConversationId, CreateRequest, ErrorKind, ResponseId, Status, TerminalStatus, check_calls,
-    conversation_busy, conversation_not_found, is_half_call, previous_not_found, references,
+    conversation_busy, conversation_not_found, is_half_call, previous_not_found, references, shown_id,
 };
 use outlast_runtime::limits::{Count, MOST_BYTES, MOST_ITEMS, Size};
 use outlast_store::{ActiveRun, ConversationItem, PastResponse, Store, StoreError};
@@ -90,7 +90,7 @@ pub(super) async fn history(
             known.extend(beside(store, principal, &id).await?.iter().filter_map(by_id));
         }
         *item = known.get(&id).cloned().ok_or_else(|| {
-            let shown: String = id.chars().take(80).collect();
+            let shown = shown_id(&id);
             ApiError::new(ErrorKind::NotFound, "item_not_found", format!("Item with id '{shown}' not found."))
                 .with_param(format!("input[{index}].id"))
         })?;

@@ -11,6 +11,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures::FutureExt as _;
 use outlast_plugin::{Agent, RunContext};
+use outlast_runtime::clock::in_milliseconds;
 use tokio::sync::oneshot;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::{debug, error, warn};
@@ -127,7 +128,7 @@ impl Manager {
     fn fall_asleep(&self, run: &Arc<Run>, until: Duration) {
         debug!(response = %run.id, "run sleeps");
         run.feed.forget();
-        run.shelve(i64::try_from(until.as_millis()).unwrap_or(i64::MAX));
+        run.shelve(in_milliseconds(until));
         run.metrics.sleep();
         // A drain has no reason to wait for it. It has either seen that the run is passive, or this sees the drain.
         if self.draining() {

@@ -58,11 +58,8 @@ impl Manager {
             return Ok(());
         }
         let made = run.stopping().run_until_cancelled(self.compacted(run, agent, &fields, conversation)).await;
-        let made = match made {
-            Some(made) => made,
-            // The run is over, or suspended before it has begun.
-            None => return Ok(()),
-        };
+        // Otherwise the run is over, or suspended before it has begun.
+        let Some(made) = made else { return Ok(()) };
         let shown = made.and_then(|(all, sealed)| match show(run, &sealed, all.usage) {
             Ok(()) => Ok(all),
             Err(error) => Err(error.to_string()),

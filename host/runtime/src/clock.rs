@@ -100,9 +100,14 @@ pub fn nanoseconds(since: Duration) -> u64 {
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// A length of time, or a time since 1970, in milliseconds.
+pub fn in_milliseconds(length: Duration) -> i64 {
+    i64::try_from(length.as_millis()).unwrap_or(i64::MAX)
+}
+
 /// Milliseconds since 1970.
 pub fn milliseconds(time: SystemTime) -> i64 {
-    i64::try_from(since(time).as_millis()).unwrap_or(i64::MAX)
+    in_milliseconds(since(time))
 }
 
 /// Seconds since 1970.

@@ -21,6 +21,7 @@ use super::{
     connect::{backend_of, connect, sqlite_in_words},
     file::{DatabaseFile, sqlite_path, url_of, with_suffix},
     open::{KNOWN_SCHEMA, without_password},
+    size::INCREMENTAL,
     wal,
 };
 
@@ -90,17 +91,16 @@ pub async fn backup(database: &str, to: &Path) -> Result<Copied, BackupError> {
     if fs::symlink_metadata(to).is_ok() {
         return Err(BackupError::Exists(to.to_owned()));
     }
-    // Where no server has it, SQLite is about to replay the log that lies beside it.
-    match DatabaseFile::open(database) {
-        Ok(file) => wal::check(&file)?,
-        Err(StoreError::Owned(_)) => {}
-        Err(error) => return Err(error.into()),
-    }
+    let (mut source, _) = open_in_use(database).await?;
     let partial = Partial::new(with_suffix(to, PARTIAL))?;
     let into = text(&partial.0)?;
-    let mut source = open_file(&path).await?;
-    // What comes out gives pages back when they are free, also where the database itself is older than that.
-    source.execute("PRAGMA auto_vacuum = INCREMENTAL").await.map_err(StoreError::from)?;
+    // What comes out gives pages back when they are free, also where the database itself is older than that. In one that
+    // does so already it would be a write, for nothing.
+    let mode =
+        source.fetch_one("SELECT auto_vacuum AS mode FROM pragma_auto_vacuum").await.map_err(StoreError::from)?;
+    if mode.try_get::<i64, _>("mode").map_err(StoreError::from)? != INCREMENTAL {
+        source.execute("PRAGMA auto_vacuum = INCREMENTAL").await.map_err(StoreError::from)?;
+    }
     sqlx::query("VACUUM INTO $1").bind(into).execute(&mut source).await.map_err(|error| refused(database, &error))?;
     let _ = source.close().await;
     let copied = examine(&partial.0).await.map_err(|reason| not_a_backup(&path, reason))?;
@@ -153,8 +153,18 @@ fn sqlite(database: &str) -> Result<PathBuf, BackupError> {
     }
 }
 
-/// A connection to an SQLite file that is there, whoever else has it.
-pub(super) async fn open_file(path: &Path) -> Result<AnyConnection, StoreError> {
+/// A connection to an SQLite file that is there, and whether a server uses it now. Where none does, SQLite is about to replay
+/// the log that lies beside the file.
+pub(super) async fn open_in_use(database: &str) -> Result<(AnyConnection, bool), StoreError> {
+    let in_use = match DatabaseFile::open(database) {
+        Ok(file) => wal::check(&file).map(|()| false)?,
+        Err(StoreError::Owned(_)) => true,
+        Err(error) => return Err(error),
+    };
+    Ok((open_file(Path::new(sqlite_path(database))).await?, in_use))
+}
+
+async fn open_file(path: &Path) -> Result<AnyConnection, StoreError> {
     sqlx::any::install_default_drivers();
     let shown = path.display().to_string();
     let url = url_of(path).map_err(|reason| StoreError::Open { url: shown.clone(), reason })?;
@@ -188,8 +198,7 @@ async fn look(connection: &mut AnyConnection) -> Result<Result<(i64, i64), Strin
     if connection.fetch_one(tables).await?.try_get::<i64, _>("tables")? != 3 {
         return Ok(Err("it is an SQLite database, but not one of Outlast".to_owned()));
     }
-    let schema = connection.fetch_one("SELECT COALESCE(MAX(version), 0) AS version FROM _sqlx_migrations").await?;
-    let schema: i64 = schema.try_get("version")?;
+    let schema = schema_of(connection).await?;
     if schema > KNOWN_SCHEMA {
         return Ok(Err(format!(
             "it was written by a newer version of Outlast: its schema has version {schema}, and this one knows \
@@ -200,6 +209,12 @@ async fn look(connection: &mut AnyConnection) -> Result<Result<(i64, i64), Strin
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").await?;
     let count = connection.fetch_one("SELECT COUNT(*) AS responses FROM responses").await?;
     Ok(Ok((count.try_get("responses")?, schema)))
+}
+
+/// The version of the schema of a database that has one.
+pub(super) async fn schema_of(connection: &mut AnyConnection) -> Result<i64, sqlx::Error> {
+    let row = connection.fetch_one("SELECT COALESCE(MAX(version), 0) AS version FROM _sqlx_migrations").await?;
+    row.try_get("version")
 }
 
 /// A name for what was there, which nothing has.

@@ -6,11 +6,10 @@ use sqlx::{AnyConnection, Connection as _, Executor as _, Row as _};
 
 use super::{
     Backend, StoreError,
-    backup::open_file,
+    backup::{open_in_use, schema_of},
     connect::{PostgresUrl, backend_of, connect, sqlite_in_words},
-    file::{DatabaseFile, sqlite_path},
+    file::sqlite_path,
     open::{KNOWN_SCHEMA, without_password},
-    wal,
 };
 
 /// What a look at a database has found.
@@ -62,13 +61,8 @@ pub async fn diagnose(database: &str) -> Result<Diagnosis, StoreError> {
             let path = PathBuf::from(sqlite_path(database));
             let nothing = Diagnosis { file: Some(path.clone()), ..nothing };
             let Ok(metadata) = fs::metadata(&path) else { return Ok(nothing) };
-            let in_use = match DatabaseFile::open(database) {
-                Ok(file) => wal::check(&file).map(|()| false)?,
-                Err(StoreError::Owned(_)) => true,
-                Err(error) => return Err(error),
-            };
+            let (mut connection, in_use) = open_in_use(database).await?;
             let nothing = Diagnosis { in_use, bytes: metadata.len(), ..nothing };
-            let mut connection = open_file(&path).await?;
             let found = look(&mut connection, nothing).await.map_err(|error| open(sqlite_in_words(&error)));
             let _ = connection.close().await;
             found?
@@ -101,8 +95,7 @@ async fn look(connection: &mut AnyConnection, found: Diagnosis) -> Result<Diagno
     if connection.fetch_one(there).await?.try_get::<i64, _>("tables")? == 0 {
         return Ok(found);
     }
-    let row = connection.fetch_one("SELECT COALESCE(MAX(version), 0) AS version FROM _sqlx_migrations").await?;
-    let schema: i64 = row.try_get("version")?;
+    let schema = schema_of(connection).await?;
     if schema == 0 {
         return Ok(found);
     }

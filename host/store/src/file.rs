@@ -135,7 +135,7 @@ impl DatabaseFile {
 }
 
 /// The path in the name of an SQLite database, which may be a URL.
-pub(super) fn sqlite_path(database: &str) -> &str {
+pub fn sqlite_path(database: &str) -> &str {
     match database.strip_prefix("sqlite:") {
         Some(path) => path.strip_prefix("//").unwrap_or(path),
         None => database,

@@ -46,6 +46,7 @@ pub use conversations::{ConversationHead, ItemRange, NewItem, Written};
 pub use diagnose::{Diagnosis, diagnose};
 pub use error::{Outage, StoreError};
 pub use events::MOST_SEGMENTS;
+pub use file::sqlite_path;
 pub use journal::JournalSegment;
 pub use lives::{ActiveRun, Phase, TakenOver, TakenRun};
 pub use open::{Backend, LEASE, Store};

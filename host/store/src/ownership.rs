@@ -32,7 +32,7 @@
 
 use std::time::{Duration, Instant};
 
-use outlast_runtime::lease::Moment;
+use outlast_runtime::{clock::in_milliseconds, lease::Moment};
 use sqlx::{AnyConnection, Connection as _, Executor as _, Row as _, SqlSafeStr as _, any::AnyRow};
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -403,7 +403,7 @@ impl Ownership {
     }
 
     fn lease_milliseconds(&self) -> i64 {
-        i64::try_from(self.store.lease.as_millis()).unwrap_or(i64::MAX)
+        in_milliseconds(self.store.lease)
     }
 }
 

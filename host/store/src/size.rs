@@ -8,6 +8,8 @@ use super::{Backend, Store, StoreError, sql::query};
 const FREE_BYTES: i64 = 64 << 20;
 /// Or which part of it.
 const FREE_PART: i64 = 4;
+/// The mode of `auto_vacuum` in which an SQLite file gives pages back when it is asked to.
+pub(super) const INCREMENTAL: i64 = 2;
 /// How many pages one step gives back.
 const STEP: i64 = 256;
 
@@ -60,8 +62,7 @@ impl Store {
                     FROM pragma_freelist_count, pragma_page_count, pragma_page_size, pragma_auto_vacuum";
         let row = sqlx::query(look).fetch_one(&self.pool).await?;
         let (free, pages, size): (i64, i64, i64) = (row.try_get("free")?, row.try_get("pages")?, row.try_get("size")?);
-        // 2 is `INCREMENTAL`.
-        if row.try_get::<i64, _>("mode")? != 2 || free * size <= FREE_BYTES || free <= pages / FREE_PART {
+        if row.try_get::<i64, _>("mode")? != INCREMENTAL || free * size <= FREE_BYTES || free <= pages / FREE_PART {
             return Ok(false);
         }
         let mut transaction = self.begin().await?;

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use outlast_runtime::clock::in_milliseconds;
 use outlast_store::TryOutcome;
 
 /// The pauses after the first tries that failed; behind them, the last one again and again.
@@ -39,9 +40,8 @@ impl Failed {
         let pause = PAUSES[step];
         let jitter = (pause / JITTER).mul_f64(f64::from(self.random) / f64::from(u32::MAX));
         let pause = (pause + jitter).max(self.retry_after.unwrap_or_default());
-        let milliseconds = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
-        let next = self.at.saturating_add(milliseconds(pause));
-        match next > self.queued_at.saturating_add(milliseconds(retry_for)) {
+        let next = self.at.saturating_add(in_milliseconds(pause));
+        match next > self.queued_at.saturating_add(in_milliseconds(retry_for)) {
             true => TryOutcome::Dead,
             false => TryOutcome::Again(next),
         }

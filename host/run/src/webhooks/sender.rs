@@ -11,6 +11,7 @@ use std::{
 
 use outlast_metrics::WebhookTry;
 use outlast_plugin::{NoReply, Reply};
+use outlast_runtime::clock::in_milliseconds;
 use outlast_store::{Claim, Claimed, StoreError, Tried, TryOutcome};
 use tokio::{task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -96,7 +97,7 @@ impl Webhooks {
                 return Ok(LOOK);
             }
             let hold = self.limits.timeout + CLAIM;
-            let until = now.saturating_add(i64::try_from(hold.as_millis()).unwrap_or(i64::MAX));
+            let until = now.saturating_add(in_milliseconds(hold));
             let claim = Claim { by: &self.name, now, until, busy: &busy, each: self.limits.concurrency, most };
             match self.store.next_delivery(&claim).await? {
                 None => return Ok(LOOK),

@@ -98,6 +98,19 @@ impl Api {
     }
 }
 
+/// What of a query is given.
+pub(super) fn given<const LENGTH: usize>(
+    query: [(&'static str, Option<String>); LENGTH],
+) -> Vec<(&'static str, String)> {
+    query.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+}
+
+/// An id as a part of a path. `what` it should be, for whoever gave another.
+pub(super) fn part<'a>(id: &'a str, what: &str) -> Result<&'a str, String> {
+    let right = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    right.then_some(id).ok_or_else(|| format!("{id:?} is not {what}"))
+}
+
 /// The innermost cause of an error.
 fn cause(error: &dyn std::error::Error) -> String {
     error.source().map_or_else(|| error.to_string(), cause)

@@ -11,7 +11,7 @@ use std::{
 use bytesize::ByteSize;
 use clap::Args;
 use outlast_plugin::Source;
-use outlast_runtime::clock::milliseconds;
+use outlast_runtime::clock::{in_milliseconds, milliseconds};
 use outlast_store::{Backend, Diagnosis, diagnose};
 use rustix::{
     fs::{Access, access, statvfs},
@@ -184,7 +184,7 @@ async fn database(config: &Config) -> Vec<Finding> {
 /// Whether the clock of this machine fits to what is in the database, and to the clock of its server.
 fn clock(found: &Diagnosis, now: i64) -> Finding {
     let apart = |other: i64| Duration::from_millis(now.abs_diff(other));
-    let limit = i64::try_from(CLOCKS.as_millis()).unwrap_or(i64::MAX);
+    let limit = in_milliseconds(CLOCKS);
     match (found.latest, found.clock) {
         (Some(latest), _) if latest > now + limit => problem(
             "clock",

@@ -11,7 +11,7 @@ use reqwest::Method;
 use serde_json::Value;
 
 use super::{
-    admin::{Access, Api, age, lines, shown, table, text},
+    admin::{self, Access, Api, age, given, lines, shown, table, text},
     output::{gone, print},
 };
 
@@ -88,15 +88,13 @@ impl Command {
     async fn run(self, api: &Api, json: bool) -> Result<(), String> {
         match self {
             Self::List { agent, principal, status, after, limit } => {
-                let limit = Some(limit.to_string());
-                let query = [
+                let query = given([
                     ("agent", agent),
                     ("principal", principal),
                     ("status", status),
                     ("after", after),
-                    ("limit", limit),
-                ];
-                let query: Vec<_> = query.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+                    ("limit", Some(limit.to_string())),
+                ]);
                 let list = api.ask(Method::GET, "/runs", &query).await?;
                 print(if json { lines(&list["data"]) } else { runs(&list) })
             }
@@ -135,8 +133,7 @@ async fn logs(api: &Api, id: &str, follow: bool, json: bool) -> Result<(), Strin
 
 /// An id as a part of a path.
 fn part(id: &str) -> Result<&str, String> {
-    let right = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-    right.then_some(id).ok_or_else(|| format!("{id:?} is not the id of a run, which looks like resp_0197…"))
+    admin::part(id, "the id of a run, which looks like resp_0197…")
 }
 
 /// A list of runs, in columns.

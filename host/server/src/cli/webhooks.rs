@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{
-    admin::{Access, Api, age, lines, long, shown, table, text},
+    admin::{self, Access, Api, age, given, lines, long, shown, table, text},
     output::print,
 };
 
@@ -116,15 +116,9 @@ impl Command {
     }
 }
 
-/// What of a query is given.
-fn given<const LENGTH: usize>(query: [(&'static str, Option<String>); LENGTH]) -> Vec<(&'static str, String)> {
-    query.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
-}
-
 /// An id as a part of a path.
 fn part(id: &str) -> Result<&str, String> {
-    let right = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-    right.then_some(id).ok_or_else(|| format!("{id:?} is not an id, which looks like whe_0197… or whd_0197…"))
+    admin::part(id, "an id, which looks like whe_0197… or whd_0197…")
 }
 
 /// A list of endpoints, in columns.

@@ -9,6 +9,7 @@ use landlock::{
     ABI, AccessFs, AccessNet, NetPort, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetError, RulesetStatus,
     Scope, path_beneath_rules,
 };
+use outlast_store::sqlite_path;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
 use super::{Entered, Sandbox, has_children};
@@ -127,9 +128,9 @@ fn writable(config: &Config) -> Vec<PathBuf> {
     }
     // Of a database at a URL there is no such folder, and nothing is lost.
     if let Ok(database) = config.database.resolve(|name| std::env::var(name).ok()) {
-        let path = database.strip_prefix("sqlite:").map_or(&*database, |path| path.strip_prefix("//").unwrap_or(path));
-        folders.push(beside(Path::new(path)));
-        folders.extend(Path::new(path).canonicalize().ok().as_deref().map(beside));
+        let path = Path::new(sqlite_path(&database));
+        folders.push(beside(path));
+        folders.extend(path.canonicalize().ok().as_deref().map(beside));
     }
     folders
 }

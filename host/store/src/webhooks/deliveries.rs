@@ -120,9 +120,11 @@ pub(crate) async fn write_for(connection: &mut AnyConnection, ended: &[Ended<'_>
             let owner: String = row.try_get("principal")?;
             let types = types_of(&row.try_get::<String, _>("event_types")?)?;
             let all_runs = row.try_get::<i64, _>("all_runs")? != 0;
-            for (id, principal, status, at, background) in ended {
+            let wanted =
+                |(_, principal, _, _, background): &&Ended<'_>| *principal == owner && (*background || all_runs);
+            for (id, _, status, at, _) in ended.iter().filter(wanted) {
                 let event = WebhookEvent::ended(id, *status, *at);
-                if *principal == owner && (*background || all_runs) && types.iter().any(|kind| *kind == event.kind) {
+                if types.iter().any(|kind| *kind == event.kind) {
                     told.push((endpoint.clone(), *id, *at, event));
                 }
             }

@@ -60,6 +60,12 @@ impl Store {
         query.fetch_all(&self.pool).await?.iter().map(webhook).collect()
     }
 
+    /// The endpoints of the configuration.
+    pub async fn configured_webhooks(&self) -> Result<Vec<WebhookRow>, StoreError> {
+        let query = query(format!("SELECT {COLUMNS} FROM webhook_endpoints WHERE configured = 1"));
+        query.fetch_all(&self.pool).await?.iter().map(webhook).collect()
+    }
+
     /// An endpoint of any principal.
     pub async fn webhook(&self, id: &str) -> Result<Option<WebhookRow>, StoreError> {
         let sql = format!("SELECT {COLUMNS} FROM webhook_endpoints WHERE id = $1");
