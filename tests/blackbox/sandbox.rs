@@ -40,9 +40,13 @@ async fn a_server_gives_up_what_it_does_not_need() {
     assert!(holds(&server).contains("nothing: sandbox = \"off\""));
 }
 
-/// A place that no server writes to by itself. It is not below the folder for temporary files.
+/// A place that no server writes to by itself. It is not below a folder for temporary files, where a checkout may be.
 fn elsewhere() -> tempfile::TempDir {
-    let place = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let temporary = [std::env::temp_dir(), "/tmp".into(), "/var/tmp".into()];
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    let mut places = [PathBuf::from(env!("CARGO_TARGET_TMPDIR"))].into_iter().chain(home);
+    let place = places.find(|place| !temporary.iter().any(|temporary| place.starts_with(temporary)));
+    let place = place.expect("neither the target folder nor the home is outside of folders for temporary files");
     fs::create_dir_all(&place).unwrap();
     tempfile::Builder::new().prefix("elsewhere-").tempdir_in(place).unwrap()
 }
